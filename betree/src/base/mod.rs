@@ -1,0 +1,20 @@
+//! Words that every layer shares. Nothing here does I/O.
+//!
+//! * [`units`]: the 4 KiB block and human-readable sizes.
+//! * [`ids`]: newtypes for the numbers that must not be mixed up.
+//! * [`extent`]: a contiguous run of blocks on one vdev.
+//! * [`preference`]: tiers and the storage preference that a write carries.
+//! * [`buffer`]: 4 KiB-aligned memory for direct I/O, recycled in huge-page slabs.
+//! * [`codec`]: checked little-endian reading and writing of bytes.
+//! * [`checksum`] and [`compression`].
+//! * [`planted`]: switches for deliberate bugs with which the test rig is tested.
+
+pub mod buffer;
+pub mod checksum;
+pub mod codec;
+pub mod compression;
+pub mod extent;
+pub mod ids;
+pub mod planted;
+pub mod preference;
+pub mod units;

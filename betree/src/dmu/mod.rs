@@ -1,0 +1,10 @@
+//! Data management: extents, allocation, generations, checksums, cache.
+
+mod allocator;
+#[expect(clippy::module_inception, reason = "the unit is what this module is about")]
+mod dmu;
+mod error;
+
+pub use allocator::{Privilege, Stream};
+pub use dmu::{Dmu, WriteBatch};
+pub use error::DmuError;

@@ -1,0 +1,6 @@
+//! A tiered object storage stack on copy-on-write Bε-trees.
+
+pub mod base;
+pub mod dmu;
+pub mod pool;
+pub mod vdev;

@@ -1,0 +1,44 @@
+//! The seam under every leaf vdev.
+
+use super::VdevError;
+
+/// A device of bytes that is read and written in whole 4 KiB blocks.
+///
+/// The file or block device, memory and the simulated device implement it. Nothing above this trait knows which one
+/// it talks to, so that faults and crashes can be put below every layer.
+pub trait BlockDevice: Send + Sync + std::fmt::Debug {
+    /// A name for messages: the path, or `memory`.
+    fn name(&self) -> &str;
+
+    /// Length in bytes; a multiple of 4096.
+    fn len(&self) -> u64;
+
+    /// Whether the device has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the contents vanish with the process (memory).
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
+    /// Fills `buf` from byte `offset`. Both `offset` and the length of `buf` are multiples of 4096; `buf` is
+    /// 4 KiB-aligned in memory when the device is opened for direct I/O.
+    ///
+    /// # Errors
+    /// [`VdevError`] with device, operation and offset; `buf` is then unspecified.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), VdevError>;
+
+    /// Writes all of `buf` at byte `offset`; alignment as in [`BlockDevice::read_at`]. Completion is not durability.
+    ///
+    /// # Errors
+    /// [`VdevError`]; any part of the range may then hold old or new bytes.
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), VdevError>;
+
+    /// Makes every write that completed before durable. Never retried by the layers above.
+    ///
+    /// # Errors
+    /// [`VdevError`]; any write since the last successful flush may then be lost.
+    fn flush(&self) -> Result<(), VdevError>;
+}
