@@ -3,4 +3,5 @@
 pub mod base;
 pub mod dmu;
 pub mod pool;
+pub mod run;
 pub mod vdev;

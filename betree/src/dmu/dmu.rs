@@ -88,10 +88,32 @@ impl Dmu {
         Ok(())
     }
 
+    /// Starts a read of `len` bytes from byte `offset` of `extents` that goes on in the background.
+    #[must_use]
+    pub fn read_in_background(&self, extents: &[Extent], offset: u64, len: usize) -> PendingRead {
+        PendingRead { result: self.read(extents, offset, len) }
+    }
+
     /// Starts a group of writes that go on in the background until [`WriteBatch::finish`].
     #[must_use]
     pub fn write_batch(&self) -> WriteBatch {
         WriteBatch { dmu: self.clone(), result: Ok(()) }
+    }
+}
+
+/// A read that goes on in the background.
+#[derive(Debug)]
+pub struct PendingRead {
+    result: Result<AlignedBuffer, DmuError>,
+}
+
+impl PendingRead {
+    /// Waits for the bytes.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn wait(self) -> Result<AlignedBuffer, DmuError> {
+        self.result
     }
 }
 
@@ -129,7 +151,7 @@ struct Part {
 fn parts(extents: &[Extent], offset: u64, len: usize) -> Result<Vec<Part>, DmuError> {
     let mut out = Vec::with_capacity(1);
     let (mut skip, mut done) = (offset / BLOCK_BYTES_U64, 0);
-    let aligned = offset % BLOCK_BYTES_U64 == 0 && len % BLOCK_BYTES == 0;
+    let aligned = offset.is_multiple_of(BLOCK_BYTES_U64) && len.is_multiple_of(BLOCK_BYTES);
     for extent in extents {
         if done == len || !aligned {
             break;

@@ -6,5 +6,5 @@ mod dmu;
 mod error;
 
 pub use allocator::{Privilege, Stream};
-pub use dmu::{Dmu, WriteBatch};
+pub use dmu::{Dmu, PendingRead, WriteBatch};
 pub use error::DmuError;

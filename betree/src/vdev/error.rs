@@ -121,7 +121,7 @@ pub(super) fn check_bounds(
     let block = crate::base::units::BLOCK_BYTES_U64;
     let length = length as u64;
     let inside = offset.checked_add(length).is_some_and(|end| end <= device_bytes);
-    if inside && offset % block == 0 && length % block == 0 {
+    if inside && offset.is_multiple_of(block) && length.is_multiple_of(block) {
         return Ok(());
     }
     Err(VdevError::OutOfBounds { device: device.to_owned(), operation, offset, length, device_bytes })
