@@ -1,0 +1,258 @@
+//! When an extent may be used again: births, deaths, deferral by generation, pins by readers.
+//!
+//! An extent is *unborn* after allocation, *alive* once a version of a tree refers to it, *dead* when the live tree
+//! does so no longer. Births and deaths are events of a generation: the bitmap of generation g is the one before it,
+//! plus the births of g, minus the deaths of g. What dies in g is used again only when g+1 is durable, because g−1
+//! stays openable until then, and only when nobody in this process holds it: holding is owning an `Arc` of the
+//! [`OwnedExtents`]. Something born and dead in one generation was never reached by a checkpoint and is free at once,
+//! unless the intent log may name it.
+
+use super::{Dmu, DmuError};
+use crate::base::extent::{Extent, total_blocks};
+use crate::base::ids::Generation;
+use crate::base::planted::{Bug, planted};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Births and deaths that wait for the checkpoint of their generation, and extents that wait for reuse.
+#[derive(Debug, Default)]
+pub(super) struct Lifetimes {
+    /// The newest durable generation.
+    durable: AtomicU64,
+    /// Dead blocks that may not be used again yet.
+    deferred_blocks: AtomicU64,
+    lists: Mutex<Lists>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    events: BTreeMap<Generation, Events>,
+    deferred: BTreeMap<Generation, Vec<Extent>>,
+}
+
+#[derive(Debug, Default)]
+struct Events {
+    born: Vec<Extent>,
+    dead: Vec<Extent>,
+}
+
+/// What a checkpoint changes in the bitmaps.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub born: Vec<Extent>,
+    pub dead: Vec<Extent>,
+}
+
+impl Lifetimes {
+    pub fn durable(&self) -> Generation {
+        Generation(self.durable.load(Ordering::Acquire))
+    }
+
+    pub fn deferred_blocks(&self) -> u64 {
+        self.deferred_blocks.load(Ordering::Relaxed)
+    }
+
+    fn born(&self, generation: Generation, extents: &[Extent]) {
+        self.lists.lock().events.entry(generation).or_default().born.extend_from_slice(extents);
+    }
+
+    fn died(&self, generation: Generation, extents: &[Extent]) {
+        self.lists.lock().events.entry(generation).or_default().dead.extend_from_slice(extents);
+    }
+
+    /// Whether extents that died in `death` may be used again now; if not, they are kept until they may.
+    fn defer(&self, death: Generation, extents: &[Extent]) -> bool {
+        let mut lists = self.lists.lock();
+        if self.durable() > death || planted(Bug::ReuseFreedAtOnce) {
+            return false;
+        }
+        self.deferred_blocks.fetch_add(total_blocks(extents), Ordering::Relaxed);
+        lists.deferred.entry(death).or_default().extend_from_slice(extents);
+        true
+    }
+
+    /// The net changes of `generation` (and of generations before it whose checkpoint failed).
+    pub fn take_changes(&self, generation: Generation) -> Changes {
+        let mut lists = self.lists.lock();
+        let later = lists.events.split_off(&generation.next());
+        let events = std::mem::replace(&mut lists.events, later);
+        drop(lists);
+        let mut net: HashMap<Extent, i32> = HashMap::new();
+        for (_, event) in events {
+            for extent in event.born {
+                *net.entry(extent).or_default() += 1;
+            }
+            for extent in event.dead {
+                *net.entry(extent).or_default() -= 1;
+            }
+        }
+        let mut changes = Changes::default();
+        for (extent, count) in net {
+            match count {
+                0 => {}
+                1 => changes.born.push(extent),
+                -1 => changes.dead.push(extent),
+                _ => unreachable!("{extent} was born or died twice in one generation"),
+            }
+        }
+        changes.born.sort_unstable();
+        changes.dead.sort_unstable();
+        changes
+    }
+
+    /// Puts back what [`Lifetimes::take_changes`] took, after a checkpoint that failed before its superblock.
+    pub fn restore_changes(&self, generation: Generation, changes: Changes) {
+        let mut lists = self.lists.lock();
+        let events = lists.events.entry(generation).or_default();
+        events.born.extend(changes.born);
+        events.dead.extend(changes.dead);
+    }
+
+    /// Records that `generation` is durable; returns what may be used again.
+    pub fn set_durable(&self, generation: Generation) -> Vec<Extent> {
+        let mut lists = self.lists.lock();
+        self.durable.store(generation.0, Ordering::Release);
+        let later = lists.deferred.split_off(&generation);
+        let free: Vec<Extent> = std::mem::replace(&mut lists.deferred, later).into_values().flatten().collect();
+        self.deferred_blocks.fetch_sub(total_blocks(&free), Ordering::Relaxed);
+        free
+    }
+}
+
+/// Extents with one owner: a run, a node header, a large value.
+///
+/// Dropping the last `Arc` gives the extents back when the rules above allow it; an alive owner that is dropped (the
+/// process closes, a clean header leaves memory) keeps them allocated.
+#[derive(Debug)]
+pub struct OwnedExtents {
+    dmu: Dmu,
+    extents: Vec<Extent>,
+    birth: AtomicU64,
+    death: AtomicU64,
+    /// Named by log records: never used again within its generation.
+    logged: AtomicBool,
+    /// Dead extents that readers of this one may still look at.
+    held: Mutex<Vec<Arc<OwnedExtents>>>,
+}
+
+impl OwnedExtents {
+    fn with(dmu: &Dmu, extents: Vec<Extent>, birth: Generation, logged: bool) -> Self {
+        Self {
+            dmu: dmu.clone(),
+            extents,
+            birth: AtomicU64::new(birth.0),
+            death: AtomicU64::new(0),
+            logged: AtomicBool::new(logged),
+            held: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Freshly allocated extents that no version refers to yet.
+    #[must_use]
+    pub fn unborn(dmu: &Dmu, extents: Vec<Extent>) -> Self {
+        Self::with(dmu, extents, Generation(0), false)
+    }
+
+    /// Extents that a durable version refers to, born in `birth`.
+    #[must_use]
+    pub fn from_disk(dmu: &Dmu, extents: Vec<Extent>, birth: Generation) -> Self {
+        Self::with(dmu, extents, birth, false)
+    }
+
+    /// The extents of a large value, about to be killed; `birth` as its pointer says.
+    #[must_use]
+    pub fn of_value(dmu: &Dmu, extents: Vec<Extent>, birth: Generation) -> Self {
+        Self::with(dmu, extents, birth, true)
+    }
+
+    /// The extents.
+    #[must_use]
+    pub fn extents(&self) -> &[Extent] {
+        &self.extents
+    }
+
+    /// The generation whose checkpoint is the first to contain them; 0 while unborn.
+    #[must_use]
+    pub fn birth(&self) -> Generation {
+        Generation(self.birth.load(Ordering::Acquire))
+    }
+
+    /// A version of `generation` refers to the extents from now on.
+    pub fn install(&self, generation: Generation) {
+        let before = self.birth.swap(generation.0, Ordering::AcqRel);
+        assert_eq!(before, 0, "extents are born once");
+        self.dmu.lifetimes().born(generation, &self.extents);
+    }
+
+    /// The live tree refers to the extents no longer, from `generation` on.
+    pub fn kill(&self, generation: Generation) {
+        assert!(self.birth().0 != 0, "only what was born dies");
+        let before = self.death.swap(generation.0, Ordering::AcqRel);
+        assert_eq!(before, 0, "extents die once");
+        self.dmu.lifetimes().died(generation, &self.extents);
+    }
+
+    /// Keeps `other` from being used again as long as this one is held.
+    pub fn hold(&self, other: Arc<Self>) {
+        self.held.lock().push(other);
+    }
+}
+
+impl Drop for OwnedExtents {
+    fn drop(&mut self) {
+        let (birth, death) = (*self.birth.get_mut(), *self.death.get_mut());
+        let unborn = birth == 0;
+        if !unborn && death == 0 {
+            return;
+        }
+        let never_reached = birth == death && !*self.logged.get_mut();
+        if !unborn && !never_reached && self.dmu.lifetimes().defer(Generation(death), &self.extents) {
+            return;
+        }
+        self.dmu.release(&self.extents);
+    }
+}
+
+impl Dmu {
+    /// Records the birth of a large value in `generation`; under the commit lock, with its sequence number.
+    pub fn value_born(&self, extents: &[Extent], generation: Generation) {
+        self.lifetimes().born(generation, extents);
+    }
+
+    /// The newest durable generation.
+    #[must_use]
+    pub fn durable_generation(&self) -> Generation {
+        self.lifetimes().durable()
+    }
+
+    /// Blocks that are dead but may not be used again before the next checkpoints.
+    #[must_use]
+    pub fn deferred_blocks(&self) -> u64 {
+        self.lifetimes().deferred_blocks()
+    }
+
+    /// Writes the bitmaps and the allocation table of `generation` and returns the bytes of the table root. Nothing is
+    /// flushed.
+    ///
+    /// # Errors
+    /// Device errors and allocation errors; the changes are then kept for the next generation.
+    pub fn write_bitmaps(&self, generation: Generation) -> Result<Vec<u8>, DmuError> {
+        let changes = self.lifetimes().take_changes(generation);
+        match self.allocator().commit(generation, &changes.born, &changes.dead) {
+            Ok(root) => Ok(root),
+            Err(error) => {
+                self.lifetimes().restore_changes(generation, changes);
+                Err(error)
+            }
+        }
+    }
+
+    /// Records that the superblock of `generation` is durable, and frees what it allows to be used again.
+    pub fn set_durable(&self, generation: Generation) {
+        self.allocator().committed(generation);
+        let free = self.lifetimes().set_durable(generation);
+        self.release(&free);
+    }
+}

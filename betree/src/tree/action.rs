@@ -1,0 +1,243 @@
+//! What an upsert does to a value: the dataset's message action.
+
+use crate::base::codec::{Decoder, Encoder};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Applies the messages of a dataset to values and combines messages with each other.
+///
+/// Messages arrive in the order of their sequence numbers. `apply` and `merge` must be pure functions, and applying
+/// `merge(upper, lower)` must equal applying `lower`, then `upper`: when the store does which is not defined.
+pub trait MessageAction: Send + Sync + 'static {
+    /// A stable name, stored with the dataset: opening it with an action of another name is an error.
+    const NAME: &'static str;
+
+    /// Changes `value` (`None`: the key has none) as `message` says; setting `None` deletes the key.
+    fn apply(&self, key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>);
+
+    /// One message that does what `lower` and then `upper` do; `None` when the two cannot be combined.
+    fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// The action panicked: its dataset cannot be read or merged where the action is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionPanicked;
+
+trait ErasedAction: Send + Sync {
+    fn apply(&self, key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>);
+    fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>>;
+}
+
+impl<M: MessageAction> ErasedAction for M {
+    fn apply(&self, key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>) {
+        MessageAction::apply(self, key, message, value);
+    }
+
+    fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
+        MessageAction::merge(self, key, upper, lower)
+    }
+}
+
+/// A registered message action. A panic inside it poisons the action with an error, not the process.
+#[derive(Clone)]
+pub struct Action {
+    name: &'static str,
+    inner: Arc<dyn ErasedAction>,
+    panicked: Arc<AtomicBool>,
+}
+
+impl Action {
+    /// Wraps `action`.
+    #[must_use]
+    pub fn new<M: MessageAction>(action: M) -> Self {
+        Self { name: M::NAME, inner: Arc::new(action), panicked: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// The stored name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn guarded<T>(&self, call: impl FnOnce(&dyn ErasedAction) -> T) -> Result<T, ActionPanicked> {
+        if self.panicked.load(Ordering::Acquire) {
+            return Err(ActionPanicked);
+        }
+        catch_unwind(AssertUnwindSafe(|| call(&*self.inner))).map_err(|_| {
+            log::error!("the message action {:?} panicked", self.name);
+            self.panicked.store(true, Ordering::Release);
+            ActionPanicked
+        })
+    }
+
+    /// As [`MessageAction::apply`].
+    ///
+    /// # Errors
+    /// [`ActionPanicked`] now or earlier.
+    pub fn apply(
+        &self,
+        key: &[u8],
+        message: &[u8],
+        value: &mut Option<Vec<u8>>,
+    ) -> Result<(), ActionPanicked> {
+        self.guarded(|action| action.apply(key, message, value))
+    }
+
+    /// As [`MessageAction::merge`].
+    ///
+    /// # Errors
+    /// [`ActionPanicked`] now or earlier.
+    pub fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Result<Option<Vec<u8>>, ActionPanicked> {
+        self.guarded(|action| action.merge(key, upper, lower))
+    }
+}
+
+impl std::fmt::Debug for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Action").field(&self.name).finish()
+    }
+}
+
+/// The action of ordinary datasets: replace, delete, or overwrite bytes at an offset.
+///
+/// A message is a list of steps, applied in order: `0` delete; `1`, varint length, value: replace; `2`, u32 offset,
+/// varint length, bytes: overwrite from the offset, filling a gap with zeros.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DefaultMessageAction;
+
+/// Beyond this size two messages are no longer combined: applying a long list costs more than keeping two.
+const MERGED_BYTES_MAX: usize = 64 << 10;
+
+/// Largest value that an upsert may produce.
+pub(crate) const UPSERT_END_MAX: u64 = 16 << 20;
+
+impl DefaultMessageAction {
+    /// A message that replaces the value.
+    #[must_use]
+    pub fn insert_msg(value: &[u8]) -> Vec<u8> {
+        let mut out = Encoder::with_capacity(value.len() + 6);
+        out.u8(1);
+        out.bytes(value);
+        out.finish()
+    }
+
+    /// A message that deletes the key.
+    #[must_use]
+    pub fn delete_msg() -> Vec<u8> {
+        vec![0]
+    }
+
+    /// A message that writes `bytes` at `offset` (bytes) of the value, which grows with zeros as needed.
+    #[must_use]
+    pub fn upsert_msg(offset: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Encoder::with_capacity(bytes.len() + 10);
+        out.u8(2);
+        out.u32(offset);
+        out.bytes(bytes);
+        out.finish()
+    }
+
+    /// Applies one step; `None` when the message is malformed or at its end.
+    fn step(input: &mut Decoder<'_>, value: &mut Option<Vec<u8>>) -> Option<()> {
+        match input.u8("step").ok()? {
+            0 => *value = None,
+            1 => *value = Some(input.bytes(UPSERT_END_MAX as usize, "value").ok()?.to_vec()),
+            2 => {
+                let offset = input.u32("offset").ok()? as usize;
+                let bytes = input.bytes(UPSERT_END_MAX as usize, "bytes").ok()?;
+                let end = offset.checked_add(bytes.len()).filter(|end| *end as u64 <= UPSERT_END_MAX)?;
+                let value = value.get_or_insert_with(Vec::new);
+                if value.len() < end {
+                    value.resize(end, 0);
+                }
+                value[offset..end].copy_from_slice(bytes);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Whether `message` is a well-formed list of steps within the limits.
+    #[must_use]
+    pub fn is_valid(message: &[u8]) -> bool {
+        let mut input = Decoder::new(message);
+        while input.remaining() > 0 {
+            if Self::step(&mut input, &mut None).is_none() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl MessageAction for DefaultMessageAction {
+    const NAME: &'static str = "default";
+
+    fn apply(&self, _key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>) {
+        let mut input = Decoder::new(message);
+        while input.remaining() > 0 {
+            if Self::step(&mut input, value).is_none() {
+                return;
+            }
+        }
+    }
+
+    fn merge(&self, _key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
+        (upper.len() + lower.len() <= MERGED_BYTES_MAX).then(|| [lower, upper].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Default = DefaultMessageAction;
+
+    #[test]
+    fn steps_apply_in_order_and_merge_equals_applying_both() {
+        let messages =
+            [Default::insert_msg(b"hello"), Default::upsert_msg(3, b"XYZ"), Default::delete_msg(), Default::upsert_msg(2, b"a")];
+        for lower in &messages {
+            for upper in &messages {
+                let mut one = Some(b"start".to_vec());
+                let mut two = one.clone();
+                Default {}.apply(b"k", lower, &mut one);
+                Default {}.apply(b"k", upper, &mut one);
+                let merged = MessageAction::merge(&Default {}, b"k", upper, lower).unwrap();
+                Default {}.apply(b"k", &merged, &mut two);
+                assert_eq!(one, two);
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_messages_are_recognised_and_harmless() {
+        for message in [&[9][..], &[1], &[1, 200], &[2, 0, 0], &[2, 255, 255, 255, 255, 1, 1]] {
+            assert!(!Default::is_valid(message));
+            let mut value = Some(b"x".to_vec());
+            Default {}.apply(b"k", message, &mut value);
+            assert_eq!(value.as_deref(), Some(&b"x"[..]));
+        }
+        assert!(Default::is_valid(&Default::upsert_msg(7, b"abc")));
+    }
+
+    struct Panics;
+    impl MessageAction for Panics {
+        const NAME: &'static str = "panics";
+        fn apply(&self, _: &[u8], _: &[u8], _: &mut Option<Vec<u8>>) {
+            panic!("on purpose");
+        }
+        fn merge(&self, _: &[u8], _: &[u8], _: &[u8]) -> Option<Vec<u8>> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_panic_poisons_the_action_only() {
+        let action = Action::new(Panics);
+        assert_eq!(action.merge(b"", b"", b""), Ok(None));
+        assert_eq!(action.apply(b"", b"", &mut None), Err(ActionPanicked));
+        assert_eq!(action.merge(b"", b"", b""), Err(ActionPanicked));
+    }
+}

@@ -1,0 +1,235 @@
+//! Merge: the deltas of a leaf and its base become a new base, and the leaf splits when it is too large; the runs of a
+//! buffer become one.
+
+use super::compact::Compactor;
+use super::flush::{merge_cursor, unconsumed};
+use super::node::{NodeBody, Slot};
+use super::output::{LeafOutputs, NewLeaf, OutputOptions};
+use super::{Job, Tree, TreeError};
+use crate::base::ids::Generation;
+use crate::dmu::Stream;
+use crate::run::{EntryCursor, Run};
+use std::sync::Arc;
+
+impl Tree {
+    /// Merges the leaf at `low`; splits it above its maximum.
+    ///
+    /// # Errors
+    /// Out of space, device errors; the leaf then stays as it is.
+    pub(super) fn merge_leaf(&self, low: &[u8]) -> Result<(), TreeError> {
+        let Some(_claim) = self.claims.claim((1, low.to_vec())) else {
+            return Ok(());
+        };
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, 1, low)?.filter(|path| path.slot_low() == low) else {
+            return Ok(());
+        };
+        let slot = Arc::clone(path.slot());
+        if slot.runs.is_empty() {
+            return Ok(());
+        }
+        let generation = self.edit.lock().generation;
+        let (leaves, effects, by_reference) = match self.leaves_by_reference(&slot) {
+            Some(leaves) => (leaves, Default::default(), true),
+            None => {
+                let (leaves, effects) = self.write_leaves(&slot, generation)?;
+                (leaves, effects, false)
+            }
+        };
+        // The pivots change: nothing may flush into the node until the new ones are published.
+        let splits = leaves.len() > 1;
+        let _gate = if splits { self.exclude_node(1, low)? } else { None };
+        let divided = if splits { self.divide_newer(&slot, low, &leaves)? } else { None };
+
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, 1, low)? else {
+            return Ok(());
+        };
+        let Some(newer) = unconsumed(path.slot(), &slot.runs) else {
+            return Ok(());
+        };
+        let mut pivots = Vec::new();
+        let mut slots = Vec::new();
+        let mut divided_runs = divided.map(|(_, parts, effects)| {
+            self.apply_written(&effects, edit.generation);
+            self.retire_runs(&newer, effects.dropped, edit.generation);
+            parts.into_iter()
+        });
+        for leaf in leaves {
+            for run in leaf.runs.iter().filter(|run| run.birth().0 == 0) {
+                run.space().install(edit.generation);
+            }
+            let deltas = match &mut divided_runs {
+                Some(parts) => parts.next().unwrap_or_default(),
+                None => newer.clone(),
+            };
+            for run in deltas.iter().filter(|run| run.birth().0 == 0) {
+                run.space().install(edit.generation);
+            }
+            pivots.extend(leaf.low);
+            let base = leaf.runs.len();
+            let runs = deltas.into_iter().chain(leaf.runs).collect();
+            slots.push(Arc::new(Slot::new(runs, base, None)));
+        }
+        self.apply_written(&effects, edit.generation);
+        if !by_reference {
+            self.retire_runs(&slot.runs, effects.dropped, edit.generation);
+        }
+        let bytes: u64 = slots.iter().map(|slot| slot.base_bytes + slot.delta_bytes).sum();
+        let body = path.body().with_slots(path.index(), slots, pivots);
+        let crowded = body.slots.len() > self.options.fanout;
+        let several = body.slots.len() > 1 || path.steps.len() > 1;
+        let node_low = path.node_low().to_vec();
+        self.publish(&edit, &path, body, None);
+        drop(edit);
+        if crowded {
+            self.jobs.push(self.id, Job::SplitNode { level: 1, low: node_low });
+        } else if several && bytes < self.options.leaf_bytes / 4 {
+            self.jobs.push(self.id, Job::JoinSlots { level: 1, low: low.to_vec() });
+        }
+        self.queue_slot(1, low)
+    }
+
+    /// Merges the runs of a buffer into one.
+    ///
+    /// # Errors
+    /// Out of space, device errors; the buffer then stays as it is.
+    pub(super) fn merge_buffer(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+        let Some(_claim) = self.claims.claim((level, low.to_vec())) else {
+            return Ok(());
+        };
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| path.slot_low() == low) else {
+            return Ok(());
+        };
+        let slot = Arc::clone(path.slot());
+        if slot.runs.len() < 2 || level < 2 {
+            return Ok(());
+        }
+        let high = path.slot_high().map(<[u8]>::to_vec);
+        let generation = self.edit.lock().generation;
+        let whole = NodeBody { level, pivots: Vec::new(), slots: vec![Arc::clone(&slot)] };
+        let ranges = range_deletes(&slot.runs)?;
+        let (runs, effects) = self.merge_into_slots(&slot.runs, &whole, low, ranges, generation)?;
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| path.slot_high() == high.as_deref())
+        else {
+            return Ok(());
+        };
+        let Some(mut all) = unconsumed(path.slot(), &slot.runs) else {
+            return Ok(());
+        };
+        for run in runs.into_iter().flatten() {
+            run.space().install(edit.generation);
+            all.push(run);
+        }
+        self.apply_written(&effects, edit.generation);
+        self.retire_runs(&slot.runs, effects.dropped, edit.generation);
+        let merged = Arc::new(Slot::new(all, 0, path.slot().child.clone()));
+        let body = path.body().with_slots(path.index(), vec![merged], Vec::new());
+        self.publish(&edit, &path, body, None);
+        Ok(())
+    }
+
+    /// New leaves that are made of the slot's runs as they are: possible when no two overlap, as in an appending load.
+    fn leaves_by_reference(&self, slot: &Slot) -> Option<Vec<NewLeaf>> {
+        let mut runs: Vec<&Arc<Run>> = slot.runs.iter().collect();
+        runs.sort_by(|a, b| a.first_key().cmp(b.first_key()));
+        let disjoint = runs.windows(2).all(|pair| pair[0].last_key() < pair[1].first_key());
+        let clean = runs.iter().all(|run| run.range_delete_count() == 0 && run.delete_count() == 0);
+        let large_enough = slot.base_bytes + slot.delta_bytes >= runs.len() as u64 * (self.options.leaf_bytes / 8);
+        if !disjoint || !clean || !large_enough {
+            return None;
+        }
+        let mut leaves: Vec<NewLeaf> = Vec::new();
+        let mut bytes = 0;
+        for run in runs {
+            let fits = bytes + run.stored_bytes() <= self.options.leaf_bytes + self.options.leaf_bytes / 4;
+            match leaves.last_mut() {
+                Some(leaf) if fits => leaf.runs.push(Arc::clone(run)),
+                last => {
+                    let low = last.is_some().then(|| run.first_key().into());
+                    leaves.push(NewLeaf { low, runs: vec![Arc::clone(run)] });
+                    bytes = 0;
+                }
+            }
+            bytes += run.stored_bytes();
+        }
+        Some(leaves)
+    }
+
+    fn write_leaves(
+        &self,
+        slot: &Slot,
+        generation: Generation,
+    ) -> Result<(Vec<NewLeaf>, super::compact::Effects), TreeError> {
+        let total = slot.base_bytes + slot.delta_bytes;
+        let pieces = total.div_ceil(self.options.leaf_bytes).max(1);
+        let piece = total / pieces + total / pieces / 16;
+        let options = OutputOptions {
+            dmu: &self.dmu,
+            tree: &self.options,
+            stream: Stream::Base,
+            expected_bytes: piece,
+            run_bytes_max: piece.max(1),
+            admit: slot.runs.iter().any(|run| run.is_warm()),
+        };
+        let action = self.action();
+        let ranges = range_deletes(&slot.runs)?;
+        let mut compactor = Compactor::new(&self.dmu, &self.options, action.as_ref(), true, generation, ranges);
+        let mut outputs = LeafOutputs::new(options);
+        let mut cursor = merge_cursor(&slot.runs);
+        cursor.seek(&[])?;
+        while let Some(entry) = cursor.entry() {
+            compactor.push(entry, &mut outputs)?;
+            cursor.next()?;
+        }
+        let effects = compactor.finish(&mut outputs)?;
+        Ok((outputs.finish()?, effects))
+    }
+
+    /// The runs that arrived in the slot at `low` since `slot` was read, divided at the bounds of `leaves` where one
+    /// crosses a bound; the gate of the node is held exclusively, so that no more arrive. `None` when nothing arrived.
+    #[expect(clippy::type_complexity, reason = "used by one caller, in place")]
+    fn divide_newer(
+        &self,
+        slot: &Slot,
+        low: &[u8],
+        leaves: &[NewLeaf],
+    ) -> Result<Option<(Vec<Arc<Run>>, Vec<Vec<Arc<Run>>>, super::compact::Effects)>, TreeError> {
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, 1, low)? else {
+            return Ok(None);
+        };
+        let Some(newer) = unconsumed(path.slot(), &slot.runs).filter(|newer| !newer.is_empty()) else {
+            return Ok(None);
+        };
+        let pivots: Vec<Box<[u8]>> = leaves.iter().filter_map(|leaf| leaf.low.clone()).collect();
+        let empty = Arc::new(Slot::new(Vec::new(), 0, None));
+        let target = NodeBody { level: 1, slots: vec![empty; pivots.len() + 1], pivots };
+        let generation = self.edit.lock().generation;
+        let ranges = range_deletes(&newer)?;
+        let (parts, effects) = self.merge_into_slots(&newer, &target, low, ranges, generation)?;
+        Ok(Some((newer, parts, effects)))
+    }
+
+    /// Queues what the slot of `level` at `low` is due for.
+    pub(super) fn queue_slot(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+        let version = self.version.load_full();
+        if let Some(path) = self.locate(&version.root, level, low)? {
+            self.queue_due(path.body(), path.index(), path.slot_low());
+        }
+        Ok(())
+    }
+}
+
+/// The range deletes of `runs`.
+pub(super) fn range_deletes(runs: &[Arc<Run>]) -> Result<Vec<crate::run::RangeDelete>, TreeError> {
+    let mut ranges = Vec::new();
+    for run in runs {
+        ranges.extend(run.range_deletes()?);
+    }
+    Ok(ranges)
+}

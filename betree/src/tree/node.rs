@@ -1,0 +1,314 @@
+//! Nodes: pivots and slots of immutable runs.
+//!
+//! A [`NodeBody`] never changes; an edit builds new bodies along the path to the root and publishes a new root. A
+//! [`NodeCell`] is the shared place of one body: in memory, on disk, or both.
+
+use super::TreeError;
+use super::format::{NodeRef, decode_node, encode_node};
+use crate::base::ids::Generation;
+use crate::base::units::{BLOCK_BYTES, blocks_for};
+use crate::base::{buffer::AlignedBuffer, checksum::crc, preference::StoragePreference};
+use crate::dmu::{Dmu, OwnedExtents, Privilege, Stream};
+use crate::run::Run;
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// One child of a node: its buffered runs and, above level 1, the child node.
+#[derive(Debug)]
+pub struct Slot {
+    /// Newest first. At level 1 the last [`Slot::base`] of them are the base of the leaf.
+    pub runs: Vec<Arc<Run>>,
+    /// Number of base runs, disjoint in keys, at the end of `runs`; 0 above level 1.
+    pub base: usize,
+    /// The child; `None` at level 1.
+    pub child: Option<Arc<NodeCell>>,
+    /// Stored bytes of the runs that are not base.
+    pub delta_bytes: u64,
+    /// Stored bytes of the base runs.
+    pub base_bytes: u64,
+    /// How many of the runs that are not base overlap in one key at most.
+    pub depth: usize,
+    /// Whether any run holds range deletes.
+    pub range_deletes: bool,
+    /// Point reads that looked at more than one run here; drives consolidation on read.
+    pub visits: AtomicU32,
+}
+
+impl Slot {
+    /// A slot with these runs.
+    #[must_use]
+    pub fn new(runs: Vec<Arc<Run>>, base: usize, child: Option<Arc<NodeCell>>) -> Self {
+        let deltas = runs.len() - base;
+        Self {
+            delta_bytes: runs[..deltas].iter().map(|run| run.stored_bytes()).sum(),
+            base_bytes: runs[deltas..].iter().map(|run| run.stored_bytes()).sum(),
+            depth: overlap_depth(&runs[..deltas]),
+            range_deletes: runs.iter().any(|run| run.range_delete_count() > 0),
+            visits: AtomicU32::new(0),
+            runs,
+            base,
+            child,
+        }
+    }
+
+    /// The same child and runs with `newer` in front.
+    #[must_use]
+    pub fn with_newer(&self, newer: &[Arc<Run>]) -> Self {
+        let runs = newer.iter().chain(&self.runs).cloned().collect();
+        Self::new(runs, self.base, self.child.clone())
+    }
+
+    /// The same runs over another child.
+    #[must_use]
+    pub fn with_child(&self, child: Arc<NodeCell>) -> Self {
+        Self {
+            runs: self.runs.clone(),
+            base: self.base,
+            child: Some(child),
+            delta_bytes: self.delta_bytes,
+            base_bytes: self.base_bytes,
+            depth: self.depth,
+            range_deletes: self.range_deletes,
+            visits: AtomicU32::new(self.visits.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// The largest number of `runs` that overlap in one key.
+fn overlap_depth(runs: &[Arc<Run>]) -> usize {
+    let mut deepest = 0;
+    for run in runs {
+        // Some key of maximal depth is the first key of a run.
+        let depth = runs.iter().filter(|other| other.spans(run.first_key())).count();
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// The immutable contents of a node.
+#[derive(Debug)]
+pub struct NodeBody {
+    /// 1 for the level above the leaves' runs.
+    pub level: u8,
+    /// Strictly increasing; slot i holds keys from `pivots[i-1]` (inclusive) to `pivots[i]` (exclusive).
+    pub pivots: Vec<Box<[u8]>>,
+    /// One more than pivots.
+    pub slots: Vec<Arc<Slot>>,
+}
+
+impl NodeBody {
+    /// An empty node of one slot; above level 1 with an empty child.
+    #[must_use]
+    pub fn empty(level: u8) -> Self {
+        let child = (level > 1).then(|| NodeCell::fresh(Self::empty(level - 1)));
+        Self { level, pivots: Vec::new(), slots: vec![Arc::new(Slot::new(Vec::new(), 0, child))] }
+    }
+
+    /// Index of the slot that holds `key`.
+    #[must_use]
+    pub fn slot_index(&self, key: &[u8]) -> usize {
+        self.pivots.partition_point(|pivot| **pivot <= *key)
+    }
+
+    /// Index of the slot that holds the keys just below `key` (`None`: the last slot).
+    #[must_use]
+    pub fn slot_index_before(&self, key: Option<&[u8]>) -> usize {
+        key.map_or(self.pivots.len(), |key| self.pivots.partition_point(|pivot| **pivot < *key))
+    }
+
+    /// Lower bound of slot `index`; `None`: that of the node.
+    #[must_use]
+    pub fn slot_low(&self, index: usize) -> Option<&[u8]> {
+        index.checked_sub(1).and_then(|before| self.pivots.get(before)).map(|pivot| &**pivot)
+    }
+
+    /// Upper bound of slot `index`, exclusive; `None`: that of the node.
+    #[must_use]
+    pub fn slot_high(&self, index: usize) -> Option<&[u8]> {
+        self.pivots.get(index).map(|pivot| &**pivot)
+    }
+
+    /// The node with slot `index` replaced by `slots`, which are separated by `pivots` (one fewer).
+    #[must_use]
+    pub fn with_slots(&self, index: usize, slots: Vec<Arc<Slot>>, pivots: Vec<Box<[u8]>>) -> Self {
+        let mut body = Self { level: self.level, pivots: self.pivots.clone(), slots: self.slots.clone() };
+        body.slots.splice(index..=index, slots);
+        body.pivots.splice(index..index, pivots);
+        body
+    }
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    stored: Option<(NodeRef, OwnedExtents)>,
+    /// Generation in which the live tree dropped the node; 0 while it is alive.
+    death: u64,
+}
+
+/// The shared place of a node.
+#[derive(Debug)]
+pub struct NodeCell {
+    level: u8,
+    body: ArcSwapOption<NodeBody>,
+    disk: Mutex<Disk>,
+}
+
+impl NodeCell {
+    /// A node that exists in memory only.
+    #[must_use]
+    pub fn fresh(body: NodeBody) -> Arc<Self> {
+        let level = body.level;
+        Arc::new(Self { level, body: ArcSwapOption::from_pointee(body), disk: Mutex::default() })
+    }
+
+    /// A node on disk, loaded at first use.
+    #[must_use]
+    pub fn on_disk(dmu: &Dmu, reference: NodeRef) -> Arc<Self> {
+        let space = OwnedExtents::from_disk(dmu, reference.extents.all(), reference.birth);
+        let disk = Disk { stored: Some((reference.clone(), space)), death: 0 };
+        Arc::new(Self { level: reference.level, body: ArcSwapOption::empty(), disk: Mutex::new(disk) })
+    }
+
+    /// Level of the node.
+    #[must_use]
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// The contents, read from disk at first use.
+    ///
+    /// # Errors
+    /// Device errors, [`TreeError::Node`] on damage.
+    #[inline]
+    pub fn load(&self, dmu: &Dmu) -> Result<Arc<NodeBody>, TreeError> {
+        match self.body.load_full() {
+            Some(body) => Ok(body),
+            None => self.load_from_disk(dmu),
+        }
+    }
+
+    /// As [`NodeCell::load`] without counting a reference, for the duration of a read.
+    #[inline]
+    pub fn borrow(&self, dmu: &Dmu) -> Result<arc_swap::Guard<Option<Arc<NodeBody>>>, TreeError> {
+        let guard = self.body.load();
+        if guard.is_none() {
+            self.load_from_disk(dmu)?;
+            return Ok(self.body.load());
+        }
+        Ok(guard)
+    }
+
+    #[cold]
+    fn load_from_disk(&self, dmu: &Dmu) -> Result<Arc<NodeBody>, TreeError> {
+        let disk = self.disk.lock();
+        if let Some(body) = self.body.load_full() {
+            return Ok(body);
+        }
+        let Some((reference, _)) = &disk.stored else {
+            unreachable!("a node is in memory or on disk");
+        };
+        let body = Arc::new(read_node(dmu, reference)?);
+        self.body.store(Some(Arc::clone(&body)));
+        Ok(body)
+    }
+
+    /// Whether the node is on disk.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.disk.lock().stored.is_some()
+    }
+
+    /// The pointer to the node on disk.
+    #[must_use]
+    pub fn reference(&self) -> Option<NodeRef> {
+        self.disk.lock().stored.as_ref().map(|(reference, _)| reference.clone())
+    }
+
+    /// The live tree refers to this node no longer, from `generation` on.
+    pub fn die(&self, generation: Generation) {
+        let mut disk = self.disk.lock();
+        assert_eq!(disk.death, 0, "a node dies once");
+        disk.death = generation.0;
+        if let Some((_, space)) = &disk.stored {
+            space.kill(generation);
+        }
+    }
+
+    /// As [`NodeCell::die`] for a node that is not on disk: returns its contents. `None`, and nothing changed, when it is.
+    pub fn die_in_memory(&self, generation: Generation) -> Option<Arc<NodeBody>> {
+        let mut disk = self.disk.lock();
+        if disk.stored.is_some() {
+            return None;
+        }
+        assert_eq!(disk.death, 0, "a node dies once");
+        disk.death = generation.0;
+        self.body.load_full()
+    }
+
+    /// Writes the node, whose children are on disk already, as part of checkpoint `generation`.
+    ///
+    /// # Errors
+    /// Out of space and device errors; the node then stays in memory only.
+    pub fn store(
+        &self,
+        dmu: &Dmu,
+        preference: StoragePreference,
+        generation: Generation,
+    ) -> Result<NodeRef, TreeError> {
+        let mut disk = self.disk.lock();
+        if let Some((reference, _)) = &disk.stored {
+            return Ok(reference.clone());
+        }
+        let Some(body) = self.body.load_full() else {
+            unreachable!("a node is in memory or on disk");
+        };
+        let bytes = encode_node(&body, dmu.pool_uuid(), generation)?;
+        let blocks = blocks_for(bytes.len() as u64) as u32;
+        let extents = dmu.allocate(Stream::Header, preference, blocks, Privilege::System)?;
+        let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        let stored = dmu.write(&extents, 0, &buffer).and_then(|()| dmu.store_extents(extents.clone(), preference));
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                dmu.release(&extents);
+                return Err(error.into());
+            }
+        };
+        let reference = NodeRef {
+            level: self.level,
+            birth: generation,
+            length: bytes.len() as u32,
+            checksum: crc(&bytes),
+            extents: stored,
+        };
+        let space = OwnedExtents::unborn(dmu, reference.extents.all());
+        space.install(generation);
+        if disk.death != 0 {
+            space.kill(Generation(disk.death));
+        }
+        disk.stored = Some((reference.clone(), space));
+        Ok(reference)
+    }
+}
+
+fn read_node(dmu: &Dmu, reference: &NodeRef) -> Result<NodeBody, TreeError> {
+    let damaged = |reason: String| TreeError::Node {
+        level: reference.level,
+        at: reference.extents.extents().first().map_or(String::from("nowhere"), ToString::to_string),
+        reason,
+    };
+    let length = reference.length as usize;
+    let buffer = dmu.read(reference.extents.extents(), 0, length.next_multiple_of(BLOCK_BYTES))?;
+    let bytes = buffer.get(..length).ok_or_else(|| damaged(String::from("shorter than its pointer says")))?;
+    if crc(bytes) != reference.checksum {
+        return Err(damaged(String::from("its checksum differs from the one in its pointer")));
+    }
+    let body = decode_node(bytes, dmu, dmu.pool_uuid()).map_err(|error| damaged(error.to_string()))?;
+    if body.level != reference.level {
+        return Err(damaged(format!("it says level {}", body.level)));
+    }
+    Ok(body)
+}

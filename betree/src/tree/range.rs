@@ -1,0 +1,265 @@
+//! Range reads: one consistent state, forward and backward.
+
+use super::memtable::MemtableCursor;
+use super::node::NodeBody;
+use super::resolve::Resolver;
+use super::tree::Path;
+use super::value::Value;
+use super::version::Version;
+use super::{Tree, TreeError};
+use crate::base::preference::StoragePreference;
+use crate::run::{EntryCursor, EntryRef, Kind, MergeCursor, ReadMode, Run, RunCursor};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Iterator over keys and values of one consistent state. It owns what it needs: `Send + 'static`.
+pub struct Range {
+    view: View,
+    front: Option<Side>,
+    back: Option<Side>,
+    /// Keys not yet returned from the front are at least this.
+    low: Vec<u8>,
+    /// Keys not yet returned from the back are below this.
+    high: Option<Vec<u8>>,
+    /// The last key returned from the front.
+    last: Option<Value>,
+    done: bool,
+}
+
+/// A held version and a sequence number: what a range, a view and a snapshot in memory are.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// Its held version.
+    pub version: Arc<Version>,
+    /// The newest sequence number that the view sees.
+    pub visible: u64,
+}
+
+impl View {
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, TreeError> {
+        self.tree.get_in(&self.version, self.visible, key)
+    }
+
+    /// The entries from `low` (inclusive) to `high` (exclusive; `None`: the end).
+    #[must_use]
+    pub fn range(&self, low: Vec<u8>, high: Option<Vec<u8>>) -> Range {
+        let done = high.as_ref().is_some_and(|high| *high <= low);
+        Range { view: self.clone(), front: None, back: None, low, high, last: None, done }
+    }
+}
+
+impl Tree {
+    /// The state of the tree now.
+    #[must_use]
+    pub fn view(self: &Arc<Self>) -> View {
+        let version = self.version.load_full();
+        View { tree: Arc::clone(self), version, visible: self.visible() }
+    }
+}
+
+/// One end of a range: the sources that hold keys of one leaf.
+struct Side {
+    cursor: MergeCursor,
+    /// Sources with range deletes.
+    tables: Vec<Arc<super::memtable::Memtable>>,
+    runs: Vec<Arc<Run>>,
+    /// The nodes that the runs came from: whoever uses a run holds its node.
+    _bodies: Vec<Arc<NodeBody>>,
+    low: Vec<u8>,
+    high: Option<Vec<u8>>,
+}
+
+impl Side {
+    fn new(view: &View, path: &Path) -> Self {
+        let mut cursors: Vec<Box<dyn EntryCursor>> = Vec::new();
+        let (mut tables, mut runs) = (Vec::new(), Vec::new());
+        for table in view.version.tables().filter(|table| !table.memtable.is_empty()) {
+            cursors.push(Box::new(MemtableCursor::new(Arc::clone(&table.memtable), view.visible)));
+            tables.push(Arc::clone(&table.memtable));
+        }
+        for step in &path.steps {
+            let slot = &step.body.slots[step.index];
+            for run in &slot.runs {
+                cursors.push(Box::new(RunCursor::new(Arc::clone(run), ReadMode::Scan)));
+                if run.range_delete_count() > 0 {
+                    runs.push(Arc::clone(run));
+                }
+            }
+        }
+        Self {
+            cursor: MergeCursor::new(cursors),
+            tables,
+            runs,
+            _bodies: path.steps.iter().map(|step| Arc::clone(&step.body)).collect(),
+            low: path.slot_low().to_vec(),
+            high: path.slot_high().map(<[u8]>::to_vec),
+        }
+    }
+
+    fn forward(view: &View, key: &[u8]) -> Result<Self, TreeError> {
+        let Some(path) = view.tree.locate(&view.version.root, 1, key)? else {
+            unreachable!("every tree has level 1");
+        };
+        let mut side = Self::new(view, &path);
+        side.cursor.seek(key)?;
+        Ok(side)
+    }
+
+    fn backward(view: &View, key: Option<&[u8]>) -> Result<Self, TreeError> {
+        let Some(path) = view.tree.descend(&view.version.root, 1, |body| body.slot_index_before(key))? else {
+            unreachable!("every tree has level 1");
+        };
+        let mut side = Self::new(view, &path);
+        side.cursor.seek_before(key)?;
+        Ok(side)
+    }
+
+    fn deleted_before(&self, key: &[u8], visible: u64) -> Result<u64, TreeError> {
+        let mut newest = 0;
+        for table in &self.tables {
+            newest = newest.max(table.covering_range_delete(key, visible).unwrap_or(0));
+        }
+        for run in &self.runs {
+            newest = newest.max(run.covering_range_delete(key, visible)?.unwrap_or(0));
+        }
+        Ok(newest)
+    }
+
+    fn resolver(&self, key: &[u8], visible: u64) -> Result<Resolver, TreeError> {
+        let mut resolver = Resolver::new();
+        resolver.delete_before(self.deleted_before(key, visible)?);
+        Ok(resolver)
+    }
+}
+
+fn finish(view: &View, resolver: Resolver, key: &[u8]) -> Result<Option<Value>, TreeError> {
+    let action = if resolver.needs_action() { view.tree.action() } else { None };
+    resolver.finish(key, &view.tree.dmu, action.as_ref(), view.tree.action_name())
+}
+
+impl Range {
+    fn next_front(&mut self) -> Result<Option<(Value, Value)>, TreeError> {
+        loop {
+            let side = match &mut self.front {
+                Some(side) => side,
+                None => self.front.insert(Side::forward(&self.view, &self.low)?),
+            };
+            let inside = |key: &[u8]| side.high.as_deref().is_none_or(|high| key < high);
+            let Some(key) = side.cursor.entry().map(|entry| entry.key).filter(|key| inside(key)) else {
+                // The leaf is done; what follows begins at its upper bound.
+                let Some(bound) = side.high.take() else {
+                    return Ok(None);
+                };
+                if self.high.as_ref().is_some_and(|high| *high <= bound) {
+                    return Ok(None);
+                }
+                self.low = bound;
+                self.front = None;
+                continue;
+            };
+            if self.high.as_deref().is_some_and(|high| key >= high) {
+                return Ok(None);
+            }
+            let key = Value::from(key);
+            let visible = self.view.visible;
+            let mut resolver = side.resolver(&key, visible)?;
+            let mut open = true;
+            while let Some(entry) = side.cursor.entry().filter(|entry| *entry.key == *key) {
+                if open && entry.sequence <= visible {
+                    open = resolver.push(entry) == ControlFlow::Continue(());
+                }
+                side.cursor.next()?;
+            }
+            if let Some(value) = finish(&self.view, resolver, &key)? {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
+
+    fn next_back_entry(&mut self) -> Result<Option<(Value, Value)>, TreeError> {
+        loop {
+            let side = match &mut self.back {
+                Some(side) => side,
+                None => self.back.insert(Side::backward(&self.view, self.high.as_deref())?),
+            };
+            let Some(key) = side.cursor.entry().map(|entry| entry.key).filter(|key| *key >= &side.low[..]) else {
+                let bound = std::mem::take(&mut side.low);
+                if bound <= self.low {
+                    return Ok(None);
+                }
+                self.high = Some(bound);
+                self.back = None;
+                continue;
+            };
+            if key < &self.low[..] || self.last.as_deref().is_some_and(|last| key <= last) {
+                return Ok(None);
+            }
+            let key = Value::from(key);
+            let visible = self.view.visible;
+            // Backward the oldest version comes first.
+            let mut versions: Vec<(u64, Kind, Vec<u8>)> = Vec::new();
+            while let Some(entry) = side.cursor.entry().filter(|entry| *entry.key == *key) {
+                if entry.sequence <= visible {
+                    if entry.kind != Kind::Upsert {
+                        versions.clear();
+                    }
+                    versions.push((entry.sequence, entry.kind, entry.payload.to_vec()));
+                }
+                side.cursor.prev()?;
+            }
+            let mut resolver = side.resolver(&key, visible)?;
+            for (sequence, kind, payload) in versions.iter().rev() {
+                let preference = StoragePreference::NONE;
+                let entry = EntryRef { key: &key, sequence: *sequence, kind: *kind, preference, payload };
+                if resolver.push(entry).is_break() {
+                    break;
+                }
+            }
+            if let Some(value) = finish(&self.view, resolver, &key)? {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
+}
+
+impl Iterator for Range {
+    type Item = Result<(Value, Value), TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.next_front().transpose();
+        match &next {
+            Some(Ok((key, _))) => self.last = Some(key.clone()),
+            _ => self.done = true,
+        }
+        next
+    }
+}
+
+impl DoubleEndedIterator for Range {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.next_back_entry().transpose();
+        match &next {
+            Some(Ok((key, _))) => self.high = Some(key.to_vec()),
+            _ => self.done = true,
+        }
+        next
+    }
+}
+
+impl std::fmt::Debug for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Range").field("low", &self.low).field("high", &self.high).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! From the versions of one key, newest first, to its value.
+
+use super::TreeError;
+use super::action::Action;
+use super::value::{LargeValue, Value};
+use crate::dmu::Dmu;
+use crate::run::{EntryRef, Kind};
+use std::ops::ControlFlow;
+
+#[derive(Debug)]
+enum Base {
+    None,
+    Inline(Value),
+    Large(LargeValue),
+}
+
+/// Collects versions until the value is known.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    /// Versions older than this are deleted by a range delete.
+    deleted_before: u64,
+    base: Base,
+    /// Newest first.
+    upserts: Vec<Vec<u8>>,
+    error: Option<TreeError>,
+    done: bool,
+}
+
+impl Resolver {
+    pub fn new() -> Self {
+        Self { deleted_before: 0, base: Base::None, upserts: Vec::new(), error: None, done: false }
+    }
+
+    /// A range delete of this sequence covers the key.
+    pub fn delete_before(&mut self, sequence: u64) {
+        self.deleted_before = self.deleted_before.max(sequence);
+    }
+
+    /// Takes the next older version; breaks when no older one matters.
+    pub fn push(&mut self, entry: EntryRef<'_>) -> ControlFlow<()> {
+        if entry.sequence < self.deleted_before {
+            self.done = true;
+            return ControlFlow::Break(());
+        }
+        match entry.kind {
+            Kind::Upsert => {
+                self.upserts.push(entry.payload.to_vec());
+                return ControlFlow::Continue(());
+            }
+            Kind::Put => self.base = Base::Inline(Value::from(entry.payload)),
+            Kind::Delete => {}
+            Kind::PutLarge => match LargeValue::decode(entry.payload) {
+                Ok(pointer) => self.base = Base::Large(pointer),
+                Err(error) => self.error = Some(error.into()),
+            },
+        }
+        self.done = true;
+        ControlFlow::Break(())
+    }
+
+    /// Whether no older version matters.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether the value depends on the message action.
+    pub fn needs_action(&self) -> bool {
+        !self.upserts.is_empty()
+    }
+
+    /// The value of `key`.
+    pub fn finish(
+        self,
+        key: &[u8],
+        dmu: &Dmu,
+        action: Option<&Action>,
+        action_name: &str,
+    ) -> Result<Option<Value>, TreeError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.upserts.is_empty() {
+            return match self.base {
+                Base::None => Ok(None),
+                Base::Inline(value) => Ok(Some(value)),
+                Base::Large(pointer) => Ok(Some(Value::from(pointer.read(dmu)?))),
+            };
+        }
+        let Some(action) = action else {
+            return Err(TreeError::ActionMissing { name: action_name.to_owned() });
+        };
+        let mut value = match self.base {
+            Base::None => None,
+            Base::Inline(value) => Some(value.to_vec()),
+            Base::Large(pointer) => Some(pointer.read(dmu)?),
+        };
+        for message in self.upserts.iter().rev() {
+            action
+                .apply(key, message, &mut value)
+                .map_err(|_| TreeError::ActionPanicked { name: action.name().to_owned() })?;
+        }
+        Ok(value.map(Value::from))
+    }
+}

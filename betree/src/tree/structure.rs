@@ -1,0 +1,292 @@
+//! Splits and joins of nodes, and the height of the tree.
+
+use super::claim::Gate;
+use super::merge::range_deletes;
+use super::node::{NodeBody, NodeCell, Slot};
+use super::tree::Path;
+use super::{Job, Tree, TreeError};
+use std::sync::Arc;
+
+impl Tree {
+    /// Holds the pivots of the node of `level` that holds `key` alone; `None` when the tree is lower than that.
+    pub(super) fn exclude_node(&self, level: u8, key: &[u8]) -> Result<Option<Gate<'_>>, TreeError> {
+        loop {
+            let Some(low) = self.node_low(level, key)? else {
+                return Ok(None);
+            };
+            let gate = self.claims.exclude((level, low.clone()));
+            // The node may have split while the gate was waited for.
+            if self.node_low(level, key)?.as_ref() == Some(&low) {
+                return Ok(Some(gate));
+            }
+        }
+    }
+
+    fn node_low(&self, level: u8, key: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
+        let version = self.version.load_full();
+        Ok(self.locate(&version.root, level, key)?.map(|path| path.node_low().to_vec()))
+    }
+
+    /// Splits the node of `level` at `low` in two halves when it has more slots than the fan-out. The runs of its slot
+    /// in the parent that cross the new pivot are rewritten in the same version.
+    pub(super) fn split_node(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+        if self.version.load().root.level() == level {
+            return self.split_root(level);
+        }
+        let Some(_claim) = self.claims.claim((level + 1, low.to_vec())) else {
+            return Ok(());
+        };
+        let Some(_parent_gate) = self.exclude_node(level + 1, low)? else {
+            return Ok(());
+        };
+        let Some(_gate) = self.exclude_node(level, low)? else {
+            return Ok(());
+        };
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| self.crowded(path, low)) else {
+            return Ok(());
+        };
+        let middle = path.body().slots.len() / 2;
+        let pivot = path.body().pivots[middle - 1].clone();
+        let Some(above) = self.locate(&version.root, level + 1, low)? else {
+            return Ok(());
+        };
+        let slot = Arc::clone(above.slot());
+        let crossing = slot.runs.iter().any(|run| crosses(run, &pivot));
+        let generation = self.edit.lock().generation;
+        let mut effects = Default::default();
+        let mut parts = Vec::new();
+        if crossing {
+            let empty = Arc::new(Slot::new(Vec::new(), 0, None));
+            let target =
+                NodeBody { level: level + 1, pivots: vec![pivot.clone()], slots: vec![Arc::clone(&empty), empty] };
+            let ranges = range_deletes(&slot.runs)?;
+            (parts, effects) = self.merge_into_slots(&slot.runs, &target, low, ranges, generation)?;
+        } else {
+            for side in [false, true] {
+                let of_side = |run: &&Arc<crate::run::Run>| (*run.first_key() >= *pivot) == side;
+                parts.push(slot.runs.iter().filter(of_side).cloned().collect());
+            }
+        }
+
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        let (Some(path), Some(above)) =
+            (self.locate(&version.root, level, low)?, self.locate(&version.root, level + 1, low)?)
+        else {
+            return Ok(());
+        };
+        if !Arc::ptr_eq(above.slot(), &slot) && !same_runs(above.slot(), &slot) {
+            return Ok(());
+        }
+        let body = path.body();
+        // Slots are split and merged only behind the node's gate, which is held.
+        let (left, right) = halves(body, middle);
+        for run in parts.iter().flatten().filter(|run| run.birth().0 == 0) {
+            run.space().install(edit.generation);
+        }
+        self.apply_written(&effects, edit.generation);
+        if crossing {
+            self.retire_runs(&slot.runs, effects.dropped, edit.generation);
+        }
+        if let Some(step) = path.steps.last() {
+            step.cell.die(edit.generation);
+        }
+        let mut parts = parts.into_iter();
+        let mut new_slot =
+            |body: NodeBody| Arc::new(Slot::new(parts.next().unwrap_or_default(), 0, Some(NodeCell::fresh(body))));
+        let slots = vec![new_slot(left), new_slot(right)];
+        let parent = above.body().with_slots(above.index(), slots, vec![pivot]);
+        let crowded = parent.slots.len() > self.options.fanout;
+        let parent_low = above.node_low().to_vec();
+        self.publish(&edit, &above, parent, None);
+        drop(edit);
+        if crowded {
+            self.jobs.push(self.id, Job::SplitNode { level: level + 1, low: parent_low });
+        }
+        Ok(())
+    }
+
+    fn crowded(&self, path: &Path, low: &[u8]) -> bool {
+        path.node_low() == low && path.body().slots.len() > self.options.fanout && path.body().slots.len() >= 2
+    }
+
+    /// Puts a new root above the old one, which is split in two. The new root's buffers are empty, so nothing crosses.
+    fn split_root(&self, level: u8) -> Result<(), TreeError> {
+        let Some(_gate) = self.exclude_node(level, &[])? else {
+            return Ok(());
+        };
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, level, &[])? else {
+            return Ok(());
+        };
+        if version.root.level() != level || !self.crowded(&path, &[]) {
+            return Ok(());
+        }
+        let body = path.body();
+        let middle = body.slots.len() / 2;
+        let pivot = body.pivots[middle - 1].clone();
+        let (left, right) = halves(body, middle);
+        version.root.die(edit.generation);
+        let slot = |body| Arc::new(Slot::new(Vec::new(), 0, Some(NodeCell::fresh(body))));
+        let root = NodeBody { level: level + 1, pivots: vec![pivot], slots: vec![slot(left), slot(right)] };
+        self.publish_root(NodeCell::fresh(root), None);
+        Ok(())
+    }
+
+    /// Joins the slot of `level` at `low` with its right neighbour (the last slot: with its left one) when both are
+    /// small; a node left with one slot is joined with its own neighbour, and a root with one slot gives way to its
+    /// child. Nothing is read or written.
+    pub(super) fn join_slots(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+        let Some(_gate) = self.exclude_node(level, low)? else {
+            return Ok(());
+        };
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| path.slot_low() == low) else {
+            return Ok(());
+        };
+        let count = path.body().slots.len();
+        if count == 1 {
+            let node_low = path.node_low().to_vec();
+            drop(path);
+            return if version.root.level() == level {
+                self.lower_root()
+            } else {
+                self.jobs.push(self.id, Job::JoinSlots { level: level + 1, low: node_low });
+                Ok(())
+            };
+        }
+        let left = if path.index() + 1 < count { path.index() } else { path.index() - 1 };
+        let place = |index: usize| {
+            let low = path.body().slot_low(index).unwrap_or(path.node_low());
+            (level, low.to_vec())
+        };
+        let (Some(_left), Some(_right)) = (self.claims.claim(place(left)), self.claims.claim(place(left + 1))) else {
+            return Ok(());
+        };
+        let (left_low, right_low) = (place(left).1, place(left + 1).1);
+        // A merge in a child may be waiting to change the child's pivots: its gate must not lose its meaning.
+        let _children = if level > 1 {
+            Some((self.exclude_node(level - 1, &left_low)?, self.exclude_node(level - 1, &right_low)?))
+        } else {
+            None
+        };
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        let Some(path) = self.locate(&version.root, level, &left_low)?.filter(|path| path.slot_low() == left_low)
+        else {
+            return Ok(());
+        };
+        let body = path.body();
+        let index = path.index();
+        let Some((a, b)) = body.slots.get(index).zip(body.slots.get(index + 1)) else {
+            return Ok(());
+        };
+        let Some((joined, dead)) = self.joined(a, b, &body.pivots[index])? else {
+            return Ok(());
+        };
+        for cell in dead {
+            cell.die(edit.generation);
+        }
+        let mut new = NodeBody { level, pivots: body.pivots.clone(), slots: body.slots.clone() };
+        new.slots.splice(index..=index + 1, [Arc::new(joined)]);
+        new.pivots.remove(index);
+        let alone = new.slots.len() == 1;
+        let node_low = path.node_low().to_vec();
+        let is_root = path.steps.len() == 1;
+        self.publish(&edit, &path, new, None);
+        drop(edit);
+        if alone && is_root {
+            drop(_gate);
+            return self.lower_root();
+        }
+        if alone {
+            self.jobs.push(self.id, Job::JoinSlots { level: level + 1, low: node_low });
+        }
+        self.queue_slot(level, &left_low)
+    }
+
+    /// `a` and `b` as one slot, and the child nodes that it no longer has; `None` when together they are too large.
+    fn joined(
+        &self,
+        a: &Slot,
+        b: &Slot,
+        pivot: &[u8],
+    ) -> Result<Option<(Slot, Vec<Arc<NodeCell>>)>, TreeError> {
+        let runs = |slot: &Slot, base: bool| {
+            let deltas = slot.runs.len() - slot.base;
+            if base { slot.runs[deltas..].to_vec() } else { slot.runs[..deltas].to_vec() }
+        };
+        let (Some(left), Some(right)) = (&a.child, &b.child) else {
+            let total = a.base_bytes + a.delta_bytes + b.base_bytes + b.delta_bytes;
+            let base = a.base + b.base;
+            if total > self.options.leaf_bytes / 2 || base > 64 {
+                return Ok(None);
+            }
+            let all = [runs(a, false), runs(b, false), runs(a, true), runs(b, true)].concat();
+            return Ok(Some((Slot::new(all, base, None), Vec::new())));
+        };
+        let (left_body, right_body) = (left.load(&self.dmu)?, right.load(&self.dmu)?);
+        if left_body.slots.len() + right_body.slots.len() > self.options.fanout.max(4) * 3 / 4 {
+            return Ok(None);
+        }
+        let mut pivots = left_body.pivots.clone();
+        pivots.push(pivot.into());
+        pivots.extend(right_body.pivots.iter().cloned());
+        let slots = left_body.slots.iter().chain(&right_body.slots).cloned().collect();
+        let child = NodeCell::fresh(NodeBody { level: left_body.level, pivots, slots });
+        let all = [a.runs.clone(), b.runs.clone()].concat();
+        Ok(Some((Slot::new(all, 0, Some(child)), vec![Arc::clone(left), Arc::clone(right)])))
+    }
+
+    /// Replaces roots of one slot with an empty buffer by their child.
+    fn lower_root(&self) -> Result<(), TreeError> {
+        loop {
+            let level = self.version.load().root.level();
+            if level == 1 {
+                return Ok(());
+            }
+            let Some(_gate) = self.exclude_node(level, &[])? else {
+                continue;
+            };
+            let edit = self.edit.lock();
+            let version = self.version.load_full();
+            let body = version.root.load(&self.dmu)?;
+            let slot = &body.slots[0];
+            if body.level != level || body.slots.len() > 1 {
+                return Ok(());
+            }
+            match &slot.child {
+                Some(child) if slot.runs.is_empty() => {
+                    version.root.die(edit.generation);
+                    self.publish_root(Arc::clone(child), None);
+                }
+                _ => {
+                    drop(edit);
+                    self.jobs.push(self.id, Job::FlushSlot { level, low: Vec::new() });
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn halves(body: &NodeBody, middle: usize) -> (NodeBody, NodeBody) {
+    let left = NodeBody {
+        level: body.level,
+        pivots: body.pivots[..middle - 1].to_vec(),
+        slots: body.slots[..middle].to_vec(),
+    };
+    let right =
+        NodeBody { level: body.level, pivots: body.pivots[middle..].to_vec(), slots: body.slots[middle..].to_vec() };
+    (left, right)
+}
+
+fn same_runs(a: &Slot, b: &Slot) -> bool {
+    a.runs.len() == b.runs.len() && a.runs.iter().zip(&b.runs).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+fn crosses(run: &crate::run::Run, pivot: &[u8]) -> bool {
+    run.first_key() < pivot && run.last_key() >= pivot
+}

@@ -1,0 +1,408 @@
+//! The tree itself: versions, edits of the node path, freezing, capture for a checkpoint.
+
+use super::action::Action;
+use super::claim::Claims;
+use super::drops::{Drops, Step};
+use super::format::NodeRef;
+use super::job::{Job, JobQueue};
+use super::memtable::Memtable;
+use super::node::{NodeBody, NodeCell, Slot};
+use super::options::MergePolicy;
+use super::value::LargeValue;
+use super::version::{Table, Version};
+use super::{TreeError, TreeOptions};
+use crate::base::ids::{DatasetId, Generation};
+use crate::dmu::{Dmu, OwnedExtents};
+use crate::run::Run;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What edits of the tree share; locked for the moment of publishing a version.
+#[derive(Debug)]
+pub(super) struct Edit {
+    /// The generation to which births and deaths belong: the open one, or the one being checkpointed until the tree is
+    /// captured.
+    pub generation: Generation,
+    pub drops: Drops,
+}
+
+/// A copy-on-write Bε-tree. All methods take `&self`; writers of memtables are serialised by the caller.
+#[derive(Debug)]
+pub struct Tree {
+    pub(super) id: DatasetId,
+    pub(super) dmu: Dmu,
+    pub(super) options: TreeOptions,
+    action_name: String,
+    action: RwLock<Option<Action>>,
+    /// The newest sequence number that readers may see.
+    pub(super) visible: Arc<AtomicU64>,
+    pub(super) version: ArcSwap<Version>,
+    pub(super) edit: Mutex<Edit>,
+    pub(super) claims: Claims,
+    /// One flush of a memtable at a time, so that tables are installed oldest first.
+    pub(super) flushing: Mutex<()>,
+    pub(super) jobs: Arc<JobQueue>,
+}
+
+/// What a tree is made with.
+#[derive(Debug, Clone)]
+pub struct TreeParts {
+    /// The dataset.
+    pub id: DatasetId,
+    /// The unit below.
+    pub dmu: Dmu,
+    /// Shape.
+    pub options: TreeOptions,
+    /// Stored name of the message action.
+    pub action_name: String,
+    /// The action, when it is registered.
+    pub action: Option<Action>,
+    /// The newest sequence number that readers may see, shared by all trees.
+    pub visible: Arc<AtomicU64>,
+    /// The queue of background work, shared by all trees.
+    pub jobs: Arc<JobQueue>,
+}
+
+/// What a checkpoint writes of a tree.
+#[derive(Debug)]
+pub struct Captured {
+    /// The root.
+    pub root: Arc<NodeCell>,
+    /// What waits to be freed.
+    pub drops: Drops,
+}
+
+/// One step of the path from the root.
+#[derive(Debug)]
+pub(super) struct PathStep {
+    pub cell: Arc<NodeCell>,
+    pub body: Arc<NodeBody>,
+    pub index: usize,
+}
+
+/// The path from the root to a slot.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub steps: Vec<PathStep>,
+}
+
+impl Path {
+    /// The node at the end.
+    pub fn body(&self) -> &Arc<NodeBody> {
+        match self.steps.last() {
+            Some(step) => &step.body,
+            None => unreachable!("a path has a root"),
+        }
+    }
+
+    /// Index of the slot at the end.
+    pub fn index(&self) -> usize {
+        self.steps.last().map_or(0, |step| step.index)
+    }
+
+    /// The slot at the end.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.body().slots[self.index()]
+    }
+
+    /// Lower bound of the slot at the end.
+    pub fn slot_low(&self) -> &[u8] {
+        self.bound(self.steps.len(), |step| step.body.slot_low(step.index)).unwrap_or(&[])
+    }
+
+    /// Upper bound of the slot at the end, exclusive.
+    pub fn slot_high(&self) -> Option<&[u8]> {
+        self.bound(self.steps.len(), |step| step.body.slot_high(step.index))
+    }
+
+    /// Lower bound of the node at the end.
+    pub fn node_low(&self) -> &[u8] {
+        self.bound(self.steps.len() - 1, |step| step.body.slot_low(step.index)).unwrap_or(&[])
+    }
+
+    fn bound<'a>(&'a self, depth: usize, of: impl Fn(&'a PathStep) -> Option<&'a [u8]>) -> Option<&'a [u8]> {
+        self.steps[..depth].iter().rev().find_map(of)
+    }
+}
+
+impl Tree {
+    fn with_root(parts: TreeParts, root: Arc<NodeCell>, generation: Generation, drops: Drops) -> Arc<Self> {
+        let version = Version { active: Table::new(), frozen: Vec::new(), root };
+        Arc::new(Self {
+            id: parts.id,
+            dmu: parts.dmu,
+            options: parts.options,
+            action_name: parts.action_name,
+            action: RwLock::new(parts.action),
+            visible: parts.visible,
+            version: ArcSwap::from_pointee(version),
+            edit: Mutex::new(Edit { generation, drops }),
+            claims: Claims::default(),
+            flushing: Mutex::new(()),
+            jobs: parts.jobs,
+        })
+    }
+
+    /// An empty tree; `generation` is the open one.
+    #[must_use]
+    pub fn create(parts: TreeParts, generation: Generation) -> Arc<Self> {
+        Self::with_root(parts, NodeCell::fresh(NodeBody::empty(1)), generation, Drops::default())
+    }
+
+    /// The tree that a checkpoint wrote; its nodes are read at first use.
+    #[must_use]
+    pub fn open(parts: TreeParts, root: NodeRef, drops: Drops, generation: Generation) -> Arc<Self> {
+        let root = NodeCell::on_disk(&parts.dmu, root);
+        let tree = Self::with_root(parts, root, generation, drops);
+        if !tree.edit.lock().drops.is_empty() {
+            tree.jobs.push(tree.id, Job::ResolveDrops);
+        }
+        tree
+    }
+
+    /// The dataset of this tree.
+    #[must_use]
+    pub fn id(&self) -> DatasetId {
+        self.id
+    }
+
+    /// Shape.
+    #[must_use]
+    pub fn options(&self) -> &TreeOptions {
+        &self.options
+    }
+
+    /// Stored name of the message action.
+    #[must_use]
+    pub fn action_name(&self) -> &str {
+        &self.action_name
+    }
+
+    /// Registers the message action; it must have the stored name.
+    pub fn set_action(&self, action: Action) {
+        self.action.write().get_or_insert(action);
+    }
+
+    pub(super) fn action(&self) -> Option<Action> {
+        self.action.read().clone()
+    }
+
+    /// The current version.
+    #[must_use]
+    pub fn version(&self) -> Arc<Version> {
+        self.version.load_full()
+    }
+
+    /// The memtable that writers insert into; stays the active one while the commit lock is held.
+    #[must_use]
+    pub fn active(&self) -> Arc<Memtable> {
+        Arc::clone(&self.version.load().active.memtable)
+    }
+
+    /// Freezes the active memtable and opens another; under the commit lock, never inside a batch. `generation` is the
+    /// open one. Returns whether there was anything to freeze.
+    pub fn freeze(&self, generation: Generation) -> bool {
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        if version.active.memtable.is_empty() {
+            return false;
+        }
+        version.active.freeze(generation);
+        let mut frozen = Vec::with_capacity(version.frozen.len() + 1);
+        frozen.push(Arc::clone(&version.active));
+        frozen.extend(version.frozen.iter().cloned());
+        self.version.store(Arc::new(Version { active: Table::new(), frozen, root: Arc::clone(&version.root) }));
+        drop(edit);
+        self.jobs.push(self.id, Job::FlushTable);
+        true
+    }
+
+    /// Number of frozen memtables that wait.
+    #[must_use]
+    pub fn frozen_count(&self) -> usize {
+        self.version.load().frozen.len()
+    }
+
+    /// Fixes what checkpoint `generation` contains: the root and pending drops as they are now, with every table frozen
+    /// in or before `generation` flushed already. Later births and deaths belong to the generation after.
+    #[must_use]
+    pub fn capture(&self, generation: Generation) -> Captured {
+        let mut edit = self.edit.lock();
+        let version = self.version.load_full();
+        assert!(
+            version.frozen.last().is_none_or(|table| table.frozen_in() > generation),
+            "tables before the cut are flushed before capture"
+        );
+        edit.generation = generation.next();
+        let captured = Captured { root: Arc::clone(&version.root), drops: edit.drops.clone() };
+        let waiting = !version.frozen.is_empty();
+        drop(edit);
+        if waiting {
+            self.jobs.push(self.id, Job::FlushTable);
+        }
+        captured
+    }
+
+    /// The whole tree becomes a pending drop, and an empty one takes its place: the first step of destroying a dataset.
+    /// Must not run beside other jobs on the tree.
+    pub fn drop_everything(&self) -> Result<(), TreeError> {
+        let _flushing = self.flushing.lock();
+        let mut edit = self.edit.lock();
+        let version = self.version.load_full();
+        let generation = edit.generation;
+        for table in version.tables() {
+            for value in table.large_values()? {
+                table.hold(self.kill_value(value, generation));
+            }
+        }
+        edit.drops.add_node(&version.root, generation);
+        let root = NodeCell::fresh(NodeBody::empty(1));
+        self.version.store(Arc::new(Version { active: Table::new(), frozen: Vec::new(), root }));
+        drop(edit);
+        self.jobs.push(self.id, Job::ResolveDrops);
+        Ok(())
+    }
+
+    /// Whether dropped things wait to be freed.
+    #[must_use]
+    pub fn has_drops(&self) -> bool {
+        !self.edit.lock().drops.is_empty()
+    }
+
+    /// Resolves one pending drop; returns whether more wait.
+    pub(super) fn resolve_drop(&self) -> Result<bool, TreeError> {
+        let Some(dropped) = self.edit.lock().drops.last() else {
+            return Ok(false);
+        };
+        let step = Step::prepare(&dropped, &self.dmu)?;
+        let mut edit = self.edit.lock();
+        let generation = edit.generation;
+        edit.drops.apply(step, &self.dmu, generation);
+        Ok(!edit.drops.is_empty())
+    }
+
+    pub(super) fn kill_value(&self, value: LargeValue, generation: Generation) -> Arc<OwnedExtents> {
+        let space = Arc::new(OwnedExtents::of_value(&self.dmu, value.extents, value.birth));
+        space.kill(generation);
+        space
+    }
+
+    /// The path in `root` to the slot of `level` that holds `key`; `None` when the tree is lower than that.
+    pub(super) fn locate(&self, root: &Arc<NodeCell>, level: u8, key: &[u8]) -> Result<Option<Path>, TreeError> {
+        self.descend(root, level, |body| body.slot_index(key))
+    }
+
+    /// The path in `root` to the slot of `level` that `choose` takes on each level.
+    pub(super) fn descend(
+        &self,
+        root: &Arc<NodeCell>,
+        level: u8,
+        choose: impl Fn(&NodeBody) -> usize,
+    ) -> Result<Option<Path>, TreeError> {
+        let mut cell = Arc::clone(root);
+        let mut steps = Vec::new();
+        if cell.level() < level {
+            return Ok(None);
+        }
+        loop {
+            let body = cell.load(&self.dmu)?;
+            let index = choose(&body);
+            let child = body.slots[index].child.clone();
+            let at_level = body.level == level;
+            steps.push(PathStep { cell, body, index });
+            match child {
+                Some(child) if !at_level => cell = child,
+                _ => return Ok(Some(Path { steps })),
+            }
+        }
+    }
+
+    /// Publishes `body` in place of the node at the end of `path`; under the edit lock, `path` from the current root.
+    pub(super) fn publish(&self, edit: &Edit, path: &Path, body: NodeBody, frozen: Option<Vec<Arc<Table>>>) {
+        let mut child = NodeCell::fresh(body);
+        for (depth, step) in path.steps.iter().enumerate().rev() {
+            step.cell.die(edit.generation);
+            if depth + 1 < path.steps.len() {
+                let slot = Arc::new(step.body.slots[step.index].with_child(child));
+                child = NodeCell::fresh(step.body.with_slots(step.index, vec![slot], Vec::new()));
+            }
+        }
+        self.publish_root(child, frozen);
+    }
+
+    /// Publishes a root, and a list of frozen tables when it changed; under the edit lock.
+    pub(super) fn publish_root(&self, root: Arc<NodeCell>, frozen: Option<Vec<Arc<Table>>>) {
+        let version = self.version.load_full();
+        self.version.store(Arc::new(Version {
+            active: Arc::clone(&version.active),
+            frozen: frozen.unwrap_or_else(|| version.frozen.clone()),
+            root,
+        }));
+    }
+
+    /// Queues the jobs that slot `index` of `body` is due for; `low` is the slot's lower bound.
+    pub(super) fn queue_due(&self, body: &NodeBody, index: usize, low: &[u8]) {
+        let slot = &body.slots[index];
+        if let Some(job) = self.due(body.level, slot, low) {
+            self.jobs.push(self.id, job);
+        }
+    }
+
+    fn due(&self, level: u8, slot: &Slot, low: &[u8]) -> Option<Job> {
+        let options = &self.options;
+        let low = low.to_vec();
+        let leveled = options.policy == MergePolicy::Leveled;
+        if level > 1 {
+            let full = slot.delta_bytes >= options.buffer_bytes || slot.depth >= options.runs_per_buffer;
+            return match full {
+                true => Some(Job::FlushSlot { level, low }),
+                false if leveled && slot.depth > 1 => Some(Job::MergeBuffer { level, low }),
+                false => None,
+            };
+        }
+        let (ratio, deltas) = match options.policy {
+            MergePolicy::LazyLeveled => (options.delta_ratio_percent, options.deltas_per_leaf),
+            MergePolicy::Tiered => (options.delta_ratio_percent * 2, options.deltas_per_leaf * 2),
+            MergePolicy::Leveled => (options.delta_ratio_percent / 2, options.deltas_per_leaf.min(2)),
+        };
+        // Small leaves are measured against a quarter of a full one, or a young tree would merge at every flush.
+        let base = slot.base_bytes.max(options.leaf_bytes / 4);
+        let newer = &slot.runs[..slot.runs.len() - slot.base];
+        // What a range delete covers whole is dropped at once; a few boundary leaves wait for more work.
+        let ranges = newer.iter().filter(|run| run.range_delete_count() > 0).count() as u64;
+        let weight = slot.delta_bytes + ranges * options.leaf_bytes / 8;
+        let full = slot.depth >= deltas.max(1) || weight * 100 >= base * ratio;
+        let split = slot.delta_bytes > 0 && slot.delta_bytes + slot.base_bytes > options.leaf_bytes * 2;
+        // More than one base run per tier: small neighbours that were joined.
+        let small = slot.base > 8 && slot.base_bytes / (slot.base as u64) < options.leaf_bytes / 8;
+        let garbage = newer.iter().any(|run| frees_much(run));
+        (full || split || small || garbage).then_some(Job::MergeLeaf { low })
+    }
+
+    /// Kills consumed runs and lets them hold the large values that the merge dropped, because their readers may still
+    /// look at those.
+    pub(super) fn retire_runs(&self, runs: &[Arc<Run>], dropped: Vec<LargeValue>, generation: Generation) {
+        for run in runs {
+            run.space().kill(generation);
+        }
+        for value in dropped {
+            let space = self.kill_value(value, generation);
+            for run in runs {
+                run.space().hold(Arc::clone(&space));
+            }
+        }
+    }
+
+    /// Newest sequence number that a reader who took its version before may see.
+    pub(super) fn visible(&self) -> u64 {
+        self.visible.load(Ordering::Acquire)
+    }
+}
+
+/// Whether a run's messages are small but name or free much space on the devices: garbage that byte counts of buffers
+/// do not see.
+pub(super) fn frees_much(run: &Run) -> bool {
+    run.large_bytes() > (16 << 20) && run.large_bytes() > 4 * run.stored_bytes()
+}

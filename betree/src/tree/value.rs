@@ -1,0 +1,214 @@
+//! Values: what a read returns, and large values in extents of their own.
+
+use super::TreeError;
+use crate::base::buffer::AlignedBuffer;
+use crate::base::checksum::crc;
+use crate::base::codec::{DecodeError, Decoder, Encoder};
+use crate::base::extent::{Extent, total_blocks};
+use crate::base::ids::Generation;
+use crate::base::preference::StoragePreference;
+use crate::base::units::{BLOCK_BYTES, blocks_for};
+use crate::dmu::{Dmu, DmuError, Privilege, Stream};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// The bytes of a key or value. Cloning is cheap, and it borrows nothing from the database.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value(Arc<[u8]>);
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "b\"{}\"", self.0.escape_ascii())
+    }
+}
+
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Value {
+    fn eq(&self, other: &T) -> bool {
+        *self.0 == *other.as_ref()
+    }
+}
+
+/// Bytes of a large value that one checksum covers, so that a part can be read without the rest.
+pub const CHECKSUM_CHUNK_BYTES: usize = 16 << 10;
+
+/// Upper bound of the encoded length of a pointer, for checks of bytes from disk.
+const POINTER_EXTENTS_MAX: usize = 4096;
+
+/// Pointer to a large value: what travels down the tree in its place.
+///
+/// Encoded (little-endian): birth u64, length u32, extent count u32, extents of 16 bytes each, one crc32c per 16 KiB
+/// of value. The birth stands first because it is filled in under the commit lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LargeValue {
+    /// Generation open when the value was committed.
+    pub birth: Generation,
+    /// Length in bytes.
+    pub length: u32,
+    /// Where it is.
+    pub extents: Vec<Extent>,
+    /// One checksum per [`CHECKSUM_CHUNK_BYTES`].
+    pub checksums: Vec<u32>,
+}
+
+impl LargeValue {
+    /// Allocates extents for `bytes` and writes them (not flushed).
+    ///
+    /// # Errors
+    /// Out of space, or a device error; nothing stays allocated then.
+    pub fn write(
+        dmu: &Dmu,
+        bytes: &[u8],
+        preference: StoragePreference,
+        privilege: Privilege,
+    ) -> Result<Self, DmuError> {
+        let blocks = blocks_for(bytes.len() as u64) as u32;
+        let extents = dmu.allocate(Stream::Value, preference, blocks, privilege)?;
+        let mut batch = dmu.write_batch();
+        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
+            let mut buffer = AlignedBuffer::recycled(piece.len().next_multiple_of(BLOCK_BYTES));
+            buffer[..piece.len()].copy_from_slice(piece);
+            buffer[piece.len()..].fill(0);
+            batch.submit(&extents, (index as u64) << 20, buffer);
+        }
+        if let Err(error) = batch.finish() {
+            dmu.release(&extents);
+            return Err(error);
+        }
+        let checksums = bytes.chunks(CHECKSUM_CHUNK_BYTES).map(crc).collect();
+        Ok(Self { birth: Generation(0), length: bytes.len() as u32, extents, checksums })
+    }
+
+    /// Reads the whole value and verifies its checksums.
+    ///
+    /// # Errors
+    /// Device errors, [`TreeError::Value`] on damage.
+    pub fn read(&self, dmu: &Dmu) -> Result<Vec<u8>, TreeError> {
+        let length = self.length as usize;
+        let mut out = Vec::with_capacity(length);
+        while out.len() < length {
+            let offset = out.len();
+            let take = (length - offset).min(1 << 20);
+            let buffer = dmu.read(&self.extents, offset as u64, take.next_multiple_of(BLOCK_BYTES))?;
+            for (index, chunk) in buffer[..take].chunks(CHECKSUM_CHUNK_BYTES).enumerate() {
+                let at = offset / CHECKSUM_CHUNK_BYTES + index;
+                if self.checksums.get(at).copied() != Some(crc(chunk)) {
+                    let at_byte = at * CHECKSUM_CHUNK_BYTES;
+                    return Err(self.damaged(format!("checksum of the 16 KiB from byte {at_byte} differs")));
+                }
+            }
+            out.extend_from_slice(&buffer[..take]);
+        }
+        Ok(out)
+    }
+
+    fn damaged(&self, reason: String) -> TreeError {
+        let at = self.extents.first().map_or(String::from("nowhere"), Extent::to_string);
+        TreeError::Value { at, reason }
+    }
+
+    /// Bytes on the devices.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        total_blocks(&self.extents) * BLOCK_BYTES as u64
+    }
+
+    /// The pointer's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::with_capacity(16 + self.extents.len() * 16 + self.checksums.len() * 4);
+        out.u64(self.birth.0);
+        out.u32(self.length);
+        out.u32(self.extents.len() as u32);
+        for extent in &self.extents {
+            extent.encode(&mut out);
+        }
+        for checksum in &self.checksums {
+            out.u32(*checksum);
+        }
+        out.finish()
+    }
+
+    /// Fills the birth into encoded bytes.
+    pub fn set_birth(encoded: &mut [u8], birth: Generation) {
+        encoded[..8].copy_from_slice(&birth.0.to_le_bytes());
+    }
+
+    /// Reads what [`LargeValue::encode`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not a pointer whose extents hold its length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(bytes);
+        let birth = Generation(input.u64("birth")?);
+        let length = input.u32("length")?;
+        let count = input.count(POINTER_EXTENTS_MAX, "extent count")?;
+        let extents = (0..count).map(|_| Extent::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+        if total_blocks(&extents) != blocks_for(u64::from(length)) {
+            return Err(input.invalid("length"));
+        }
+        let chunks = (length as usize).div_ceil(CHECKSUM_CHUNK_BYTES);
+        let checksums = (0..chunks).map(|_| input.u32("checksum")).collect::<Result<Vec<_>, _>>()?;
+        input.finish("large-value pointer")?;
+        Ok(Self { birth, length, extents, checksums })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::VdevId;
+
+    #[test]
+    fn pointers_have_golden_bytes_and_refuse_damage() {
+        let pointer = LargeValue {
+            birth: Generation(3),
+            length: 20_000,
+            extents: vec![Extent { vdev: VdevId(1), block: 7, blocks: 5 }],
+            checksums: vec![0x1122_3344, 5],
+        };
+        let bytes = pointer.encode();
+        assert_eq!(
+            bytes,
+            [
+                &[3, 0, 0, 0, 0, 0, 0, 0, 0x20, 0x4e, 0, 0, 1, 0, 0, 0][..],
+                &[1, 0, 0, 0, 5, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0],
+                &[0x44, 0x33, 0x22, 0x11, 5, 0, 0, 0],
+            ]
+            .concat()
+        );
+        assert_eq!(LargeValue::decode(&bytes), Ok(pointer));
+        for cut in 0..bytes.len() {
+            assert!(LargeValue::decode(&bytes[..cut]).is_err());
+        }
+        let mut longer = bytes.clone();
+        longer[8] = 0xff;
+        longer[9] = 0xff;
+        assert!(LargeValue::decode(&longer).is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! Verification: walks a tree and checks every invariant.
+
+use super::drops::{Dropped, Drops, large_values};
+use super::format::KEY_BYTES_MAX;
+use super::node::{NodeCell, Slot};
+use super::{Tree, TreeError};
+use crate::base::extent::Extent;
+use crate::base::ids::Generation;
+use crate::run::{EntryCursor, EntryRef, Kind, ReadMode, Run, RunCursor, key_hash};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What a walk found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Every extent that the tree refers to.
+    pub extents: Vec<Extent>,
+    /// Nodes visited.
+    pub nodes: u64,
+    /// Runs visited.
+    pub runs: u64,
+    /// Messages in runs.
+    pub messages: u64,
+    /// Large values named.
+    pub large_values: u64,
+}
+
+fn broken(what: String) -> TreeError {
+    TreeError::Invariant(what)
+}
+
+impl Verified {
+    /// Walks the tree below `root`, whose generation is at most `generation`, and reads every block of every run.
+    ///
+    /// # Errors
+    /// [`TreeError::Invariant`] names the first invariant that does not hold; device errors and damage.
+    pub fn walk(&mut self, tree: &Tree, root: &Arc<NodeCell>, generation: Generation) -> Result<(), TreeError> {
+        self.node(tree, root, generation, &[], None, None)
+    }
+
+    /// Adds what pending drops refer to.
+    ///
+    /// # Errors
+    /// As [`Verified::walk`].
+    pub fn drops(&mut self, tree: &Tree, drops: &Drops, generation: Generation) -> Result<(), TreeError> {
+        for dropped in drops.iter() {
+            match dropped {
+                Dropped::Node(cell) => self.subtree(tree, cell, generation)?,
+                Dropped::Run(run) => self.run(run, generation, &[], None)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn subtree(&mut self, tree: &Tree, cell: &Arc<NodeCell>, generation: Generation) -> Result<(), TreeError> {
+        let body = cell.load(&tree.dmu)?;
+        self.node_extents(cell, generation)?;
+        for slot in &body.slots {
+            for run in &slot.runs {
+                self.run(run, generation, &[], None)?;
+            }
+            if let Some(child) = &slot.child {
+                self.subtree(tree, child, generation)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn node_extents(&mut self, cell: &NodeCell, generation: Generation) -> Result<(), TreeError> {
+        self.nodes += 1;
+        if let Some(reference) = cell.reference() {
+            if reference.birth > generation {
+                return Err(broken(format!("node born in {} is reached by {generation}", reference.birth)));
+            }
+            self.extents.extend(reference.extents.all());
+        }
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        tree: &Tree,
+        cell: &Arc<NodeCell>,
+        generation: Generation,
+        low: &[u8],
+        high: Option<&[u8]>,
+        above: Option<&Above<'_>>,
+    ) -> Result<(), TreeError> {
+        let body = cell.load(&tree.dmu)?;
+        self.node_extents(cell, generation)?;
+        if body.level != cell.level() || body.slots.len() != body.pivots.len() + 1 {
+            return Err(broken(format!("a node of level {} has {} slots", body.level, body.slots.len())));
+        }
+        let sorted = body.pivots.windows(2).all(|pair| pair[0] < pair[1]);
+        let inside = body.pivots.iter().all(|pivot| **pivot > *low && high.is_none_or(|high| **pivot < *high));
+        if !sorted || !inside {
+            return Err(broken(format!("pivots of a node of level {} are not in order or in bounds", body.level)));
+        }
+        for (index, slot) in body.slots.iter().enumerate() {
+            let low = body.slot_low(index).unwrap_or(low);
+            let high = body.slot_high(index).or(high);
+            for run in &slot.runs {
+                self.run(run, generation, low, high)?;
+            }
+            let path = Above { slot, above };
+            match &slot.child {
+                Some(child) if body.level > 1 && child.level() + 1 == body.level => {
+                    self.node(tree, child, generation, low, high, Some(&path))?;
+                }
+                None if body.level == 1 => path.check_order(low, high)?,
+                _ => return Err(broken(format!("a slot of level {} has a child of the wrong level", body.level))),
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        run: &Arc<Run>,
+        generation: Generation,
+        low: &[u8],
+        high: Option<&[u8]>,
+    ) -> Result<(), TreeError> {
+        self.runs += 1;
+        let name = || format!("run at {}", run.space().extents().first().map_or(String::new(), Extent::to_string));
+        if run.birth() > generation || run.birth().0 == 0 {
+            return Err(broken(format!("{} is born in {}, reached by {generation}", name(), run.birth())));
+        }
+        let bounded = run.first_key() <= run.last_key() && *run.first_key() >= *low;
+        if !bounded || high.is_some_and(|high| run.last_key() >= high) {
+            return Err(broken(format!("{} reaches beyond its slot", name())));
+        }
+        self.extents.extend_from_slice(run.space().extents());
+        let mut cursor = RunCursor::new(Arc::clone(run), ReadMode::Merge);
+        cursor.seek(&[])?;
+        let mut before: Option<(Vec<u8>, u64)> = None;
+        let (mut entries, mut deletes) = (0, 0);
+        while let Some(entry) = cursor.entry() {
+            check_entry(run, &entry, before.as_ref()).map_err(|what| broken(format!("{}: {what}", name())))?;
+            entries += 1;
+            deletes += u64::from(entry.kind == Kind::Delete);
+            before = Some((entry.key.to_vec(), entry.sequence));
+            cursor.next()?;
+        }
+        if entries != run.entries() || deletes != run.delete_count() {
+            return Err(broken(format!("{} holds {entries} entries, {deletes} of them deletes: not what it says", name())));
+        }
+        for range in run.range_deletes()? {
+            if *range.start < *low || range.sequence > run.max_sequence() {
+                return Err(broken(format!("{} has a range delete beyond its bounds", name())));
+            }
+        }
+        self.messages += entries;
+        for value in large_values(run)? {
+            if value.birth > generation {
+                return Err(broken(format!("{} names a large value born in {}", name(), value.birth)));
+            }
+            self.large_values += 1;
+            self.extents.extend(value.extents);
+        }
+        Ok(())
+    }
+}
+
+fn check_entry(run: &Run, entry: &EntryRef<'_>, before: Option<&(Vec<u8>, u64)>) -> Result<(), String> {
+    let key = entry.key;
+    if key.len() > KEY_BYTES_MAX || key < run.first_key() || key > run.last_key() {
+        return Err(String::from("a key is outside of the run's bounds"));
+    }
+    if entry.sequence > run.max_sequence() || entry.sequence < run.min_sequence() {
+        return Err(format!("sequence {} is outside of the run's bounds", entry.sequence));
+    }
+    if let Some((last, sequence)) = before {
+        let ascending = **last < *key || (**last == *key && *sequence > entry.sequence);
+        if !ascending {
+            return Err(String::from("entries are not in order"));
+        }
+    }
+    match run.may_contain(key_hash(key)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(String::from("the filter denies a key that the run holds")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The slots from a leaf up to the root.
+struct Above<'a> {
+    slot: &'a Slot,
+    above: Option<&'a Above<'a>>,
+}
+
+impl Above<'_> {
+    /// No message of a key lies above a newer one: what flush and merge rely on.
+    fn check_order(&self, low: &[u8], high: Option<&[u8]>) -> Result<(), TreeError> {
+        let mut levels = vec![self.slot];
+        let mut above = self.above;
+        while let Some(path) = above {
+            levels.push(path.slot);
+            above = path.above;
+        }
+        // Newest first, as a point read meets them.
+        let runs: Vec<&Arc<Run>> = levels.iter().rev().flat_map(|slot| &slot.runs).collect();
+        if runs.len() < 2 {
+            return Ok(());
+        }
+        let mut cursors = Vec::new();
+        for run in runs {
+            let mut cursor = RunCursor::new(Arc::clone(run), ReadMode::Merge);
+            cursor.seek(low)?;
+            cursors.push(cursor);
+        }
+        loop {
+            let smallest = cursors.iter().filter_map(|cursor| cursor.entry()).map(|entry| entry.key).min();
+            let Some(key) = smallest.filter(|key| high.is_none_or(|high| *key < high)).map(<[u8]>::to_vec) else {
+                return Ok(());
+            };
+            let mut newest = u64::MAX;
+            for cursor in &mut cursors {
+                while let Some(entry) = cursor.entry().filter(|entry| entry.key == key) {
+                    if entry.sequence >= newest {
+                        let key = key.escape_ascii();
+                        return Err(broken(format!("a newer message of key {key} lies below an older one")));
+                    }
+                    newest = entry.sequence;
+                    cursor.next()?;
+                }
+            }
+        }
+    }
+}
+
+impl Tree {
+    /// Checks the memtables against the tree: no message of a table is older than one below.
+    ///
+    /// # Errors
+    /// As [`Verified::walk`].
+    pub fn verify_tables(&self) -> Result<u64, TreeError> {
+        let version = self.version();
+        let mut messages = 0;
+        for table in version.tables() {
+            table.memtable.for_each(None, None, &mut |_| {
+                messages += 1;
+                Ok::<_, TreeError>(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(messages)
+    }
+}

@@ -1,0 +1,67 @@
+//! What a reader takes as a whole: memtables and root.
+
+use super::memtable::Memtable;
+use super::node::NodeCell;
+use crate::base::ids::Generation;
+use crate::dmu::OwnedExtents;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A memtable and what hangs on it.
+#[derive(Debug)]
+pub struct Table {
+    /// The messages.
+    pub memtable: Arc<Memtable>,
+    /// The generation that was open when the table was frozen; 0 while it is active.
+    frozen_in: AtomicU64,
+    /// Large values that its flush dropped, and that readers of the table may still look at.
+    held: Mutex<Vec<Arc<OwnedExtents>>>,
+}
+
+impl Table {
+    /// An empty active table.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            memtable: Arc::new(Memtable::new()),
+            frozen_in: AtomicU64::new(0),
+            held: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Marks the table frozen in `generation`.
+    pub fn freeze(&self, generation: Generation) {
+        self.frozen_in.store(generation.0, Ordering::Release);
+    }
+
+    /// The generation that was open when the table was frozen.
+    #[must_use]
+    pub fn frozen_in(&self) -> Generation {
+        Generation(self.frozen_in.load(Ordering::Acquire))
+    }
+
+    /// Keeps `extents` from being used again as long as the table is held.
+    pub fn hold(&self, extents: Arc<OwnedExtents>) {
+        self.held.lock().push(extents);
+    }
+}
+
+/// One consistent state of a tree. Immutable, but that the active memtable is appended to: readers skip what is newer
+/// than the sequence number that they took after the version.
+#[derive(Debug)]
+pub struct Version {
+    /// Where writers insert.
+    pub active: Arc<Table>,
+    /// Waiting to be flushed, newest first.
+    pub frozen: Vec<Arc<Table>>,
+    /// The tree below.
+    pub root: Arc<NodeCell>,
+}
+
+impl Version {
+    /// All tables, newest first.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        std::iter::once(&self.active).chain(&self.frozen)
+    }
+}
