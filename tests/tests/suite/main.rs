@@ -1,0 +1,6 @@
+//! The tests of the whole, in one binary: one link, and shared helpers without feature tricks.
+//!
+//! Every module is `#[cfg(test)]`, so that the lints which forbid panics know their helpers as test code.
+
+#[cfg(test)]
+mod tidy;
