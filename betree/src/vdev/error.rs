@@ -77,6 +77,14 @@ pub enum VdevError {
         /// Name of the device.
         device: String,
     },
+    /// A file that was to be created exists and has bytes.
+    #[error("{device} exists and has {bytes} bytes; nothing was changed")]
+    NotEmpty {
+        /// Name of the device.
+        device: String,
+        /// Bytes that it has.
+        bytes: u64,
+    },
     /// The path is neither a regular file nor a block device, or has no size.
     #[error("{device} cannot be a vdev: {reason}")]
     Unsuitable {
@@ -96,14 +104,16 @@ impl VdevError {
             | Self::OutOfBounds { device, .. }
             | Self::InUse { device, .. }
             | Self::NoDirectIo { device }
+            | Self::NotEmpty { device, .. }
             | Self::Unsuitable { device, .. } => device,
         }
     }
 
-    /// Whether the cause is a full host file system.
+    /// Whether the cause is a full host file system, or a quota of it.
     #[must_use]
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 }
 

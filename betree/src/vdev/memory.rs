@@ -9,7 +9,6 @@ use parking_lot::RwLock;
 const STRIPE_BYTES: u64 = 1 << 20;
 
 /// A device whose bytes live in memory and vanish with it.
-#[derive(Debug)]
 pub struct MemoryDevice {
     len: u64,
     stripes: Vec<RwLock<Vec<u8>>>,
@@ -22,6 +21,13 @@ impl MemoryDevice {
         let len = bytes / BLOCK_BYTES_U64 * BLOCK_BYTES_U64;
         let stripes = (0..len.div_ceil(STRIPE_BYTES)).map(|_| RwLock::new(Vec::new())).collect();
         Self { len, stripes }
+    }
+}
+
+// By hand: the derived one would print every byte.
+impl std::fmt::Debug for MemoryDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryDevice").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +81,8 @@ impl BlockDevice for MemoryDevice {
             let mut bytes = self.stripes[stripe].write();
             if bytes.is_empty() {
                 let stripe_bytes = STRIPE_BYTES.min(self.len - stripe as u64 * STRIPE_BYTES);
-                bytes.resize(stripe_bytes as usize, 0);
+                // Not `resize`, which would touch every page of it.
+                *bytes = vec![0; stripe_bytes as usize];
             }
             bytes[within..within + range.len()].copy_from_slice(&buf[range]);
         }
