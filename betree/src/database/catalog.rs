@@ -1,0 +1,125 @@
+//! The datasets of a database, by name and id.
+
+use super::format::DatasetRecord;
+use crate::base::ids::DatasetId;
+use crate::tree::{NodeRef, Tree};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the root tree holds of a dataset.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    pub root: Option<NodeRef>,
+    pub drop_chunks: u32,
+    /// Name or state changed since the record was written, or there is none yet.
+    pub outdated: bool,
+}
+
+/// A dataset, shared by its handles and the catalog.
+#[derive(Debug)]
+pub(super) struct DatasetState {
+    pub id: DatasetId,
+    pub tree: Arc<Tree>,
+    pub name: RwLock<Vec<u8>>,
+    /// Seconds since 1970.
+    pub created: u64,
+    destroyed: AtomicBool,
+    pub recorded: Mutex<Recorded>,
+}
+
+impl DatasetState {
+    /// A dataset as `record` says; `recorded` when that record is in the root tree.
+    pub fn new(id: DatasetId, tree: Arc<Tree>, record: DatasetRecord, drop_chunks: u32, recorded: bool) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            tree,
+            name: RwLock::new(record.name),
+            created: record.created,
+            destroyed: AtomicBool::new(record.destroyed),
+            recorded: Mutex::new(Recorded { root: record.root, drop_chunks, outdated: !recorded }),
+        })
+    }
+
+    /// The name, escaped for messages.
+    pub fn display_name(&self) -> String {
+        self.name.read().escape_ascii().to_string()
+    }
+
+    pub fn is_destroyed(&self) -> bool {
+        self.destroyed.load(Ordering::Acquire)
+    }
+
+    pub fn set_destroyed(&self) {
+        self.destroyed.store(true, Ordering::Release);
+        self.recorded.lock().outdated = true;
+    }
+
+    /// The record without its root.
+    pub fn record(&self) -> DatasetRecord {
+        DatasetRecord {
+            name: self.name.read().clone(),
+            action: self.tree.action_name().to_owned(),
+            created: self.created,
+            options: self.tree.options().clone(),
+            destroyed: self.is_destroyed(),
+            root: None,
+        }
+    }
+}
+
+/// All datasets.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    names: BTreeMap<Vec<u8>, DatasetId>,
+    datasets: HashMap<DatasetId, Arc<DatasetState>>,
+}
+
+impl Catalog {
+    pub fn by_name(&self, name: &[u8]) -> Option<&Arc<DatasetState>> {
+        self.names.get(name).and_then(|id| self.datasets.get(id))
+    }
+
+    pub fn by_id(&self, id: DatasetId) -> Option<&Arc<DatasetState>> {
+        self.datasets.get(&id)
+    }
+
+    /// Every dataset, those being destroyed included, by id.
+    pub fn all(&self) -> Vec<Arc<DatasetState>> {
+        let mut all: Vec<_> = self.datasets.values().cloned().collect();
+        all.sort_by_key(|dataset| dataset.id);
+        all
+    }
+
+    /// The datasets that exist, by name.
+    pub fn named(&self) -> impl Iterator<Item = &Arc<DatasetState>> {
+        self.names.values().filter_map(|id| self.datasets.get(id))
+    }
+
+    pub fn insert(&mut self, dataset: Arc<DatasetState>) {
+        if !dataset.is_destroyed() {
+            self.names.insert(dataset.name.read().clone(), dataset.id);
+        }
+        self.datasets.insert(dataset.id, dataset);
+    }
+
+    pub fn rename(&mut self, dataset: &DatasetState, name: &[u8]) {
+        let mut current = dataset.name.write();
+        self.names.remove(&*current);
+        self.names.insert(name.to_vec(), dataset.id);
+        *current = name.to_vec();
+        dataset.recorded.lock().outdated = true;
+    }
+
+    /// Takes the name away; the dataset stays until its space is given back.
+    pub fn destroy(&mut self, dataset: &DatasetState) {
+        self.names.remove(&*dataset.name.read());
+        dataset.set_destroyed();
+    }
+
+    /// Forgets a destroyed dataset whose space is given back.
+    pub fn forget(&mut self, id: DatasetId) {
+        self.datasets.remove(&id);
+    }
+}

@@ -1,0 +1,250 @@
+//! Checkpoint: from the cut to the superblock.
+//!
+//! Under the commit lock: the cut, the log's head behind it, all memtables frozen, the next generation opened. Then, as
+//! writers go on: the frozen tables flushed, each tree captured, its dirty headers written bottom-up, the root tree, the
+//! bitmaps, a flush of every device, and the superblock in two flushed steps. Only then is freed what the checkpoint
+//! before the last one held.
+
+use super::catalog::DatasetState;
+use super::core::Core;
+use super::format::{DatasetRecord, RootRecord, dataset_key, drops_key};
+use crate::base::buffer::AlignedBuffer;
+use crate::base::checksum::crc;
+use crate::base::extent::Extent;
+use crate::base::ids::Generation;
+use crate::base::planted::{Bug, planted};
+use crate::base::preference::StoragePreference;
+use crate::base::units::{BLOCK_BYTES, blocks_for};
+use crate::dmu::{DmuError, OwnedExtents, Privilege, Stream};
+use crate::log::LogHead;
+use crate::run::{EntryRef, Kind};
+use crate::tree::{Captured, Tree, TreeError};
+use crate::{Error, Result};
+use std::sync::Arc;
+
+/// What one checkpoint leaves for the next.
+#[derive(Debug)]
+pub(super) struct Checkpointer {
+    /// The newest durable generation.
+    pub durable: Generation,
+    /// Log head of the newest durable generation; `None` before the first checkpoint of this opening.
+    pub head: Option<LogHead>,
+    /// Extents of the log of an earlier opening, kept as long as a superblock may need them.
+    pub earlier_log: Vec<Extent>,
+    /// Space of the newest table root.
+    pub table: Option<OwnedExtents>,
+    /// Messages written into the root tree by the checkpoint being made.
+    pub root_messages: u64,
+    /// Sequence number of the newest cut.
+    pub cut: u64,
+}
+
+/// What the cut fixes.
+struct Cut {
+    generation: Generation,
+    sequence: u64,
+    next_dataset: u64,
+    head: LogHead,
+    datasets: Vec<(Arc<DatasetState>, DatasetRecord)>,
+}
+
+/// Room for the messages of one checkpoint between the sequence numbers of two generations in the root tree.
+const ROOT_MESSAGES_MAX: u64 = 1 << 24;
+
+impl Core {
+    /// Writes a checkpoint; without `force` only when something changed. Returns the newest durable generation.
+    ///
+    /// # Errors
+    /// Out of space: nothing changed, and the next checkpoint tries again. Any other error latches.
+    pub fn checkpoint(&self, force: bool) -> Result<Generation> {
+        self.check_writable()?;
+        let mut checkpointer = self.checkpointer.lock();
+        self.check_writable()?;
+        if !force && checkpointer.head.is_some() && checkpointer.cut == self.visible() && !self.has_drops() {
+            return Ok(checkpointer.durable);
+        }
+        let cut = self.cut()?;
+        match self.write_checkpoint(&mut checkpointer, &cut) {
+            Ok(()) => Ok(cut.generation),
+            Err(error @ Error::OutOfSpace { .. }) => {
+                let next = self.open_generation();
+                self.root_tree.skip_to(next);
+                cut.datasets.iter().for_each(|(dataset, _)| dataset.tree.skip_to(next));
+                Err(error)
+            }
+            Err(error) => {
+                self.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn visible(&self) -> u64 {
+        self.visible.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn has_drops(&self) -> bool {
+        self.catalog.read().all().iter().any(|dataset| dataset.tree.has_drops() || dataset.is_destroyed())
+    }
+
+    /// Fixes what the checkpoint contains: every message up to now of every dataset, and no other.
+    fn cut(&self) -> Result<Cut> {
+        let mut commit = self.commit.lock();
+        let head = self.log()?.cut().inspect_err(|error| self.fail(error.clone().into()))?;
+        self.cut_lsn.store(head.lsn, std::sync::atomic::Ordering::Relaxed);
+        let generation = commit.open_generation;
+        commit.open_generation = generation.next();
+        let datasets = self.catalog.read().all();
+        for dataset in &datasets {
+            dataset.tree.freeze(generation);
+        }
+        Ok(Cut {
+            generation,
+            sequence: commit.next_sequence - 1,
+            next_dataset: commit.next_dataset,
+            head,
+            datasets: datasets.into_iter().map(|dataset| (Arc::clone(&dataset), dataset.record())).collect(),
+        })
+    }
+
+    fn write_checkpoint(&self, checkpointer: &mut Checkpointer, cut: &Cut) -> Result<()> {
+        let generation = cut.generation;
+        checkpointer.root_messages = 0;
+        let mut finished = Vec::new();
+        for (dataset, record) in &cut.datasets {
+            let captured = self.capture(&dataset.tree, generation).map_err(|error| of(dataset, error))?;
+            if self.record_dataset(checkpointer, dataset, record, &captured, generation)? {
+                finished.push(dataset.id);
+            }
+        }
+        self.root_tree.freeze(generation);
+        let root_of = |error| Error::of_tree(b"root tree", error);
+        let captured = self.capture(&self.root_tree, generation).map_err(root_of)?;
+        let preference = self.dmu.metadata_preference();
+        let root_tree = self.root_tree.store(&captured.root, preference, generation).map_err(root_of)?;
+
+        // The table root's place is part of the bitmaps, so it is found before they are written.
+        let blocks = blocks_for(self.dmu.table_root_bytes_max() as u64) as u32;
+        let extents = self.dmu.allocate(Stream::Header, preference, blocks, Privilege::System)?;
+        let table_extents = match self.dmu.store_extents(extents.clone(), preference) {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.dmu.release(&extents);
+                return Err(error.into());
+            }
+        };
+        let table = OwnedExtents::unborn(&self.dmu, table_extents.all());
+        table.install(generation);
+        if let Some(old) = checkpointer.table.replace(table) {
+            old.kill(generation);
+        }
+        let root = self.dmu.write_bitmaps(generation)?;
+        let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
+        let Some(place) = buffer.get_mut(..root.len()) else {
+            return Err(Error::Corrupt { what: "allocation table", reason: String::from("it outgrew its place") });
+        };
+        place.copy_from_slice(&root);
+        self.dmu.write(table_extents.extents(), 0, &buffer)?;
+        if !planted(Bug::SuperblockBeforeFlush) {
+            self.pool.flush_all()?;
+        }
+        let record = RootRecord {
+            generation,
+            cut: cut.sequence,
+            next_dataset: cut.next_dataset,
+            epoch: cut.head.epoch,
+            table_length: root.len() as u32,
+            table_checksum: crc(&root),
+            table_extents,
+            root_tree,
+            log_head: cut.head.clone(),
+        };
+        self.pool.commit(generation, &record.encode())?;
+
+        checkpointer.durable = generation;
+        checkpointer.cut = cut.sequence;
+        self.dmu.set_durable(generation)?;
+        match checkpointer.head.replace(cut.head.clone()) {
+            // The superblock before this one is still openable: its log stays.
+            Some(before) => {
+                self.log()?.release_before(&before)?;
+                self.dmu.release(&std::mem::take(&mut checkpointer.earlier_log));
+            }
+            None => log::debug!("first checkpoint of this opening: generation {generation}"),
+        }
+        let mut catalog = self.catalog.write();
+        finished.into_iter().for_each(|id| catalog.forget(id));
+        Ok(())
+    }
+
+    /// Flushes what was frozen up to the cut and captures the tree.
+    fn capture(&self, tree: &Tree, generation: Generation) -> Result<Captured, TreeError> {
+        while tree.has_frozen(generation) {
+            tree.flush_table(true)?;
+        }
+        Ok(tree.capture(generation))
+    }
+
+    /// Writes the dataset's headers and, where something changed, its records in the root tree. Returns whether the
+    /// dataset is destroyed and all its space given back.
+    fn record_dataset(
+        &self,
+        checkpointer: &mut Checkpointer,
+        dataset: &DatasetState,
+        record: &DatasetRecord,
+        captured: &Captured,
+        generation: Generation,
+    ) -> Result<bool> {
+        let mut recorded = dataset.recorded.lock();
+        let gone = record.destroyed && captured.drops.is_empty();
+        let chunks = captured.drops.encode();
+        for (index, chunk) in chunks.iter().enumerate() {
+            self.put_root(checkpointer, generation, &drops_key(dataset.id, index as u32), Some(chunk));
+        }
+        for index in chunks.len() as u32..recorded.drop_chunks {
+            self.put_root(checkpointer, generation, &drops_key(dataset.id, index), None);
+        }
+        recorded.drop_chunks = chunks.len() as u32;
+        if gone {
+            self.put_root(checkpointer, generation, &dataset_key(dataset.id), None);
+            return Ok(true);
+        }
+        let root = if record.destroyed {
+            None
+        } else {
+            let preference = self.dmu.metadata_preference();
+            let stored = dataset.tree.store(&captured.root, preference, generation);
+            Some(stored.map_err(|error| of(dataset, error))?)
+        };
+        if recorded.outdated || recorded.root != root {
+            let record = DatasetRecord { root: root.clone(), ..record.clone() };
+            self.put_root(checkpointer, generation, &dataset_key(dataset.id), Some(&record.encode()));
+            // A change after the cut is recorded by the next checkpoint.
+            recorded.outdated = dataset.record() != DatasetRecord { root: None, ..record };
+            recorded.root = root;
+        }
+        Ok(false)
+    }
+
+    fn put_root(&self, checkpointer: &mut Checkpointer, generation: Generation, key: &[u8], value: Option<&[u8]>) {
+        checkpointer.root_messages += 1;
+        let sequence = generation.0 * ROOT_MESSAGES_MAX + checkpointer.root_messages % ROOT_MESSAGES_MAX;
+        let kind = if value.is_some() { Kind::Put } else { Kind::Delete };
+        let preference = StoragePreference::NONE;
+        let payload = value.unwrap_or(&[]);
+        self.root_tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
+    }
+}
+
+fn of(dataset: &DatasetState, error: TreeError) -> Error {
+    Error::of_tree(&dataset.name.read(), error)
+}
+
+impl From<TreeError> for Error {
+    fn from(error: TreeError) -> Self {
+        match error {
+            TreeError::Dmu(error @ DmuError::OutOfSpace { .. }) => error.into(),
+            source => Self::Tree { dataset: String::from("?"), source },
+        }
+    }
+}

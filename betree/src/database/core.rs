@@ -1,0 +1,238 @@
+//! What all handles of a database share.
+
+use super::catalog::{Catalog, DatasetState};
+use super::checkpoint::Checkpointer;
+use super::commit::{Admission, Commit};
+use super::limits::Scale;
+use super::DatabaseConfiguration;
+use crate::base::ids::{DatasetId, Generation};
+use crate::dmu::Dmu;
+use crate::log::Log;
+use crate::pool::Pool;
+use crate::tree::{Action, Job, JobQueue, Tree, TreeError, TreeOptions, TreeParts};
+use crate::{Error, Result};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Shared state. Lock order: checkpointer → commit → catalog → a tree's locks.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub configuration: DatabaseConfiguration,
+    pub scale: Scale,
+    pub pool: Arc<Pool>,
+    pub dmu: Dmu,
+    /// Absent when the database is open for reading only.
+    pub log: OnceLock<Log>,
+    pub visible: Arc<AtomicU64>,
+    pub jobs: Arc<JobQueue>,
+    pub commit: Mutex<Commit>,
+    pub catalog: RwLock<Catalog>,
+    pub root_tree: Arc<Tree>,
+    pub checkpointer: Mutex<Checkpointer>,
+    pub admission: Admission,
+    pub read_only: bool,
+    /// Log position of the newest cut.
+    pub cut_lsn: AtomicU64,
+    /// Jobs being worked on, and a signal for each change of what the background does.
+    pub working: AtomicUsize,
+    pub progress: (Mutex<u64>, Condvar),
+    /// Whether the checkpoint thread was asked for a checkpoint.
+    pub checkpoint_wanted: (Mutex<bool>, Condvar),
+    failure: Mutex<Option<Arc<Error>>>,
+    failed: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// Parts that recovery found or creation made.
+pub(super) struct CoreParts {
+    pub configuration: DatabaseConfiguration,
+    pub pool: Arc<Pool>,
+    pub dmu: Dmu,
+    pub jobs: Arc<JobQueue>,
+    pub root_tree: Arc<Tree>,
+    pub commit: Commit,
+    pub visible: Arc<AtomicU64>,
+    pub catalog: Catalog,
+    pub checkpointer: Checkpointer,
+    pub scale: Scale,
+    pub read_only: bool,
+}
+
+impl Core {
+    pub fn new(parts: CoreParts) -> Self {
+        Self {
+            configuration: parts.configuration,
+            scale: parts.scale,
+            pool: parts.pool,
+            dmu: parts.dmu,
+            log: OnceLock::new(),
+            visible: parts.visible,
+            jobs: parts.jobs,
+            commit: Mutex::new(parts.commit),
+            catalog: RwLock::new(parts.catalog),
+            root_tree: parts.root_tree,
+            checkpointer: Mutex::new(parts.checkpointer),
+            admission: Admission::default(),
+            read_only: parts.read_only,
+            cut_lsn: AtomicU64::new(0),
+            working: AtomicUsize::new(0),
+            progress: (Mutex::new(0), Condvar::new()),
+            checkpoint_wanted: (Mutex::new(false), Condvar::new()),
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether background work runs in threads of its own; otherwise in the callers.
+    pub fn has_threads(&self) -> bool {
+        self.configuration.background_threads != Some(0) && !self.read_only
+    }
+
+    pub fn parts_of_tree(&self, id: DatasetId, options: TreeOptions, action_name: String) -> TreeParts {
+        let action = super::dataset::known_action(&action_name);
+        tree_parts(&self.dmu, &self.jobs, &self.visible, id, options, action_name, action)
+    }
+
+    /// Fails unless the database takes writes.
+    #[inline]
+    pub fn check_writable(&self) -> Result<()> {
+        if self.failed.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire) || self.read_only {
+            return self.why_not_writable();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn why_not_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if let Some(first) = &*self.failure.lock() {
+            return Err(Error::Failed(Arc::clone(first)));
+        }
+        if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Fails once the database was closed.
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Marks the database closed; whether it was open.
+    pub fn set_closed(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Latches the first failure of background work: no later write or checkpoint succeeds.
+    pub fn fail(&self, error: Error) {
+        log::error!("the database takes no more writes: {error}");
+        self.failure.lock().get_or_insert_with(|| Arc::new(error));
+        self.failed.store(true, Ordering::Release);
+        self.signal_progress();
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// The log of a database that takes writes.
+    pub fn log(&self) -> Result<&Log> {
+        self.log.get().ok_or(Error::ReadOnly)
+    }
+
+    pub fn tree(&self, id: DatasetId) -> Option<Arc<Tree>> {
+        if id == self.root_tree.id() {
+            return Some(Arc::clone(&self.root_tree));
+        }
+        self.catalog.read().by_id(id).map(|dataset| Arc::clone(&dataset.tree))
+    }
+
+    /// The dataset of this name.
+    pub fn dataset(&self, name: &[u8]) -> Result<Arc<DatasetState>> {
+        self.check_open()?;
+        let found = self.catalog.read().by_name(name).cloned();
+        found.ok_or_else(|| Error::NotFound { what: "dataset", name: name.escape_ascii().to_string() })
+    }
+
+    pub fn signal_progress(&self) {
+        *self.progress.0.lock() += 1;
+        self.progress.1.notify_all();
+    }
+
+    /// Does one job; out of space is met by freeing what waits to be freed, anything else latches.
+    pub fn work(&self, id: DatasetId, job: &Job) -> Result<()> {
+        let Some(tree) = self.tree(id) else {
+            return Ok(());
+        };
+        for _attempt in 0..3 {
+            match tree.run_job(job) {
+                Ok(()) => return Ok(()),
+                Err(TreeError::Dmu(crate::dmu::DmuError::OutOfSpace { .. })) if self.dmu.deferred_blocks() > 0 => {
+                    self.free_deferred()?;
+                }
+                Err(error) => return Err(Error::of_tree(&self.name_of(id), error)),
+            }
+        }
+        // Still no room: a later delete or checkpoint queues the job again.
+        log::warn!("no room for background work on dataset {id}; it is put off");
+        Ok(())
+    }
+
+    fn name_of(&self, id: DatasetId) -> Vec<u8> {
+        let catalog = self.catalog.read();
+        catalog.by_id(id).map_or_else(|| b"root tree".to_vec(), |dataset| dataset.name.read().clone())
+    }
+
+    /// Two checkpoints: what died before them may be used again.
+    pub fn free_deferred(&self) -> Result<()> {
+        self.checkpoint(true)?;
+        self.checkpoint(true)?;
+        Ok(())
+    }
+
+    /// Does all waiting jobs in this thread.
+    pub fn drain_jobs(&self) -> Result<()> {
+        while let Some((id, job)) = self.jobs.try_pop() {
+            self.work(id, &job)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes in all memtables, and in those that are frozen.
+    pub fn memtable_bytes(&self) -> (usize, usize) {
+        let (mut all, mut frozen) = (0, 0);
+        for dataset in self.catalog.read().all() {
+            let version = dataset.tree.version();
+            let waiting: usize = version.frozen_bytes();
+            all += waiting + version.active_bytes();
+            frozen += waiting;
+        }
+        (all, frozen)
+    }
+
+    /// The generation that is open now.
+    pub fn open_generation(&self) -> Generation {
+        self.commit.lock().open_generation
+    }
+}
+
+/// What a tree is made with.
+pub(super) fn tree_parts(
+    dmu: &Dmu,
+    jobs: &Arc<JobQueue>,
+    visible: &Arc<AtomicU64>,
+    id: DatasetId,
+    options: TreeOptions,
+    action_name: String,
+    action: Option<Action>,
+) -> TreeParts {
+    TreeParts {
+        id,
+        dmu: dmu.clone(),
+        options,
+        action_name,
+        action,
+        visible: Arc::clone(visible),
+        jobs: Arc::clone(jobs),
+    }
+}

@@ -1,0 +1,490 @@
+//! The handle of a database.
+
+use super::batch::Batch;
+use super::catalog::DatasetState;
+use super::core::Core;
+use super::dataset::Dataset;
+use super::format::{DatasetRecord, NAME_BYTES_MAX};
+use super::limits::check_length;
+use super::view::DatabaseView;
+use super::worker::Workers;
+use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
+use crate::base::ids::{DatasetId, Generation};
+use crate::base::preference::{StoragePreference, TIER_COUNT};
+use crate::base::units::BLOCK_BYTES_U64;
+use crate::pool::{OpenReport, Pool, PoolError, StoragePoolConfiguration};
+use crate::tree::{Action, DefaultMessageAction, MessageAction, Tree};
+use crate::{Error, ErrorKind, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A database on a storage pool. Cloning is cheap; dropping the last handle closes it.
+#[derive(Debug, Clone)]
+pub struct Database {
+    handle: Arc<Handle>,
+}
+
+/// What all handles hold; dropping it closes the database.
+#[derive(Debug)]
+pub(super) struct Handle {
+    core: Arc<Core>,
+    workers: Workers,
+    report: Option<OpenReport>,
+}
+
+impl Handle {
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn close(&self) -> Result<()> {
+        let core = &self.core;
+        let written = if core.read_only || core.has_failed() { Ok(()) } else { core.checkpoint(false).map(|_| ()) };
+        if !core.set_closed() {
+            return Ok(());
+        }
+        self.workers.stop(core);
+        written.and(core.pool.close().map_err(Error::from))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close()
+            && error.kind() != ErrorKind::Closed
+        {
+            log::error!("closing the database: {error}");
+        }
+    }
+}
+
+/// Free and total space of one tier, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorageInfo {
+    /// Bytes that a write may still use.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+impl StorageInfo {
+    /// Free share, 0.0 to 1.0; 0 for a tier without vdevs.
+    #[must_use]
+    pub fn percent_free(&self) -> f64 {
+        if self.total == 0 { 0.0 } else { self.free as f64 / self.total as f64 }
+    }
+
+    /// Used share, 0.0 to 1.0.
+    #[must_use]
+    pub fn percent_full(&self) -> f64 {
+        if self.total == 0 { 0.0 } else { 1.0 - self.percent_free() }
+    }
+}
+
+impl Database {
+    /// Opens or creates a database as `configuration` says, with its background threads.
+    ///
+    /// # Errors
+    /// The configuration is not legal; no pool where one was to be opened; a device in use, missing, foreign or damaged;
+    /// a device that is not provably empty where a pool was to be created. No device was changed then.
+    pub fn build(configuration: DatabaseConfiguration) -> Result<Self> {
+        configuration.validate()?;
+        match configuration.access_mode {
+            AccessMode::OpenIfExists => Self::open_pool(configuration, false),
+            AccessMode::AlwaysCreateNew => Self::create_pool(configuration, true),
+            AccessMode::OpenOrCreate => match Self::open_pool(configuration.clone(), false) {
+                Err(Error::Pool(PoolError::NotFound { .. })) => Self::create_pool(configuration, false),
+                opened => opened,
+            },
+        }
+    }
+
+    /// As [`Database::build`], for callers that share a database in an `Arc`.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn build_threaded(configuration: DatabaseConfiguration) -> Result<Arc<Self>> {
+        Self::build(configuration).map(Arc::new)
+    }
+
+    /// Opens the database on a pool, with defaults for everything else.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn open(storage: StoragePoolConfiguration) -> Result<Self> {
+        Self::build(DatabaseConfiguration { storage, ..DatabaseConfiguration::default() })
+    }
+
+    /// Creates a pool and a database on it; refuses devices that are not provably empty.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn create(storage: StoragePoolConfiguration) -> Result<Self> {
+        let configuration = DatabaseConfiguration { storage, ..DatabaseConfiguration::default() };
+        configuration.validate()?;
+        Self::create_pool(configuration, false)
+    }
+
+    /// Opens the database on a pool; creates both where every device is provably empty.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn open_or_create(storage: StoragePoolConfiguration) -> Result<Self> {
+        let access_mode = AccessMode::OpenOrCreate;
+        Self::build(DatabaseConfiguration { storage, access_mode, ..DatabaseConfiguration::default() })
+    }
+
+    /// Creates a database as `configuration` says, whatever its access mode; refuses devices that are not provably empty
+    /// unless `force`.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn create_with(configuration: DatabaseConfiguration, force: bool) -> Result<Self> {
+        configuration.validate()?;
+        Self::create_pool(configuration, force)
+    }
+
+    /// Opens a database for reading: no byte of any device changes, and other readers may do the same.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn open_read_only(configuration: DatabaseConfiguration) -> Result<Self> {
+        configuration.validate()?;
+        Self::open_pool(configuration, true)
+    }
+
+    /// Opens an existing database for reading and writing, whatever the access mode of `configuration`.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub fn open_with(configuration: DatabaseConfiguration) -> Result<Self> {
+        configuration.validate()?;
+        Self::open_pool(configuration, false)
+    }
+
+    fn create_pool(configuration: DatabaseConfiguration, force: bool) -> Result<Self> {
+        let segment_blocks = (configuration.segment_size / BLOCK_BYTES_U64) as u32;
+        let pool = Pool::create(&configuration.storage, segment_blocks, force)?;
+        Self::start(Core::create(configuration, pool)?, None)
+    }
+
+    fn open_pool(configuration: DatabaseConfiguration, read_only: bool) -> Result<Self> {
+        let (pool, candidates, report) = Pool::open(&configuration.storage, read_only)?;
+        let highest: Generation = report.highest_seen;
+        let core = Core::open(configuration, pool, &candidates, highest, read_only)?;
+        Self::start(core, Some(report))
+    }
+
+    fn start(core: Arc<Core>, report: Option<OpenReport>) -> Result<Self> {
+        let workers = Workers::start(&core).map_err(|error| Error::InvalidArgument {
+            what: "background threads",
+            reason: format!("the operating system refuses one: {error}"),
+        })?;
+        Ok(Self { handle: Arc::new(Handle { core, workers, report }) })
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// What opening found: the generation chosen, the newest seen, damaged or stale superblocks. `None` for a database
+    /// that was created by this handle.
+    #[must_use]
+    pub fn open_report(&self) -> Option<&OpenReport> {
+        self.handle.report.as_ref()
+    }
+
+    /// The configuration that this database was built with.
+    #[must_use]
+    pub fn configuration(&self) -> &DatabaseConfiguration {
+        &self.core().configuration
+    }
+
+    /// Writes the configuration as JSON.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_config_json(&self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(self.configuration().write_config_json(path)?)
+    }
+
+    /// Starts an atomic batch.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.handle))
+    }
+
+    /// One consistent state of all datasets, in memory.
+    #[must_use]
+    pub fn view(&self) -> DatabaseView {
+        DatabaseView::new(Arc::clone(&self.handle))
+    }
+
+    /// Makes everything that returned before durable: one log write and one flush of the devices that need it.
+    ///
+    /// # Errors
+    /// Device errors: what was written since the last sync may be lost in a crash, and the database takes no more
+    /// writes.
+    pub fn sync(&self) -> Result<()> {
+        self.core().sync()
+    }
+
+    /// Writes the trees and empties the log; happens by itself too.
+    ///
+    /// # Errors
+    /// Out of space, device errors.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.core().checkpoint(true).map(|_| ())
+    }
+
+    /// Writes a checkpoint and closes the database; later calls on any handle report [`ErrorKind::Closed`].
+    ///
+    /// # Errors
+    /// Device errors; what was synced is safe.
+    pub fn close(self) -> Result<()> {
+        self.handle.close()
+    }
+
+    /// Opens the dataset `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; another message action.
+    pub fn open_dataset(&self, name: impl AsRef<[u8]>) -> Result<Dataset> {
+        self.open_custom(name.as_ref(), DefaultMessageAction)
+    }
+
+    /// Creates the dataset `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`].
+    pub fn create_dataset(&self, name: impl AsRef<[u8]>) -> Result<Dataset> {
+        let configuration = self.configuration().default_dataset.clone();
+        self.create_dataset_with(name, &configuration)
+    }
+
+    /// Creates the dataset `name` with a shape and preference of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`]; a configuration that is not legal.
+    pub fn create_dataset_with(
+        &self,
+        name: impl AsRef<[u8]>,
+        configuration: &DatasetConfiguration,
+    ) -> Result<Dataset> {
+        self.create(name.as_ref(), configuration, DefaultMessageAction)
+    }
+
+    /// Opens the dataset `name`, or creates it.
+    ///
+    /// # Errors
+    /// Another message action; device errors.
+    pub fn open_or_create_dataset(&self, name: impl AsRef<[u8]>) -> Result<Dataset> {
+        self.open_or_create_custom(name.as_ref(), StoragePreference::NONE, DefaultMessageAction)
+    }
+
+    /// Opens the dataset `name`, whose messages `M` applies. The preference given here has no effect: it is stored with
+    /// the dataset when that is created.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; another message action.
+    pub fn open_custom_dataset<M: MessageAction + Default>(
+        &self,
+        name: impl AsRef<[u8]>,
+        _preference: StoragePreference,
+    ) -> Result<Dataset<M>> {
+        self.open_custom(name.as_ref(), M::default())
+    }
+
+    /// Creates the dataset `name`, whose messages `M` applies and whose data prefers `preference`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`].
+    pub fn create_custom_dataset<M: MessageAction + Default>(
+        &self,
+        name: impl AsRef<[u8]>,
+        preference: StoragePreference,
+    ) -> Result<Dataset<M>> {
+        self.create(name.as_ref(), &self.with_preference(preference), M::default())
+    }
+
+    /// Opens the dataset `name`, or creates it; as the two methods before.
+    ///
+    /// # Errors
+    /// Another message action; device errors.
+    pub fn open_or_create_custom_dataset<M: MessageAction + Default>(
+        &self,
+        name: impl AsRef<[u8]>,
+        preference: StoragePreference,
+    ) -> Result<Dataset<M>> {
+        self.open_or_create_custom(name.as_ref(), preference, M::default())
+    }
+
+    fn with_preference(&self, preference: StoragePreference) -> DatasetConfiguration {
+        let mut configuration = self.configuration().default_dataset.clone();
+        configuration.storage_preference = preference.or(configuration.storage_preference);
+        configuration
+    }
+
+    fn open_custom<M: MessageAction>(&self, name: &[u8], action: M) -> Result<Dataset<M>> {
+        let state = self.core().dataset(name)?;
+        if state.tree.action_name() != M::NAME {
+            return Err(Error::WrongAction {
+                dataset: name.escape_ascii().to_string(),
+                stored: state.tree.action_name().to_owned(),
+                wanted: M::NAME.to_owned(),
+            });
+        }
+        state.tree.set_action(Action::new(action));
+        Ok(Dataset::new(Arc::clone(&self.handle), state))
+    }
+
+    fn open_or_create_custom<M: MessageAction + Clone>(
+        &self,
+        name: &[u8],
+        preference: StoragePreference,
+        action: M,
+    ) -> Result<Dataset<M>> {
+        loop {
+            match self.open_custom(name, action.clone()) {
+                Err(Error::NotFound { .. }) => {}
+                opened => return opened,
+            }
+            match self.create(name, &self.with_preference(preference), action.clone()) {
+                // Another thread was faster.
+                Err(Error::AlreadyExists { .. }) => {}
+                created => return created,
+            }
+        }
+    }
+
+    fn create<M: MessageAction>(
+        &self,
+        name: &[u8],
+        configuration: &DatasetConfiguration,
+        action: M,
+    ) -> Result<Dataset<M>> {
+        check_name(name)?;
+        check_length("name of the message action", M::NAME.len(), NAME_BYTES_MAX)?;
+        configuration.validate()?;
+        let core = self.core();
+        core.check_writable()?;
+        core.admit_metadata()?;
+        let options = core.scale.tree_options(&core.configuration, configuration);
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let record = DatasetRecord {
+            name: name.to_vec(),
+            action: M::NAME.to_owned(),
+            created,
+            options: options.clone(),
+            destroyed: false,
+            root: None,
+        };
+        let mut commit = core.commit.lock();
+        core.check_writable()?;
+        if core.catalog.read().by_name(name).is_some() {
+            return Err(exists(name));
+        }
+        let id = DatasetId(commit.next_dataset);
+        commit.log_one(core.log()?, |writer| writer.create(id, &record.encode()))?;
+        commit.next_dataset += 1;
+        let mut parts = core.parts_of_tree(id, options, record.action.clone());
+        parts.action = Some(Action::new(action));
+        let state = DatasetState::new(id, Tree::create(parts, commit.open_generation), record, 0, false);
+        core.catalog.write().insert(Arc::clone(&state));
+        core.publish(&commit);
+        drop(commit);
+        Ok(Dataset::new(Arc::clone(&self.handle), state))
+    }
+
+    /// Gives the dataset `name` the name `new_name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::AlreadyExists`] when `new_name` is taken.
+    pub fn rename_dataset(&self, name: impl AsRef<[u8]>, new_name: impl AsRef<[u8]>) -> Result<()> {
+        let (name, new_name) = (name.as_ref(), new_name.as_ref());
+        check_name(new_name)?;
+        let core = self.core();
+        core.check_writable()?;
+        core.admit_metadata()?;
+        let mut commit = core.commit.lock();
+        let state = core.dataset(name)?;
+        if name == new_name {
+            return Ok(());
+        }
+        if core.catalog.read().by_name(new_name).is_some() {
+            return Err(exists(new_name));
+        }
+        commit.log_one(core.log()?, |writer| writer.rename(state.id, new_name))?;
+        core.catalog.write().rename(&state, new_name);
+        core.publish(&commit);
+        Ok(())
+    }
+
+    /// Destroys the dataset `name`; its space is given back in the background. Views that were taken before still read
+    /// it. Works on a full pool.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub fn destroy_dataset(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        let core = self.core();
+        core.check_writable()?;
+        // A checkpoint being made contains the dataset as it was at its cut.
+        let checkpointer = core.checkpointer.lock();
+        let mut commit = core.commit.lock();
+        let state = core.dataset(name.as_ref())?;
+        commit.log_one(core.log()?, |writer| writer.destroy(state.id))?;
+        core.catalog.write().destroy(&state);
+        core.publish(&commit);
+        state.tree.drop_everything().map_err(|error| Error::of_tree(name.as_ref(), error))?;
+        drop(commit);
+        drop(checkpointer);
+        if core.has_threads() { Ok(()) } else { core.drain_jobs() }
+    }
+
+    /// Names of all datasets, in order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub fn datasets(&self) -> Result<Vec<Vec<u8>>> {
+        self.core().check_open()?;
+        Ok(self.core().catalog.read().named().map(|dataset| dataset.name.read().clone()).collect())
+    }
+
+    /// Free and total space of each tier, FASTEST first.
+    #[must_use]
+    pub fn free_space_tier(&self) -> [StorageInfo; TIER_COUNT] {
+        let mut tiers = [StorageInfo { free: 0, total: 0 }; TIER_COUNT];
+        for space in self.core().dmu.space() {
+            if let Some(tier) = tiers.get_mut(usize::from(space.tier)) {
+                tier.free = space.free * BLOCK_BYTES_U64;
+                tier.total = space.total * BLOCK_BYTES_U64;
+            }
+        }
+        tiers
+    }
+
+    /// Drops all cached blocks; the next reads go to the devices.
+    pub fn drop_cache(&self) {
+        self.core().dmu.cache().clear();
+    }
+
+    /// Waits until no background work is left, so that the trees have the shape that reads like best.
+    ///
+    /// # Errors
+    /// What failed in the background.
+    pub fn settle(&self) -> Result<()> {
+        self.core().settle()
+    }
+}
+
+fn check_name(name: &[u8]) -> Result<()> {
+    check_length("name", name.len(), NAME_BYTES_MAX)?;
+    if name.is_empty() {
+        return Err(Error::InvalidArgument { what: "name", reason: String::from("it is empty") });
+    }
+    Ok(())
+}
+
+fn exists(name: &[u8]) -> Error {
+    Error::AlreadyExists { what: "dataset", name: name.escape_ascii().to_string() }
+}

@@ -1,0 +1,282 @@
+//! Frozen bytes of the database: the root record in the superblock, and the records of the root tree.
+//!
+//! Root record (the superblock's payload), little-endian:
+//!
+//! | offset | bytes | field | unit | meaning | threat guarded |
+//! |---|---|---|---|---|---|
+//! | 0 | 2 | version | | 1 | format drift |
+//! | 2 | 2 | flags | | 0 | unknown additions |
+//! | 4 | 8 | generation | checkpoint | equals the superblock's | mixed superblocks |
+//! | 12 | 8 | cut | sequence | the checkpoint holds exactly the messages up to it | double or missing replay |
+//! | 20 | 8 | next dataset | id | never reused | ghosts of destroyed datasets |
+//! | 28 | 8 | log epoch | count | of the log that the head belongs to | ghost records |
+//! | 36 | 4+4 | table root | bytes, crc32c | of the allocation table's root | stale table |
+//! | 44 | … | table root extents | | extent list | |
+//! | … | … | root tree | | node pointer | |
+//! | … | 4+… | log head | | length, bytes | |
+//! | … | 4 | dead lists | count | 0: format room for snapshots | |
+//! | … | 4 | indirect vdevs | count | 0: format room for evacuated vdevs | |
+//!
+//! Keys of the root tree (integers big-endian, so that they sort):
+//!
+//! | key | value |
+//! |---|---|
+//! | `1`, dataset id u64 | dataset record |
+//! | `6`, dataset id u64, chunk u32 | a chunk of the dataset's pending drops |
+//!
+//! Dataset record: version u16, flags u16 (bit 0: destroyed), name, action name (varint length, bytes), created u64
+//! (seconds since 1970), shape (policy u8, fan-out u32, leaf u64, buffer u64, runs per buffer u32, deltas per leaf u32,
+//! delta ratio u32, block u32, large value u32, codec u8, level u8, preference u8), origin u64 (0: format room for
+//! clones), newest snapshot u64 (0: likewise), root present u8, root node pointer.
+//!
+//! Why this order: what an older reader must understand first stands first; what grows stands last.
+//! History: version 1, the first.
+
+use crate::base::codec::{DecodeError, Decoder, Encoder};
+use crate::base::compression::Compression;
+use crate::base::ids::{DatasetId, Generation};
+use crate::base::preference::StoragePreference;
+use crate::dmu::{Dmu, DmuError, StoredExtents};
+use crate::log::LogHead;
+use crate::tree::{MergePolicy, NodeRef, TreeOptions};
+
+const VERSION: u16 = 1;
+/// Longest name of a dataset or message action, in bytes.
+pub(super) const NAME_BYTES_MAX: usize = 1024;
+
+/// What a checkpoint's superblock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RootRecord {
+    pub generation: Generation,
+    pub cut: u64,
+    pub next_dataset: u64,
+    pub epoch: u64,
+    pub table_length: u32,
+    pub table_checksum: u32,
+    pub table_extents: StoredExtents,
+    pub root_tree: NodeRef,
+    pub log_head: LogHead,
+}
+
+impl RootRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::new();
+        out.u16(VERSION);
+        out.u16(0);
+        out.u64(self.generation.0);
+        out.u64(self.cut);
+        out.u64(self.next_dataset);
+        out.u64(self.epoch);
+        out.u32(self.table_length);
+        out.u32(self.table_checksum);
+        self.table_extents.encode(&mut out);
+        self.root_tree.encode(&mut out);
+        let mut head = Encoder::new();
+        self.log_head.encode(&mut head);
+        out.u32(head.len() as u32);
+        out.raw(head.as_slice());
+        out.u32(0);
+        out.u32(0);
+        out.finish()
+    }
+
+    /// Reads what [`RootRecord::encode`] wrote; `dmu` reads spilled extent lists.
+    pub fn decode(bytes: &[u8], dmu: &Dmu) -> Result<Self, DmuError> {
+        let plain = |source: DecodeError| DmuError::Decode { what: "root record", source };
+        let mut input = Decoder::new(bytes);
+        if input.u16("version").map_err(plain)? != VERSION {
+            return Err(plain(input.invalid("version")));
+        }
+        if input.u16("flags").map_err(plain)? != 0 {
+            return Err(plain(input.invalid("flags")));
+        }
+        let generation = Generation(input.u64("generation").map_err(plain)?);
+        let cut = input.u64("cut").map_err(plain)?;
+        let next_dataset = input.u64("next dataset").map_err(plain)?;
+        let epoch = input.u64("log epoch").map_err(plain)?;
+        let table_length = input.u32("table length").map_err(plain)?;
+        let table_checksum = input.u32("table checksum").map_err(plain)?;
+        let table_extents = StoredExtents::decode(&mut input, dmu)?;
+        let root_tree = NodeRef::decode(&mut input, dmu)?;
+        let length = input.count(4096, "log head length").map_err(plain)?;
+        let mut head = Decoder::new(input.raw(length, "log head").map_err(plain)?);
+        let log_head = LogHead::decode(&mut head).map_err(plain)?;
+        for field in ["dead lists", "indirect vdevs"] {
+            if input.u32(field).map_err(plain)? != 0 {
+                return Err(plain(input.invalid(field)));
+            }
+        }
+        input.finish("root record").map_err(plain)?;
+        Ok(Self {
+            generation,
+            cut,
+            next_dataset,
+            epoch,
+            table_length,
+            table_checksum,
+            table_extents,
+            root_tree,
+            log_head,
+        })
+    }
+}
+
+/// What the root tree says of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DatasetRecord {
+    pub name: Vec<u8>,
+    pub action: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    pub options: TreeOptions,
+    /// The dataset is gone; its record stays until its space is given back.
+    pub destroyed: bool,
+    /// `None` until the first checkpoint.
+    pub root: Option<NodeRef>,
+}
+
+impl DatasetRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::new();
+        out.u16(VERSION);
+        out.u16(u16::from(self.destroyed));
+        out.bytes(&self.name);
+        out.bytes(self.action.as_bytes());
+        out.u64(self.created);
+        encode_options(&self.options, &mut out);
+        out.u64(0);
+        out.u64(0);
+        out.u8(u8::from(self.root.is_some()));
+        if let Some(root) = &self.root {
+            root.encode(&mut out);
+        }
+        out.finish()
+    }
+
+    pub fn decode(bytes: &[u8], dmu: &Dmu) -> Result<Self, DmuError> {
+        let plain = |source: DecodeError| DmuError::Decode { what: "dataset record", source };
+        let mut input = Decoder::new(bytes);
+        if input.u16("version").map_err(plain)? != VERSION {
+            return Err(plain(input.invalid("version")));
+        }
+        let flags = input.u16("flags").map_err(plain)?;
+        if flags > 1 {
+            return Err(plain(input.invalid("flags")));
+        }
+        let name = input.bytes(NAME_BYTES_MAX, "name").map_err(plain)?.to_vec();
+        let action = input.bytes(NAME_BYTES_MAX, "action").map_err(plain)?;
+        let action = String::from_utf8(action.to_vec()).map_err(|_| plain(input.invalid("action")))?;
+        let created = input.u64("created").map_err(plain)?;
+        let options = decode_options(&mut input).map_err(plain)?;
+        for field in ["origin", "newest snapshot"] {
+            if input.u64(field).map_err(plain)? != 0 {
+                return Err(plain(input.invalid(field)));
+            }
+        }
+        let root = match input.u8("root present").map_err(plain)? {
+            0 => None,
+            1 => Some(NodeRef::decode(&mut input, dmu)?),
+            _ => return Err(plain(input.invalid("root present"))),
+        };
+        input.finish("dataset record").map_err(plain)?;
+        Ok(Self { name, action, created, options, destroyed: flags == 1, root })
+    }
+}
+
+fn encode_options(options: &TreeOptions, out: &mut Encoder) {
+    out.u8(match options.policy {
+        MergePolicy::LazyLeveled => 0,
+        MergePolicy::Tiered => 1,
+        MergePolicy::Leveled => 2,
+    });
+    out.u32(options.fanout as u32);
+    out.u64(options.leaf_bytes);
+    out.u64(options.buffer_bytes);
+    out.u32(options.runs_per_buffer as u32);
+    out.u32(options.deltas_per_leaf as u32);
+    out.u32(options.delta_ratio_percent as u32);
+    out.u32(options.block_bytes as u32);
+    out.u32(options.large_value_bytes as u32);
+    let (codec, level) = match options.compression {
+        Compression::None => (0, 0),
+        Compression::Lz4 => (1, 0),
+        Compression::Zstd { level } => (2, level),
+    };
+    out.u8(codec);
+    out.u8(level);
+    out.u8(options.preference.as_u8());
+}
+
+fn decode_options(input: &mut Decoder<'_>) -> Result<TreeOptions, DecodeError> {
+    let policy = match input.u8("policy")? {
+        0 => MergePolicy::LazyLeveled,
+        1 => MergePolicy::Tiered,
+        2 => MergePolicy::Leveled,
+        _ => return Err(input.invalid("policy")),
+    };
+    let bounded = |value: u64, low: u64, high: u64| (low..=high).contains(&value);
+    let fanout = input.u32("fan-out")? as usize;
+    let leaf_bytes = input.u64("leaf")?;
+    let buffer_bytes = input.u64("buffer")?;
+    let runs_per_buffer = input.u32("runs per buffer")? as usize;
+    let deltas_per_leaf = input.u32("deltas per leaf")? as usize;
+    let delta_ratio_percent = u64::from(input.u32("delta ratio")?);
+    let block_bytes = input.u32("block")? as usize;
+    let large_value_bytes = input.u32("large value")? as usize;
+    let legal = bounded(fanout as u64, 2, 1 << 16)
+        && bounded(leaf_bytes, 4096, 1 << 30)
+        && bounded(buffer_bytes, 4096, 1 << 40)
+        && bounded(runs_per_buffer as u64, 1, 1024)
+        && bounded(deltas_per_leaf as u64, 1, 1024)
+        && bounded(delta_ratio_percent, 1, 10_000)
+        && bounded(block_bytes as u64, 4096, 1 << 20)
+        && bounded(large_value_bytes as u64, 1, 1 << 20);
+    if !legal {
+        return Err(input.invalid("shape"));
+    }
+    let (codec, level) = (input.u8("codec")?, input.u8("level")?);
+    let compression = match (codec, level) {
+        (0, 0) => Compression::None,
+        (1, 0) => Compression::Lz4,
+        (2, 1..=22) => Compression::Zstd { level },
+        _ => return Err(input.invalid("codec")),
+    };
+    let preference = StoragePreference::from_u8(input.u8("preference")?);
+    let preference = preference.ok_or_else(|| input.invalid("preference"))?;
+    Ok(TreeOptions {
+        policy,
+        fanout,
+        leaf_bytes,
+        buffer_bytes,
+        runs_per_buffer,
+        deltas_per_leaf,
+        delta_ratio_percent,
+        block_bytes,
+        compression,
+        preference,
+        large_value_bytes,
+    })
+}
+
+/// Prefix of the keys of dataset records.
+pub(super) const DATASETS: u8 = 1;
+/// Prefix of the keys of pending drops.
+pub(super) const DROPS: u8 = 6;
+
+/// Key of a dataset's record.
+pub(super) fn dataset_key(id: DatasetId) -> Vec<u8> {
+    [&[DATASETS][..], &id.0.to_be_bytes()].concat()
+}
+
+/// Key of a chunk of a dataset's pending drops.
+pub(super) fn drops_key(id: DatasetId, chunk: u32) -> Vec<u8> {
+    [&[DROPS][..], &id.0.to_be_bytes(), &chunk.to_be_bytes()].concat()
+}
+
+/// The dataset of a key of either kind; `None` when it is not one.
+pub(super) fn key_dataset(key: &[u8]) -> Option<DatasetId> {
+    let id = key.get(1..9)?;
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(id);
+    Some(DatasetId(u64::from_be_bytes(bytes)))
+}

@@ -1,0 +1,129 @@
+//! Background threads: workers that flush and merge, one that writes checkpoints, one that syncs at intervals.
+
+use super::core::Core;
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a worker sleeps without work before it looks whether it should end.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The threads of one database; ended and joined by [`Workers::stop`].
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    stop: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Workers {
+    /// Starts the threads that the configuration asks for.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread; those started are ended again.
+    pub fn start(core: &Arc<Core>) -> io::Result<Self> {
+        let workers = Self::default();
+        if !core.has_threads() {
+            return Ok(workers);
+        }
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        let count = core.configuration.background_threads.unwrap_or(processors.clamp(2, 8));
+        let mut started = Ok(());
+        for index in 0..count.max(1) {
+            started = started.and_then(|()| workers.spawn(&format!("betree-work-{index}"), core, work));
+        }
+        started = started.and_then(|()| workers.spawn("betree-checkpoint", core, checkpoint));
+        if let Some(interval) = core.configuration.sync_interval_ms {
+            let interval = Duration::from_millis(interval.max(1));
+            started = started.and_then(|()| workers.spawn("betree-sync", core, move |core, stop| sync(core, stop, interval)));
+        }
+        match started {
+            Ok(()) => Ok(workers),
+            Err(error) => {
+                workers.stop(core);
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        core: &Arc<Core>,
+        body: impl FnOnce(&Core, &(Mutex<bool>, Condvar)) + Send + 'static,
+    ) -> io::Result<()> {
+        let (core, stop) = (Arc::clone(core), Arc::clone(&self.stop));
+        let run = move || {
+            // A panic here is a defect; it must stop commits, not hang those who wait for the thread.
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&core, &stop)));
+            if caught.is_err() {
+                core.fail(crate::Error::Corrupt { what: "background thread", reason: String::from("it panicked") });
+            }
+        };
+        self.threads.lock().push(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        Ok(())
+    }
+
+    /// Ends the threads and waits for them; what waits in the queue of jobs is left to the next opening.
+    pub fn stop(&self, core: &Core) {
+        *self.stop.0.lock() = true;
+        self.stop.1.notify_all();
+        core.jobs.close();
+        *core.checkpoint_wanted.0.lock() = true;
+        core.checkpoint_wanted.1.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            // The panic was reported where it was caught.
+            let _reported = thread.join();
+        }
+    }
+}
+
+fn work(core: &Core, _stop: &(Mutex<bool>, Condvar)) {
+    while !core.jobs.is_closed() {
+        let Some((id, job)) = core.jobs.pop(PATIENCE) else {
+            continue;
+        };
+        core.working.fetch_add(1, Ordering::AcqRel);
+        let result = if core.has_failed() { Ok(()) } else { core.work(id, &job) };
+        core.working.fetch_sub(1, Ordering::AcqRel);
+        if let Err(error) = result {
+            core.fail(error);
+        }
+        core.note_progress();
+    }
+}
+
+fn checkpoint(core: &Core, stop: &(Mutex<bool>, Condvar)) {
+    loop {
+        {
+            let mut wanted = core.checkpoint_wanted.0.lock();
+            while !*wanted {
+                core.checkpoint_wanted.1.wait(&mut wanted);
+            }
+            *wanted = false;
+        }
+        if *stop.0.lock() {
+            return;
+        }
+        if let Err(error) = core.checkpoint(false) {
+            log::warn!("checkpoint in the background: {error}");
+        }
+    }
+}
+
+fn sync(core: &Core, stop: &(Mutex<bool>, Condvar), interval: Duration) {
+    let mut stopped = stop.0.lock();
+    while !*stopped {
+        stop.1.wait_for(&mut stopped, interval);
+        if *stopped {
+            return;
+        }
+        drop(stopped);
+        if let Err(error) = core.sync_if_needed() {
+            log::warn!("sync in the background: {error}");
+        }
+        stopped = stop.0.lock();
+    }
+}
