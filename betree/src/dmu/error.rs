@@ -50,4 +50,10 @@ pub enum DmuError {
         /// Where and why.
         source: DecodeError,
     },
+    /// A background job panicked: a defect of this program.
+    #[error("background I/O panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
 }
