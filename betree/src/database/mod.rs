@@ -1,0 +1,10 @@
+//! The database.
+
+mod configuration;
+mod durability;
+
+pub use configuration::{
+    AccessMode, DatabaseConfiguration, DatasetConfiguration, LfuConfig, LfuMode, MergePolicy,
+    MetricsConfiguration, MigrationConfig, MigrationPolicies, RlConfig,
+};
+pub use durability::Durability;
