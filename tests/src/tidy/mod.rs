@@ -33,8 +33,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Folders that hold nothing of ours, by name.
-const SKIPPED_FOLDERS: &[&str] = &["target", ".git", "node_modules"];
+/// What is nothing of ours, by name. In a second working tree `.git` is a file.
+const SKIPPED: &[&str] = &["target", ".git", "node_modules"];
 
 /// One file of the tree.
 #[derive(Debug, Clone)]
@@ -87,11 +87,12 @@ impl Tree {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let kind = entry.file_type()?;
+            if SKIPPED.contains(&name.as_str()) {
+                continue;
+            }
             let path = format!("{prefix}{name}");
             if kind.is_dir() {
-                if !SKIPPED_FOLDERS.contains(&name.as_str()) {
-                    self.load_folder(&entry.path(), &format!("{path}/"))?;
-                }
+                self.load_folder(&entry.path(), &format!("{path}/"))?;
             } else if kind.is_file() {
                 let text = String::from_utf8(std::fs::read(entry.path())?).unwrap_or_default();
                 self.files.push(File { path, text });
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn load_skips_build_output_and_keeps_hidden_folders() {
         let folder = tempfile::tempdir().unwrap();
-        for path in ["a/b.rs", "target/c.rs", "a/target/d.rs", ".ci/run"] {
+        for path in ["a/b.rs", "target/c.rs", "a/target/d.rs", ".ci/run", "b/.git"] {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
