@@ -216,3 +216,43 @@ fn dmu_kind(error: &DmuError) -> ErrorKind {
         _ => ErrorKind::Corrupt,
     }
 }
+
+fn log_kind(error: &LogError) -> ErrorKind {
+    match error {
+        LogError::Dmu(error) => dmu_kind(error),
+        LogError::Poisoned(first) => log_kind(first),
+        LogError::TooLarge { .. } => ErrorKind::TooLarge,
+        LogError::Damaged { .. } | LogError::Corrupt { .. } => ErrorKind::Corrupt,
+        LogError::Thread(_) => ErrorKind::Io,
+    }
+}
+
+fn pool_kind(error: &PoolError) -> ErrorKind {
+    match error {
+        PoolError::Vdev(error) => vdev_kind(error),
+        PoolError::Poisoned(first) => pool_kind(first),
+        PoolError::ReadOnly => ErrorKind::ReadOnly,
+        PoolError::Closed => ErrorKind::Closed,
+        PoolError::NotFound { .. } => ErrorKind::NotFound,
+        PoolError::NotEmpty { .. } => ErrorKind::AlreadyExists,
+        PoolError::Unsupported { .. } | PoolError::NewerFormat { .. } => ErrorKind::Unsupported,
+        PoolError::NoRandomBytes(_) => ErrorKind::Io,
+        PoolError::MissingDevice { .. } => ErrorKind::Degraded,
+        PoolError::UnknownVdev(_) | PoolError::Damaged { .. } | PoolError::Stale { .. } | PoolError::Diverged { .. } => {
+            ErrorKind::Corrupt
+        }
+        _ => ErrorKind::InvalidArgument,
+    }
+}
+
+fn vdev_kind(error: &VdevError) -> ErrorKind {
+    match error {
+        VdevError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+        VdevError::Io { .. } if error.is_out_of_space() => ErrorKind::OutOfSpace,
+        VdevError::Io { .. } => ErrorKind::Io,
+        VdevError::OutOfBounds { .. } => ErrorKind::Corrupt,
+        VdevError::InUse { .. } => ErrorKind::Busy,
+        VdevError::NotEmpty { .. } => ErrorKind::AlreadyExists,
+        VdevError::NoDirectIo { .. } | VdevError::Unsuitable { .. } => ErrorKind::InvalidArgument,
+    }
+}

@@ -3,6 +3,21 @@
 pub mod base;
 pub mod database;
 pub mod dmu;
+mod error;
+pub mod log;
 pub mod pool;
 pub mod run;
+pub mod tree;
 pub mod vdev;
+
+pub use base::compression::Compression;
+pub use base::preference::StoragePreference;
+pub use database::{
+    AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset, DatasetConfiguration,
+    DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, StorageInfo, VALUE_BYTES_MAX,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use pool::{
+    FileLeaf, LeafVdev, PreferredAccessType, StorageKind, StoragePoolConfiguration, TierConfiguration, Vdev,
+};
+pub use tree::{DefaultMessageAction, MergePolicy, MessageAction, TreeStats, Value};

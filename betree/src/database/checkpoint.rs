@@ -120,7 +120,7 @@ impl Core {
         self.root_tree.freeze(generation);
         let root_of = |error| Error::of_tree(b"root tree", error);
         let captured = self.capture(&self.root_tree, generation).map_err(root_of)?;
-        let preference = self.dmu.metadata_preference();
+        let preference = StoragePreference::NONE;
         let root_tree = self.root_tree.store(&captured.root, preference, generation).map_err(root_of)?;
 
         // The table root's place is part of the bitmaps, so it is found before they are written.
@@ -163,7 +163,7 @@ impl Core {
 
         checkpointer.durable = generation;
         checkpointer.cut = cut.sequence;
-        self.dmu.set_durable(generation)?;
+        self.dmu.set_durable(generation);
         match checkpointer.head.replace(cut.head.clone()) {
             // The superblock before this one is still openable: its log stays.
             Some(before) => {
@@ -212,7 +212,7 @@ impl Core {
         let root = if record.destroyed {
             None
         } else {
-            let preference = self.dmu.metadata_preference();
+            let preference = StoragePreference::NONE;
             let stored = dataset.tree.store(&captured.root, preference, generation);
             Some(stored.map_err(|error| of(dataset, error))?)
         };

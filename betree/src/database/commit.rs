@@ -9,6 +9,7 @@ use crate::base::ids::Generation;
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::dmu::{DmuError, OwnedExtents, Privilege};
+use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
 use crate::tree::LargeValue;
 use crate::{Error, Result};
@@ -44,6 +45,17 @@ pub(super) enum Write<'a> {
     },
     /// A range delete; `end` is exclusive.
     RangeDelete { dataset: &'a Arc<DatasetState>, start: &'a [u8], end: Option<&'a [u8]> },
+}
+
+impl Commit {
+    /// Logs one operation on the catalog; takes its sequence number.
+    pub fn log_one(&mut self, log: &Log, operation: impl FnOnce(&mut RecordWriter)) -> Result<()> {
+        self.record.start(self.next_sequence, 1);
+        operation(&mut self.record);
+        log.append(&[self.record.bytes()])?;
+        self.next_sequence += 1;
+        Ok(())
+    }
 }
 
 impl Write<'_> {
@@ -362,6 +374,30 @@ impl Core {
         }
         self.drain_jobs().inspect_err(|error| self.fail(error.clone()))?;
         self.free_deferred()
+    }
+
+    /// Admits a record of a few bytes about a dataset.
+    pub fn admit_metadata(&self) -> Result<()> {
+        let class = self.dmu.class_of(StoragePreference::NONE);
+        let free = self.dmu.available_blocks(class, Privilege::Delete);
+        if free > 4 {
+            return Ok(());
+        }
+        self.reclaim()?;
+        let free = self.dmu.available_blocks(class, Privilege::Delete);
+        let (tier, wanted, free) = (self.dmu.first_tier(class), 4 * BLOCK_BYTES_U64, free * BLOCK_BYTES_U64);
+        if free > wanted { Ok(()) } else { Err(Error::OutOfSpace { tier, wanted, free }) }
+    }
+
+    /// Lets readers see everything that was committed under `commit`.
+    pub fn publish(&self, commit: &Commit) {
+        self.visible.store(commit.next_sequence - 1, Ordering::Release);
+    }
+
+    /// Makes durable what is not, if there is anything.
+    pub fn sync_if_needed(&self) -> Result<()> {
+        let log = self.log()?;
+        if log.durable_lsn() < log.position() { self.sync() } else { Ok(()) }
     }
 
     /// Makes everything that returned before durable.

@@ -198,6 +198,27 @@ impl Core {
         Ok(())
     }
 
+    /// After a job: how full memtables are now, for writers that wait.
+    pub fn note_progress(&self) {
+        let (_, frozen) = self.memtable_bytes();
+        self.admission.note_memtables(frozen);
+        self.signal_progress();
+    }
+
+    /// Waits until no background work is left.
+    pub fn settle(&self) -> Result<()> {
+        self.check_open()?;
+        if !self.has_threads() {
+            return self.drain_jobs();
+        }
+        while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 {
+            self.check_writable()?;
+            let mut progress = self.progress.0.lock();
+            self.progress.1.wait_for(&mut progress, std::time::Duration::from_millis(20));
+        }
+        self.check_writable()
+    }
+
     /// Bytes in all memtables, and in those that are frozen.
     pub fn memtable_bytes(&self) -> (usize, usize) {
         let (mut all, mut frozen) = (0, 0);

@@ -9,10 +9,10 @@ use super::limits::check_length;
 use super::view::DatabaseView;
 use super::worker::Workers;
 use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
-use crate::base::ids::{DatasetId, Generation};
+use crate::base::ids::DatasetId;
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
-use crate::pool::{OpenReport, Pool, PoolError, StoragePoolConfiguration};
+use crate::pool::{Access, CreateOptions, OpenReport, Pool, PoolError, StoragePoolConfiguration};
 use crate::tree::{Action, DefaultMessageAction, MessageAction, Tree};
 use crate::{Error, ErrorKind, Result};
 use std::path::Path;
@@ -165,14 +165,14 @@ impl Database {
 
     fn create_pool(configuration: DatabaseConfiguration, force: bool) -> Result<Self> {
         let segment_blocks = (configuration.segment_size / BLOCK_BYTES_U64) as u32;
-        let pool = Pool::create(&configuration.storage, segment_blocks, force)?;
+        let pool = Pool::create(&configuration.storage, &CreateOptions { segment_blocks, force })?;
         Self::start(Core::create(configuration, pool)?, None)
     }
 
     fn open_pool(configuration: DatabaseConfiguration, read_only: bool) -> Result<Self> {
-        let (pool, candidates, report) = Pool::open(&configuration.storage, read_only)?;
-        let highest: Generation = report.highest_seen;
-        let core = Core::open(configuration, pool, &candidates, highest, read_only)?;
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let (pool, report) = Pool::open(&configuration.storage, access)?;
+        let core = Core::open(configuration, pool, &report, read_only)?;
         Self::start(core, Some(report))
     }
 
@@ -271,7 +271,7 @@ impl Database {
         name: impl AsRef<[u8]>,
         configuration: &DatasetConfiguration,
     ) -> Result<Dataset> {
-        self.create(name.as_ref(), configuration, DefaultMessageAction)
+        self.create_custom(name.as_ref(), configuration, DefaultMessageAction)
     }
 
     /// Opens the dataset `name`, or creates it.
@@ -279,7 +279,7 @@ impl Database {
     /// # Errors
     /// Another message action; device errors.
     pub fn open_or_create_dataset(&self, name: impl AsRef<[u8]>) -> Result<Dataset> {
-        self.open_or_create_custom(name.as_ref(), StoragePreference::NONE, DefaultMessageAction)
+        self.open_or_create_custom(name.as_ref(), StoragePreference::NONE, || DefaultMessageAction)
     }
 
     /// Opens the dataset `name`, whose messages `M` applies. The preference given here has no effect: it is stored with
@@ -304,7 +304,7 @@ impl Database {
         name: impl AsRef<[u8]>,
         preference: StoragePreference,
     ) -> Result<Dataset<M>> {
-        self.create(name.as_ref(), &self.with_preference(preference), M::default())
+        self.create_custom(name.as_ref(), &self.with_preference(preference), M::default())
     }
 
     /// Opens the dataset `name`, or creates it; as the two methods before.
@@ -316,7 +316,7 @@ impl Database {
         name: impl AsRef<[u8]>,
         preference: StoragePreference,
     ) -> Result<Dataset<M>> {
-        self.open_or_create_custom(name.as_ref(), preference, M::default())
+        self.open_or_create_custom(name.as_ref(), preference, M::default)
     }
 
     fn with_preference(&self, preference: StoragePreference) -> DatasetConfiguration {
@@ -338,18 +338,18 @@ impl Database {
         Ok(Dataset::new(Arc::clone(&self.handle), state))
     }
 
-    fn open_or_create_custom<M: MessageAction + Clone>(
+    fn open_or_create_custom<M: MessageAction>(
         &self,
         name: &[u8],
         preference: StoragePreference,
-        action: M,
+        action: impl Fn() -> M,
     ) -> Result<Dataset<M>> {
         loop {
-            match self.open_custom(name, action.clone()) {
+            match self.open_custom(name, action()) {
                 Err(Error::NotFound { .. }) => {}
                 opened => return opened,
             }
-            match self.create(name, &self.with_preference(preference), action.clone()) {
+            match self.create_custom(name, &self.with_preference(preference), action()) {
                 // Another thread was faster.
                 Err(Error::AlreadyExists { .. }) => {}
                 created => return created,
@@ -357,7 +357,7 @@ impl Database {
         }
     }
 
-    fn create<M: MessageAction>(
+    fn create_custom<M: MessageAction>(
         &self,
         name: &[u8],
         configuration: &DatasetConfiguration,
@@ -454,11 +454,9 @@ impl Database {
     #[must_use]
     pub fn free_space_tier(&self) -> [StorageInfo; TIER_COUNT] {
         let mut tiers = [StorageInfo { free: 0, total: 0 }; TIER_COUNT];
-        for space in self.core().dmu.space() {
-            if let Some(tier) = tiers.get_mut(usize::from(space.tier)) {
-                tier.free = space.free * BLOCK_BYTES_U64;
-                tier.total = space.total * BLOCK_BYTES_U64;
-            }
+        for (tier, space) in tiers.iter_mut().zip(self.core().dmu.space()) {
+            tier.free = space.free.saturating_sub(space.reserve) * BLOCK_BYTES_U64;
+            tier.total = space.total * BLOCK_BYTES_U64;
         }
         tiers
     }

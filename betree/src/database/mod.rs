@@ -1,10 +1,30 @@
-//! The database.
+//! The database: datasets on trees, one log, checkpoints.
 
+mod batch;
+mod catalog;
+mod checkpoint;
+mod commit;
 mod configuration;
+mod core;
+#[expect(clippy::module_inception, reason = "the database is what this module is about")]
+mod database;
+mod dataset;
 mod durability;
+mod format;
+mod limits;
+mod record;
+mod recovery;
+mod view;
+mod worker;
 
+pub use batch::Batch;
 pub use configuration::{
-    AccessMode, DatabaseConfiguration, DatasetConfiguration, LfuConfig, LfuMode, MergePolicy,
-    MetricsConfiguration, MigrationConfig, MigrationPolicies, RlConfig,
+    AccessMode, DatabaseConfiguration, DatasetConfiguration, LfuConfig, LfuMode, MetricsConfiguration,
+    MigrationConfig, MigrationPolicies, RlConfig,
 };
+pub use crate::pool::ConfigurationError;
+pub use database::{Database, StorageInfo};
+pub use dataset::Dataset;
 pub use durability::Durability;
+pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
+pub use view::{DatabaseView, DatasetView, Entries};

@@ -14,8 +14,8 @@ use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::dmu::{Dmu, DmuOptions, OwnedExtents};
-use crate::log::{Log, LogError, LogHead, LogOptions, Verdict, replay};
-use crate::pool::{Candidate, Pool};
+use crate::log::{Log, LogHead, LogOptions, RECORD_BYTES_MAX, Verdict, replay};
+use crate::pool::{Candidate, OpenReport, Pool};
 use crate::run::{Kind, RangeDelete};
 use crate::tree::{Drops, JobQueue, LargeValue, Tree, TreeOptions};
 use crate::{Error, Result};
@@ -75,18 +75,17 @@ impl Core {
         Ok(core)
     }
 
-    /// Opens the database on `pool`, whose superblocks offer `candidates`, newest first; `highest` is the highest
-    /// generation seen in any of them.
+    /// Opens the database on `pool`, whose superblocks say what is in `report`.
     pub fn open(
         configuration: DatabaseConfiguration,
         pool: Pool,
-        candidates: &[Candidate],
-        highest: Generation,
+        report: &OpenReport,
         read_only: bool,
     ) -> Result<Arc<Self>> {
         let pool = Arc::new(pool);
+        let highest = report.highest_seen;
         let mut first_error = None;
-        for candidate in candidates {
+        for candidate in &report.candidates {
             match load(&configuration, &pool, candidate, highest) {
                 Ok((loaded, ground)) => {
                     if let Some(error) = &first_error {
@@ -147,7 +146,6 @@ impl Core {
         let options = LogOptions {
             extent_blocks: self.scale.log_extent_blocks,
             background: self.has_threads(),
-            preference: self.dmu.metadata_preference(),
             ..LogOptions::new(self.pool.uuid())
         };
         let (log, _head) = Log::start(&self.dmu, options, epoch)?;
@@ -202,7 +200,7 @@ impl Core {
             }
             Ok(Verdict::Continue)
         };
-        let end = replay(&self.dmu, self.pool.uuid(), head, mark, apply)?;
+        let end = replay(&self.dmu, self.pool.uuid(), head, RECORD_BYTES_MAX, mark, apply)?;
         log::debug!("replayed the log up to position {}: {:?}", end.lsn, end.reason);
         Ok(())
     }
@@ -325,7 +323,7 @@ fn load(
     candidate: &Candidate,
     highest: Generation,
 ) -> Result<(Loaded, Ground)> {
-    let reader = Dmu::reader(Arc::clone(pool), dmu_options(configuration));
+    let reader = Dmu::reader(Arc::clone(pool), dmu_options(configuration))?;
     let record = RootRecord::decode(&candidate.payload, &reader)?;
     if record.generation != candidate.generation {
         let reason = format!("it says generation {}, its superblock {}", record.generation, candidate.generation);

@@ -83,11 +83,11 @@ impl DatabaseView {
         let core = handle.core();
         // No batch is half applied and no memtable changes place while the commit lock is held.
         let commit = core.commit.lock();
-        let views = core.catalog.read().named().map(|state| {
+        let mut views = HashMap::new();
+        for state in core.catalog.read().named() {
             let view = DatasetView::new(Arc::clone(state), state.tree.view());
-            (state.name.read().clone(), view)
-        });
-        let views = views.collect();
+            views.insert(state.name.read().clone(), view);
+        }
         drop(commit);
         Self { handle, views }
     }

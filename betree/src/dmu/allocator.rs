@@ -1,9 +1,40 @@
-//! Allocation of extents (a bump allocator until the segment bitmaps are in).
+//! Allocation of extents: tiers, their reserve, and the vdevs that share their load.
+//!
+//! ```text
+//!  allocate ─► tier: reserve checked ─► vdev in turn ─► segment of the stream ─► bitmap
+//!  commit   ─► bits set and cleared ─► bitmap slots ─► table pages ─► table root (to the caller)
+//! ```
+//!
+//! Invariants, upheld in release builds:
+//!
+//! * **A1** A block that is handed out is free in the last durable checkpoint, in the one before it, and in memory.
+//! * **A2** A release of a block that is free, or that a checkpoint has to which the pool may fall back, is an error, and
+//!   so is setting a set or clearing a clear bit of a checkpoint.
+//! * **A3** Writing the allocation state allocates nothing: slots and pages have fixed places, the root's extent is
+//!   allocated by the caller beforehand ([`Allocator::table_root_bytes_max`]).
+//! * **A4** No slot or page that the last durable checkpoint or the one before refers to is overwritten.
+//! * **A5** A request fails for lack of space only when its tiers have fewer blocks left than it may take: never because
+//!   the free blocks are scattered.
+//!
+//! Locks, outermost first: the checkpoint being written; one vdev's segments. The turn of a stream is taken alone. Nothing
+//! here flushes a device, knows when an extent dies, or keeps readers in mind: the caller releases an extent when all of
+//! that is settled.
 
 use super::DmuError;
+use super::commit::Commit;
+use super::format::{IndirectVdev, Root};
+use super::layout::VdevGeometry;
+use super::segments::Segments;
+use super::space::{self, TierSpace, VdevSpace};
+use super::table::SeenGenerations;
 use crate::base::extent::Extent;
+use crate::base::ids::{Generation, Uuid, VdevId};
+use crate::base::preference::TIER_COUNT;
 use crate::pool::Pool;
 use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Lifetimes that are kept in different segments, so that what dies together lies together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +51,15 @@ pub enum Stream {
     Value,
 }
 
+/// Number of streams.
+pub(super) const STREAM_COUNT: usize = 5;
+
+impl Stream {
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// How deep into the reserve a request may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Privilege {
@@ -31,31 +71,396 @@ pub enum Privilege {
     System,
 }
 
+/// Blocks that a stream takes from the emptiest vdev of a tier before the next one's turn: 1 MiB, so that neighbours in
+/// a stream are neighbours on a device, and a few streams still keep all devices busy. Fuller vdevs get shorter turns.
+const TURN_BLOCKS: u64 = 256;
+
+/// Rounds in which a request that has its blocks reserved may find them taken by others. It cannot starve while the
+/// accounts are right; the bound turns a defect into an error.
+const ROUNDS_MAX: u32 = 100_000;
+
+/// Hands out and takes back blocks of all vdevs of a pool. All methods may be called from any thread.
 #[derive(Debug)]
 pub struct Allocator {
-    next: Mutex<Vec<u64>>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) uuid: Uuid,
+    pub(super) vdevs: Vec<Vdev>,
+    by_id: HashMap<VdevId, usize>,
+    tiers: [Tier; TIER_COUNT],
+    pub(super) indirect: Vec<IndirectVdev>,
+    pub(super) commit: Mutex<Commit>,
+    seen: SeenGenerations,
+}
+
+#[derive(Debug)]
+pub(super) struct Vdev {
+    pub(super) id: VdevId,
+    tier: usize,
+    segments: Mutex<Segments>,
+    /// Free blocks when the lock was last given back: for choosing a vdev without taking its lock.
+    free: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Tier {
+    /// Indexes of its vdevs.
+    vdevs: Vec<usize>,
+    total: u64,
+    /// Free blocks of its vdevs less those that requests under way will take.
+    free: AtomicI64,
+    reserve_min: AtomicU64,
+    turns: [Mutex<Turn>; STREAM_COUNT],
+}
+
+/// Whose turn it is.
+#[derive(Debug, Default)]
+struct Turn {
+    index: usize,
+    left: u64,
+}
+
+impl Tier {
+    fn reserve(&self) -> u64 {
+        space::reserve(self.total, self.reserve_min.load(Ordering::Relaxed))
+    }
+
+    /// Blocks that a request may have.
+    fn available(&self, privilege: Privilege) -> u64 {
+        let free = self.free.load(Ordering::SeqCst).max(0) as u64;
+        free.saturating_sub(privilege.floor(self.reserve()))
+    }
+
+    /// Sets `blocks` aside for a request, if it may have them.
+    fn set_aside(&self, blocks: u32, privilege: Privilege) -> bool {
+        let floor = privilege.floor(self.reserve()).min(i64::MAX as u64) as i64;
+        let left = |free: i64| Some(free - i64::from(blocks)).filter(|left| *left >= floor);
+        self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
+    }
 }
 
 impl Allocator {
-    pub fn new(pool: &Pool) -> Self {
-        Self { next: Mutex::new(vec![64; pool.vdevs().len()]) }
+    /// An allocator for a new pool: everything free, nothing read or written. `vdevs` are those whose blocks persistent
+    /// pointers may name; `segment_blocks` is a power of two from 8 to 262,144 (1 GiB).
+    ///
+    /// # Errors
+    /// [`DmuError::Geometry`] for a vdev that is too small or described wrongly.
+    pub fn create(
+        pool: Arc<Pool>,
+        uuid: Uuid,
+        vdevs: &[VdevGeometry],
+        segment_blocks: u32,
+    ) -> Result<Self, DmuError> {
+        let root = Root {
+            pool: uuid,
+            generation: Generation(0),
+            parent: Generation(0),
+            vdevs: Vec::new(),
+            indirect: Vec::new(),
+        };
+        Self::with_root(pool, uuid, vdevs, segment_blocks, root)
     }
 
-    pub fn allocate(&self, pool: &Pool, tiers: &[u8], blocks: u32) -> Result<Vec<Extent>, DmuError> {
-        let mut next = self.next.lock();
-        for tier in tiers {
-            for (index, vdev) in pool.vdevs().iter().enumerate().filter(|(_, vdev)| vdev.tier == *tier) {
-                if next[index] + u64::from(blocks) <= vdev.blocks {
-                    let extent = Extent { vdev: vdev.id, block: next[index], blocks };
-                    next[index] = extent.end();
-                    return Ok(vec![extent]);
+    /// The allocator as of checkpoint `generation`, whose table root is `root` (zeros may follow it). Reads the table
+    /// pages and no bitmap, unless a vdev has grown. A vdev longer than before gets more segments; one that the root does
+    /// not know is new and gets segments of `segment_blocks`.
+    ///
+    /// Until the next checkpoint is durable, blocks of the one before `generation` are not handed out either.
+    ///
+    /// # Errors
+    /// [`DmuError::Decode`] when `root` is damaged or of another version, [`DmuError::Corrupt`] when a page is, or is not
+    /// the one that the root names; [`DmuError::Geometry`] when a vdev is missing or shorter than it was; device errors.
+    pub fn open(
+        pool: Arc<Pool>,
+        uuid: Uuid,
+        vdevs: &[VdevGeometry],
+        segment_blocks: u32,
+        root: &[u8],
+        generation: Generation,
+    ) -> Result<Self, DmuError> {
+        let what = "allocation table root";
+        let root = Root::decode(root).map_err(|source| DmuError::Decode { what, source })?;
+        if root.pool != uuid || root.generation != generation {
+            let reason = format!(
+                "generation {generation} of pool {uuid} expected, generation {} of pool {} found",
+                root.generation, root.pool
+            );
+            return Err(DmuError::Corrupt { what, device: String::from("unknown"), block: 0, reason });
+        }
+        if let Some(lost) = root.vdevs.iter().find(|known| vdevs.iter().all(|vdev| vdev.id != known.id)) {
+            return Err(DmuError::Geometry { vdev: lost.id, reason: "the pool does not have it any more" });
+        }
+        Self::with_root(pool, uuid, vdevs, segment_blocks, root)
+    }
+
+    fn with_root(
+        pool: Arc<Pool>,
+        uuid: Uuid,
+        geometries: &[VdevGeometry],
+        segment_blocks: u32,
+        root: Root,
+    ) -> Result<Self, DmuError> {
+        let mut geometries: Vec<&VdevGeometry> = geometries.iter().collect();
+        geometries.sort_by_key(|geometry| geometry.id);
+        let mut seen = SeenGenerations { written: root.generation, durable: root.generation };
+        let mut tiers: [Tier; TIER_COUNT] = Default::default();
+        let (mut vdevs, mut by_id) = (Vec::new(), HashMap::new());
+        for (index, geometry) in geometries.into_iter().enumerate() {
+            let segments = match root.vdevs.iter().find(|known| known.id == geometry.id) {
+                Some(known) => {
+                    let pool = Arc::clone(&pool);
+                    let (segments, pages) = Segments::open(pool, uuid, geometry, known, root.generation)?;
+                    seen.add(pages);
+                    segments
+                }
+                None => {
+                    Segments::create(Arc::clone(&pool), uuid, geometry, segment_blocks, root.generation)?
+                }
+            };
+            if by_id.insert(geometry.id, index).is_some() {
+                return Err(DmuError::Geometry { vdev: geometry.id, reason: "it is listed twice" });
+            }
+            let free = segments.free();
+            let tier = &mut tiers[usize::from(geometry.tier)];
+            tier.vdevs.push(index);
+            tier.total += segments.total();
+            *tier.free.get_mut() += free as i64;
+            vdevs.push(Vdev {
+                id: geometry.id,
+                tier: usize::from(geometry.tier),
+                segments: Mutex::new(segments),
+                free: AtomicU64::new(free),
+            });
+        }
+        let commit = Mutex::new(Commit::new(root.generation));
+        Ok(Self { pool, uuid, vdevs, by_id, tiers, indirect: root.indirect, commit, seen })
+    }
+
+    /// The generations that table pages mention, as found at open. The next checkpoint must be above
+    /// [`SeenGenerations::written`]; when [`SeenGenerations::durable`] is above the generation that was opened, the pool
+    /// has gone back in time.
+    #[must_use]
+    pub fn seen_generations(&self) -> SeenGenerations {
+        self.seen
+    }
+
+    /// Makes the reserve of `tier` at least `blocks`.
+    pub fn set_reserve_min(&self, tier: u8, blocks: u64) {
+        if let Some(tier) = self.tiers.get(usize::from(tier)) {
+            tier.reserve_min.store(blocks, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs `work` on the segments of a vdev. Returns by how many blocks the free space grew as well.
+    fn locked<T>(&self, vdev: usize, work: impl FnOnce(&mut Segments) -> T) -> (T, i64) {
+        let vdev = &self.vdevs[vdev];
+        let mut segments = vdev.segments.lock();
+        let before = segments.free();
+        let out = work(&mut segments);
+        let after = segments.free();
+        vdev.free.store(after, Ordering::Relaxed);
+        (out, after as i64 - before as i64)
+    }
+
+    /// Runs `work` on the segments of a vdev and keeps the account of its tier.
+    pub(super) fn with<T>(&self, vdev: usize, work: impl FnOnce(&mut Segments) -> T) -> T {
+        let (out, delta) = self.locked(vdev, work);
+        self.tiers[self.vdevs[vdev].tier].free.fetch_add(delta, Ordering::SeqCst);
+        out
+    }
+
+    /// As [`Allocator::with`], where `work` says how many blocks it took of those that were set aside.
+    fn with_set_aside<T>(&self, vdev: usize, work: impl FnOnce(&mut Segments) -> (T, u32)) -> T {
+        let ((out, taken), delta) = self.locked(vdev, work);
+        let more = delta + i64::from(taken);
+        if more != 0 {
+            self.tiers[self.vdevs[vdev].tier].free.fetch_add(more, Ordering::SeqCst);
+        }
+        out
+    }
+
+    /// Index of the vdev of `extent`.
+    pub(super) fn vdev_of(&self, extent: &Extent) -> Result<usize, DmuError> {
+        let what = "an extent on a vdev that the allocator does not have";
+        self.by_id.get(&extent.vdev).copied().ok_or(DmuError::Allocation { what, extent: *extent })
+    }
+
+    /// Takes `blocks` blocks from the first of `tiers` that may give them: one extent where a vdev of the tier has a run
+    /// that long, else as few as possible, longest first. All or nothing; 0 blocks are no extents.
+    ///
+    /// # Errors
+    /// [`DmuError::OutOfSpace`] naming the first tier; device errors and [`DmuError::Corrupt`] from a bitmap that had to
+    /// be read. Nothing is taken then.
+    pub fn allocate(
+        &self,
+        stream: Stream,
+        tiers: &[u8],
+        blocks: u32,
+        privilege: Privilege,
+    ) -> Result<Vec<Extent>, DmuError> {
+        if blocks == 0 {
+            return Ok(Vec::new());
+        }
+        for tier in tiers.iter().filter_map(|tier| self.tiers.get(usize::from(*tier))) {
+            if tier.set_aside(blocks, privilege) {
+                let mut out = Vec::with_capacity(1);
+                let result = self.allocate_in(tier, stream, blocks, &mut out);
+                if !matches!(result, Ok(true)) {
+                    let taken = crate::base::extent::total_blocks(&out);
+                    tier.free.fetch_add(i64::from(blocks) - taken as i64, Ordering::SeqCst);
+                    self.release(&out)?;
+                }
+                if result? {
+                    return Ok(out);
                 }
             }
         }
-        Err(DmuError::OutOfSpace {
-            tier: tiers.first().copied().unwrap_or(0),
-            wanted: u64::from(blocks),
-            free: 0,
-        })
+        let tier = tiers.first().copied().unwrap_or(0);
+        let free = self.tiers.get(usize::from(tier)).map_or(0, |tier| tier.available(privilege));
+        Err(DmuError::OutOfSpace { tier, wanted: u64::from(blocks), free })
+    }
+
+    /// Takes blocks that are set aside; `false` when they cannot be found.
+    fn allocate_in(
+        &self,
+        tier: &Tier,
+        stream: Stream,
+        blocks: u32,
+        out: &mut Vec<Extent>,
+    ) -> Result<bool, DmuError> {
+        let first = self.turn(tier, stream, blocks);
+        let in_turn = || (0..tier.vdevs.len()).map(|step| tier.vdevs[(first + step) % tier.vdevs.len()]);
+        let mut left = blocks;
+        for _ in 0..ROUNDS_MAX {
+            for vdev in in_turn() {
+                let taken = self.with_set_aside(vdev, |segments| {
+                    let taken = segments.take(stream, left);
+                    let count = if matches!(taken, Ok(Some(_))) { left } else { 0 };
+                    (taken, count)
+                })?;
+                if let Some(extent) = taken {
+                    out.push(extent);
+                    return Ok(true);
+                }
+            }
+            // No run is that long: take the longest there are, until the rest fits one again.
+            loop {
+                let longest = |vdev: &usize| self.locked(*vdev, |segments| segments.longest()).0;
+                let Some((vdev, length)) =
+                    in_turn().map(|vdev| (vdev, longest(&vdev))).max_by_key(|(_, length)| *length)
+                else {
+                    return Ok(false);
+                };
+                if length >= left {
+                    break;
+                }
+                if length == 0 {
+                    std::thread::yield_now();
+                    break;
+                }
+                left -= self.with_set_aside(vdev, |segments| {
+                    let before = out.len();
+                    let taken = segments.take_longest(left, out);
+                    let count = crate::base::extent::total_blocks(&out[before..]) as u32;
+                    (taken, count)
+                })?;
+                if left == 0 {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The vdev (index within the tier) from which `stream` takes its next `blocks` blocks.
+    fn turn(&self, tier: &Tier, stream: Stream, blocks: u32) -> usize {
+        if tier.vdevs.len() < 2 {
+            return 0;
+        }
+        let free = |index: usize| self.vdevs[tier.vdevs[index]].free.load(Ordering::Relaxed);
+        let mut turn = tier.turns[stream.index()].lock();
+        for _ in 0..tier.vdevs.len() {
+            if turn.left > 0 {
+                break;
+            }
+            let most = (0..tier.vdevs.len()).map(free).max().unwrap_or(0).max(1);
+            turn.index = (turn.index + 1) % tier.vdevs.len();
+            turn.left = free(turn.index) * TURN_BLOCKS / most;
+        }
+        turn.left = turn.left.saturating_sub(u64::from(blocks));
+        turn.index
+    }
+
+    /// Gives `extents` back: they can be handed out again at once. The caller has made sure that no checkpoint to which
+    /// the pool may fall back, no log record and no reader holds them.
+    ///
+    /// # Errors
+    /// [`DmuError::Allocation`] for the first extent that has a free block, or one that the last durable checkpoint or the
+    /// one before has: it and those behind it are not given back. Device errors; [`DmuError::Corrupt`].
+    pub fn release(&self, extents: &[Extent]) -> Result<(), DmuError> {
+        for extent in extents {
+            self.with(self.vdev_of(extent)?, |segments| segments.release(extent))?;
+        }
+        Ok(())
+    }
+
+    /// Marks as taken, during replay, an extent of the log or one that a log record names; it belongs to the caller from
+    /// then on. `false` when it was taken already.
+    ///
+    /// # Errors
+    /// [`DmuError::Allocation`] when only some of its blocks are taken, or it is outside of what is handed out. Device
+    /// errors; [`DmuError::Corrupt`].
+    pub fn mark_busy(&self, extent: Extent) -> Result<bool, DmuError> {
+        self.with(self.vdev_of(&extent)?, |segments| segments.mark_busy(&extent))
+    }
+
+    /// Whether the last checkpoint has every block of `extent`.
+    ///
+    /// # Errors
+    /// [`DmuError::Allocation`] when it is outside of what is handed out. Device errors; [`DmuError::Corrupt`].
+    pub fn is_persistent(&self, extent: Extent) -> Result<bool, DmuError> {
+        self.with(self.vdev_of(&extent)?, |segments| segments.is_persistent(&extent))
+    }
+
+    /// Calls `visit` for every run of blocks on `vdev` that the last checkpoint has, in ascending order; labels, table and
+    /// bitmaps are left out. Bitmaps that are not in memory are read and not kept.
+    ///
+    /// # Errors
+    /// Device errors; [`DmuError::Corrupt`]; [`DmuError::Pool`] for a vdev that the allocator does not have.
+    pub fn for_each_set(&self, vdev: VdevId, mut visit: impl FnMut(Extent)) -> Result<(), DmuError> {
+        let unknown = || DmuError::Pool(crate::pool::PoolError::UnknownVdev(vdev));
+        let index = self.by_id.get(&vdev).copied().ok_or_else(unknown)?;
+        for number in 0.. {
+            let Some(runs) = self.with(index, |segments| segments.persistent_runs(number))? else { break };
+            runs.into_iter().for_each(&mut visit);
+        }
+        Ok(())
+    }
+
+    /// Accounts of the vdevs, ascending by id.
+    #[must_use]
+    pub fn vdev_space(&self) -> Vec<VdevSpace> {
+        self.vdevs.iter().map(|vdev| vdev.segments.lock().space()).collect()
+    }
+
+    /// Accounts of the tiers.
+    #[must_use]
+    pub fn tier_space(&self) -> [TierSpace; TIER_COUNT] {
+        let mut out = [TierSpace::default(); TIER_COUNT];
+        for vdev in self.vdev_space() {
+            out[usize::from(vdev.tier)].add(&vdev);
+        }
+        for (space, tier) in out.iter_mut().zip(&self.tiers) {
+            space.reserve = if tier.vdevs.is_empty() { 0 } else { tier.reserve() };
+        }
+        out
+    }
+
+    /// Blocks that a request with `privilege` may have on `tier` now.
+    #[must_use]
+    pub fn available(&self, tier: u8, privilege: Privilege) -> u64 {
+        self.tiers.get(usize::from(tier)).map_or(0, |tier| tier.available(privilege))
     }
 }
+
+#[cfg(test)]
+mod tests;

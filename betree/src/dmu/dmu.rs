@@ -1,14 +1,47 @@
-//! The unit itself: allocation, extent I/O, release.
+//! The unit itself: placement, allocation, extent I/O.
 
-use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
+use super::cache::Cache;
+use super::copies::Copies;
+use super::layout::VdevGeometry;
+use super::lifetime::Lifetimes;
+use super::queue::{IoQueue, JobGroup, PendingJob};
+use super::space::TierSpace;
+use super::DmuError;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
-use crate::base::ids::VdevId;
-use crate::base::preference::StoragePreference;
+use crate::base::ids::{Generation, Uuid, VdevId};
+use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::pool::Pool;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// How data is placed, and how much memory and how many threads serve it.
+#[derive(Debug, Clone)]
+pub struct DmuOptions {
+    /// For each storage class, the tiers to try in order.
+    pub alloc_strategy: [Vec<u8>; TIER_COUNT],
+    /// Class of what has no preference.
+    pub default_class: u8,
+    /// Tier of the intent log; `None`: the fastest durable one.
+    pub log_tier: Option<u8>,
+    /// Budget of the cache, in bytes.
+    pub cache_bytes: usize,
+    /// Threads for background writes, and as many for prefetch; 0: in the caller.
+    pub threads: usize,
+}
+
+impl Default for DmuOptions {
+    fn default() -> Self {
+        Self {
+            alloc_strategy: [vec![0], vec![1], vec![2], vec![3]],
+            default_class: 0,
+            log_tier: None,
+            cache_bytes: 64 << 20,
+            threads: 0,
+        }
+    }
+}
 
 /// Handle on the data-management unit of a pool; clones share it.
 #[derive(Debug, Clone)]
@@ -19,15 +52,124 @@ pub struct Dmu {
 #[derive(Debug)]
 struct Inner {
     pool: Arc<Pool>,
-    allocator: Allocator,
+    uuid: Uuid,
+    /// Absent in a unit that only reads.
+    allocator: Option<Allocator>,
+    lifetimes: Lifetimes,
+    cache: Cache,
+    writes: IoQueue,
+    reads: IoQueue,
+    /// For each class, the tiers with persistent vdevs to try in order.
+    durable: [Vec<u8>; TIER_COUNT],
+    /// For each class, the memory tiers that it prefers to the first of those.
+    memory: [Vec<u8>; TIER_COUNT],
+    /// Tiers with persistent vdevs, fastest first, that of the log apart.
+    metadata: Vec<u8>,
+    log: Vec<u8>,
+    default_class: u8,
+    copies: Option<Copies>,
+    /// The first free that went wrong.
+    defect: OnceLock<DmuError>,
+}
+
+/// Tiers whose blocks persistent pointers may name: all but memory, unless there is nothing but memory.
+fn persistent_tiers(pool: &Pool) -> Vec<u8> {
+    let volatile_pool = pool.is_volatile();
+    let persistent = |tier: &u8| {
+        pool.vdevs().iter().any(|vdev| vdev.tier == *tier && (volatile_pool || !vdev.device.is_volatile()))
+    };
+    (0..TIER_COUNT as u8).filter(persistent).collect()
+}
+
+/// The vdevs that are persistent, or those that are not.
+fn geometries(pool: &Pool, persistent: bool) -> Result<Vec<VdevGeometry>, DmuError> {
+    let volatile_pool = pool.is_volatile();
+    let mut geometries = Vec::new();
+    for vdev in pool.vdevs() {
+        if (volatile_pool || !vdev.device.is_volatile()) == persistent {
+            let reserved = pool.reserved_ranges(vdev.id)?.to_vec();
+            geometries.push(VdevGeometry { id: vdev.id, tier: vdev.tier, blocks: vdev.blocks, reserved });
+        }
+    }
+    Ok(geometries)
 }
 
 impl Dmu {
-    /// A unit over `pool` with nothing allocated.
-    #[must_use]
-    pub fn new(pool: Arc<Pool>) -> Self {
-        let allocator = Allocator::new(&pool);
-        Self { inner: Arc::new(Inner { pool, allocator }) }
+    /// The unit of a pool that was just created: everything free.
+    ///
+    /// # Errors
+    /// A vdev that is too small.
+    pub fn create(pool: Arc<Pool>, options: DmuOptions) -> Result<Self, DmuError> {
+        let uuid = pool.uuid();
+        let vdevs = geometries(&pool, true)?;
+        let allocator = Allocator::create(Arc::clone(&pool), uuid, &vdevs, pool.segment_blocks())?;
+        Self::with(pool, options, Some(allocator))
+    }
+
+    /// The unit as of checkpoint `generation`, whose table root is `root`.
+    ///
+    /// # Errors
+    /// Damage, device errors, a vdev that is missing or shorter than it was.
+    pub fn open(
+        pool: Arc<Pool>,
+        options: DmuOptions,
+        root: &[u8],
+        generation: Generation,
+    ) -> Result<Self, DmuError> {
+        let uuid = pool.uuid();
+        let vdevs = geometries(&pool, true)?;
+        let segment_blocks = pool.segment_blocks();
+        let allocator = Allocator::open(Arc::clone(&pool), uuid, &vdevs, segment_blocks, root, generation)?;
+        let dmu = Self::with(pool, options, Some(allocator))?;
+        dmu.lifetimes().set_durable(generation);
+        Ok(dmu)
+    }
+
+    /// A unit that only reads: what opening needs before it has the allocation table.
+    ///
+    /// # Errors
+    /// A vdev that is described wrongly.
+    pub fn reader(pool: Arc<Pool>, options: DmuOptions) -> Result<Self, DmuError> {
+        Self::with(pool, DmuOptions { cache_bytes: 0, threads: 0, ..options }, None)
+    }
+
+    fn with(pool: Arc<Pool>, options: DmuOptions, allocator: Option<Allocator>) -> Result<Self, DmuError> {
+        let persistent = persistent_tiers(&pool);
+        let durable = options.alloc_strategy.clone().map(|tiers| {
+            let mut list: Vec<u8> = tiers.into_iter().filter(|tier| persistent.contains(tier)).collect();
+            if list.is_empty() {
+                list.extend(persistent.first());
+            }
+            list
+        });
+        let memory = options
+            .alloc_strategy
+            .map(|tiers| tiers.into_iter().take_while(|tier| !persistent.contains(tier)).collect::<Vec<u8>>());
+        let mut log = persistent.clone();
+        log.sort_by_key(|tier| Some(*tier) != options.log_tier);
+        let volatile = geometries(&pool, false)?;
+        let copies = match volatile.is_empty() || allocator.is_none() {
+            true => None,
+            false => Some(Copies::new(Arc::clone(&pool), &volatile)?),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                uuid: pool.uuid(),
+                pool,
+                allocator,
+                lifetimes: Lifetimes::default(),
+                cache: Cache::new(options.cache_bytes),
+                writes: IoQueue::new(options.threads),
+                reads: IoQueue::new(options.threads),
+                durable,
+                memory,
+                metadata: persistent,
+                log,
+                default_class: options.default_class,
+                copies,
+                defect: OnceLock::new(),
+            }),
+        })
     }
 
     /// The pool below.
@@ -36,31 +178,141 @@ impl Dmu {
         &self.inner.pool
     }
 
-    /// Allocates `blocks` blocks: one extent where contiguous space is left, else several in order.
+    /// The name of the pool.
+    #[must_use]
+    pub fn pool_uuid(&self) -> Uuid {
+        self.inner.uuid
+    }
+
+    /// The cache of blocks, filters and indexes.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    pub(super) fn lifetimes(&self) -> &Lifetimes {
+        &self.inner.lifetimes
+    }
+
+    /// The allocator.
+    ///
+    /// # Panics
+    /// On a unit that only reads.
+    pub(super) fn allocator(&self) -> &Allocator {
+        match &self.inner.allocator {
+            Some(allocator) => allocator,
+            None => unreachable!("a unit that only reads allocates nothing"),
+        }
+    }
+
+    /// The storage class of a preference.
+    #[must_use]
+    pub fn class_of(&self, preference: StoragePreference) -> u8 {
+        preference.class().unwrap_or(self.inner.default_class)
+    }
+
+    /// The tier that class `class` is written to first.
+    #[must_use]
+    pub fn first_tier(&self, class: u8) -> u8 {
+        self.inner.durable[usize::from(class)].first().copied().unwrap_or(class)
+    }
+
+    /// Blocks that writes of `class` may still take.
+    #[must_use]
+    pub fn available_blocks(&self, class: u8, privilege: Privilege) -> u64 {
+        let tiers = &self.inner.durable[usize::from(class)];
+        tiers.iter().map(|tier| self.allocator().available(*tier, privilege)).sum()
+    }
+
+    /// Blocks of all persistent tiers.
+    #[must_use]
+    pub fn capacity_blocks(&self) -> u64 {
+        self.allocator().tier_space().iter().map(|space| space.total).sum()
+    }
+
+    /// Space of each tier; for a memory tier that of its copies.
+    #[must_use]
+    pub fn space(&self) -> [TierSpace; TIER_COUNT] {
+        let mut space = self.allocator().tier_space();
+        if let Some(copies) = &self.inner.copies {
+            for tier in (0..TIER_COUNT as u8).filter(|tier| !self.inner.metadata.contains(tier)) {
+                let (free, total) = copies.space(tier);
+                let tier = &mut space[usize::from(tier)];
+                (tier.free, tier.total, tier.used) = (free, total, total - free);
+            }
+        }
+        space
+    }
+
+    /// Allocates `blocks` blocks: one extent where contiguous space is left, else several in order. Headers and the log
+    /// go to the fastest durable tier; everything else where its class says. Flushes, merges and checkpoints may fall
+    /// back to any durable tier, rather than fail.
     ///
     /// # Errors
     /// [`DmuError::OutOfSpace`]; nothing is allocated then.
     pub fn allocate(
         &self,
-        _stream: Stream,
-        _preference: StoragePreference,
+        stream: Stream,
+        preference: StoragePreference,
         blocks: u32,
-        _privilege: Privilege,
+        privilege: Privilege,
     ) -> Result<Vec<Extent>, DmuError> {
-        self.inner.allocator.allocate(&self.inner.pool, &[0, 1, 2, 3], blocks)
+        let inner = &*self.inner;
+        let class = usize::from(self.class_of(preference));
+        let tiers = match stream {
+            Stream::Header => &inner.metadata,
+            Stream::Log => &inner.log,
+            _ => &inner.durable[class],
+        };
+        let extents = match self.allocator().allocate(stream, tiers, blocks, privilege) {
+            Err(DmuError::OutOfSpace { .. }) if privilege == Privilege::System && tiers != &inner.metadata => {
+                self.allocator().allocate(stream, &inner.metadata, blocks, privilege)?
+            }
+            allocated => allocated?,
+        };
+        if let Some(copies) = &inner.copies
+            && !matches!(stream, Stream::Header | Stream::Log)
+            && !inner.memory[class].is_empty()
+        {
+            copies.add(&inner.memory[class], &extents);
+        }
+        Ok(extents)
     }
 
-    /// Gives back extents that no version ever reached (a failed merge, the unused tail of a run).
-    pub fn release(&self, _extents: &[Extent]) {}
+    /// Gives back extents that no version reaches any more, or ever reached.
+    pub fn release(&self, extents: &[Extent]) {
+        if let Some(copies) = &self.inner.copies {
+            extents.iter().for_each(|extent| copies.remove(extent));
+        }
+        // A double free is a defect or damage: the blocks stay taken, and no more is written on such a ground.
+        if let Err(error) = self.allocator().release(extents) {
+            log::error!("{error}; no more is written");
+            self.inner.defect.get_or_init(|| error);
+        }
+    }
+
+    /// Marks `extent` allocated, as replay finds it; whether it was free.
+    ///
+    /// # Errors
+    /// An extent that is not inside its vdev; device errors.
+    pub fn mark_busy(&self, extent: Extent) -> Result<bool, DmuError> {
+        self.allocator().mark_busy(extent)
+    }
 
     /// Reads `len` bytes from byte `offset` of the concatenation of `extents`; both multiples of 4096.
     ///
     /// # Errors
     /// Device errors; [`DmuError::Corrupt`] when the range is not inside the extents.
     pub fn read(&self, extents: &[Extent], offset: u64, len: usize) -> Result<AlignedBuffer, DmuError> {
+        let parts = parts(extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
-        for part in parts(extents, offset, len)? {
-            self.inner.pool.read(part.vdev, part.block, &mut buffer[part.range])?;
+        for part in parts {
+            let place = &mut buffer[part.range];
+            let copied =
+                self.inner.copies.as_ref().is_some_and(|copies| copies.read(part.vdev, part.block, place));
+            if !copied {
+                self.inner.pool.read(part.vdev, part.block, place)?;
+            }
         }
         Ok(buffer)
     }
@@ -71,8 +323,15 @@ impl Dmu {
     /// # Errors
     /// Device errors.
     pub fn write(&self, extents: &[Extent], offset: u64, bytes: &[u8]) -> Result<(), DmuError> {
+        if let Some(defect) = self.inner.defect.get() {
+            return Err(defect.clone());
+        }
         for part in parts(extents, offset, bytes.len())? {
-            self.inner.pool.write(part.vdev, part.block, &bytes[part.range])?;
+            let bytes = &bytes[part.range];
+            self.inner.pool.write(part.vdev, part.block, bytes)?;
+            if let Some(copies) = &self.inner.copies {
+                copies.write(part.vdev, part.block, bytes)?;
+            }
         }
         Ok(())
     }
@@ -91,20 +350,27 @@ impl Dmu {
     /// Starts a read of `len` bytes from byte `offset` of `extents` that goes on in the background.
     #[must_use]
     pub fn read_in_background(&self, extents: &[Extent], offset: u64, len: usize) -> PendingRead {
-        PendingRead { result: self.read(extents, offset, len) }
+        let (dmu, extents) = (self.clone(), extents.to_vec());
+        let job = PendingJob::start(&self.inner.reads, len, move || dmu.read(&extents, offset, len));
+        PendingRead { job }
     }
 
     /// Starts a group of writes that go on in the background until [`WriteBatch::finish`].
     #[must_use]
     pub fn write_batch(&self) -> WriteBatch {
-        WriteBatch { dmu: self.clone(), result: Ok(()) }
+        WriteBatch { dmu: self.clone(), group: JobGroup::new() }
     }
 }
 
 /// A read that goes on in the background.
-#[derive(Debug)]
 pub struct PendingRead {
-    result: Result<AlignedBuffer, DmuError>,
+    job: PendingJob<AlignedBuffer>,
+}
+
+impl std::fmt::Debug for PendingRead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingRead").finish_non_exhaustive()
+    }
 }
 
 impl PendingRead {
@@ -113,23 +379,23 @@ impl PendingRead {
     /// # Errors
     /// Device errors.
     pub fn wait(self) -> Result<AlignedBuffer, DmuError> {
-        self.result
+        self.job.wait()
     }
 }
 
-/// A group of background writes with one result.
+/// A group of background writes with one result; dropping it waits for them, too.
 #[derive(Debug)]
 pub struct WriteBatch {
     dmu: Dmu,
-    result: Result<(), DmuError>,
+    group: JobGroup,
 }
 
 impl WriteBatch {
     /// Queues `buffer` (whole blocks) for byte `offset` of `extents`; waits when too much is queued.
     pub fn submit(&mut self, extents: &[Extent], offset: u64, buffer: AlignedBuffer) {
-        if self.result.is_ok() {
-            self.result = self.dmu.write(extents, offset, &buffer);
-        }
+        let (dmu, extents) = (self.dmu.clone(), extents.to_vec());
+        let bytes = buffer.capacity();
+        self.group.submit(&self.dmu.inner.writes, bytes, move || dmu.write(&extents, offset, &buffer));
     }
 
     /// Waits for all writes of the group.
@@ -137,7 +403,7 @@ impl WriteBatch {
     /// # Errors
     /// The first error among them.
     pub fn finish(self) -> Result<(), DmuError> {
-        self.result
+        self.group.finish()
     }
 }
 
@@ -161,7 +427,7 @@ fn parts(extents: &[Extent], offset: u64, len: usize) -> Result<Vec<Part>, DmuEr
             skip -= blocks;
             continue;
         }
-        let take = ((blocks - skip) as usize * BLOCK_BYTES).min(len - done);
+        let take = usize::try_from(blocks - skip).unwrap_or(usize::MAX).saturating_mul(BLOCK_BYTES).min(len - done);
         out.push(Part { vdev: extent.vdev, block: extent.block + skip, range: done..done + take });
         skip = 0;
         done += take;

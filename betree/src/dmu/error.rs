@@ -2,6 +2,7 @@
 
 use crate::base::codec::DecodeError;
 use crate::base::extent::Extent;
+use crate::base::ids::VdevId;
 use crate::base::preference::TIER_NAMES;
 use crate::pool::PoolError;
 use thiserror::Error;
@@ -41,6 +42,14 @@ pub enum DmuError {
         what: &'static str,
         /// The extent.
         extent: Extent,
+    },
+    /// A vdev is not what the allocation table says, or cannot hold one.
+    #[error("vdev {vdev} cannot be used: {reason}")]
+    Geometry {
+        /// The vdev.
+        vdev: VdevId,
+        /// Why.
+        reason: &'static str,
     },
     /// Bytes do not decode.
     #[error("{what} does not decode: {source}")]

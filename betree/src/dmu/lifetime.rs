@@ -255,4 +255,10 @@ impl Dmu {
         let free = self.lifetimes().set_durable(generation);
         self.release(&free);
     }
+
+    /// The longest that the table root may be, in bytes.
+    #[must_use]
+    pub fn table_root_bytes_max(&self) -> usize {
+        self.allocator().table_root_bytes_max()
+    }
 }

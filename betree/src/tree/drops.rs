@@ -56,7 +56,7 @@ impl Drops {
     }
 
     fn add_run(&mut self, run: &Arc<Run>, generation: Generation) {
-        if run.large_bytes() == 0 {
+        if run.reference().large_bytes == 0 {
             run.space().kill(generation);
         } else {
             self.entries.push((generation, Dropped::Run(Arc::clone(run))));
@@ -110,7 +110,7 @@ impl Drops {
                 0 => Dropped::Node(NodeCell::on_disk(dmu, NodeRef::decode(&mut input, dmu)?)),
                 1 => {
                     let reference = input.bytes(1 << 20, "run pointer").map_err(plain)?;
-                    Dropped::Run(Arc::new(Run::from_reference(dmu, reference)?))
+                    Dropped::Run(Run::from_reference(dmu, reference)?)
                 }
                 _ => return Err(plain(input.invalid("drop kind"))),
             };
@@ -176,7 +176,7 @@ impl Step {
 /// Device errors and damage.
 pub(super) fn large_values(run: &Arc<Run>) -> Result<Vec<LargeValue>, TreeError> {
     let mut values = Vec::new();
-    if run.large_bytes() == 0 {
+    if run.reference().large_bytes == 0 {
         return Ok(values);
     }
     let mut cursor = RunCursor::new(Arc::clone(run), ReadMode::Merge);

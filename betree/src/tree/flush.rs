@@ -111,7 +111,7 @@ impl Tree {
         let (moved, merged) = split_trivial(&slot.runs, &target);
         let mut ranges = Vec::new();
         for run in &merged {
-            ranges.extend(run.range_deletes()?);
+            ranges.extend_from_slice(run.range_deletes()?.list());
         }
         let generation = self.edit.lock().generation;
         let (runs, effects) = self.merge_into_slots(&merged, &target, low, ranges.clone(), generation)?;
@@ -269,8 +269,9 @@ pub(super) fn unconsumed(slot: &Slot, consumed: &[Arc<Run>]) -> Option<Vec<Arc<R
 fn split_trivial(runs: &[Arc<Run>], target: &NodeBody) -> (Vec<(usize, Arc<Run>)>, Vec<Arc<Run>>) {
     let (mut moved, mut merged) = (Vec::new(), Vec::new());
     for run in runs {
-        let index = target.slot_index(run.first_key());
-        let inside = target.slot_index(run.last_key()) == index && run.range_delete_count() == 0;
+        let index = target.slot_index(run.low());
+        let high = target.slot_high(index);
+        let inside = high.is_none_or(|high| run.ends_before(high)) && run.reference().range_deletes == 0;
         let alone = runs.iter().filter(|other| !Arc::ptr_eq(other, run)).all(|other| !other.overlaps(run));
         // Small runs are better merged with their neighbours than carried around.
         if inside && alone && run.stored_bytes() >= 256 << 10 {

@@ -168,7 +168,7 @@ pub(super) fn decode_node(bytes: &[u8], dmu: &Dmu, pool: Uuid) -> Result<NodeBod
             if run.birth() > generation {
                 return Err(plain(input.invalid("run birth")));
             }
-            decoded.push(Arc::new(run));
+            decoded.push(run);
         }
         let child = if level > 1 {
             let reference = NodeRef::decode(&mut input, dmu)?;

@@ -48,22 +48,23 @@ impl Tree {
             let index = body.slot_index(key);
             let slot = &body.slots[index];
             if slot.range_deletes {
-                for run in slot.runs.iter().filter(|run| run.range_delete_count() > 0) {
-                    if let Some(sequence) = run.covering_range_delete(key, visible)? {
+                for run in slot.runs.iter().filter(|run| run.reference().range_deletes > 0) {
+                    if let Some(sequence) = run.covering(key, visible)? {
                         resolver.delete_before(sequence);
                     }
                 }
             }
             let mut searched = 0;
             for run in &slot.runs {
-                if run.get(key, hash, visible, &mut |entry| resolver.push(entry))? {
-                    searched += 1;
+                if !run.spans(key) {
+                    continue;
                 }
-                if resolver.is_done() {
+                searched += 1;
+                if run.get(key, hash, visible, &mut |entry| resolver.push(entry))?.is_break() {
                     break;
                 }
             }
-            if searched > 1 || slot.runs.len() > slot.base + 4 {
+            if searched > slot.base.max(1) {
                 let visits = slot.visits.fetch_add(1, Ordering::Relaxed);
                 if visits == VISITS_BEFORE_MERGE {
                     self.consolidate(key, body.level);

@@ -136,9 +136,9 @@ impl Tree {
     /// New leaves that are made of the slot's runs as they are: possible when no two overlap, as in an appending load.
     fn leaves_by_reference(&self, slot: &Slot) -> Option<Vec<NewLeaf>> {
         let mut runs: Vec<&Arc<Run>> = slot.runs.iter().collect();
-        runs.sort_by(|a, b| a.first_key().cmp(b.first_key()));
-        let disjoint = runs.windows(2).all(|pair| pair[0].last_key() < pair[1].first_key());
-        let clean = runs.iter().all(|run| run.range_delete_count() == 0 && run.delete_count() == 0);
+        runs.sort_by(|a, b| a.low().cmp(b.low()));
+        let disjoint = runs.windows(2).all(|pair| pair[0].ends_before(pair[1].low()));
+        let clean = runs.iter().all(|run| run.reference().range_deletes == 0 && run.reference().deletes == 0);
         let large_enough = slot.base_bytes + slot.delta_bytes >= runs.len() as u64 * (self.options.leaf_bytes / 8);
         if !disjoint || !clean || !large_enough {
             return None;
@@ -150,7 +150,7 @@ impl Tree {
             match leaves.last_mut() {
                 Some(leaf) if fits => leaf.runs.push(Arc::clone(run)),
                 last => {
-                    let low = last.is_some().then(|| run.first_key().into());
+                    let low = last.is_some().then(|| run.low().into());
                     leaves.push(NewLeaf { low, runs: vec![Arc::clone(run)] });
                     bytes = 0;
                 }
@@ -174,7 +174,7 @@ impl Tree {
             stream: Stream::Base,
             expected_bytes: piece,
             run_bytes_max: piece.max(1),
-            admit: slot.runs.iter().any(|run| run.is_warm()),
+            admit: true,
         };
         let action = self.action();
         let ranges = range_deletes(&slot.runs)?;
@@ -229,7 +229,7 @@ impl Tree {
 pub(super) fn range_deletes(runs: &[Arc<Run>]) -> Result<Vec<crate::run::RangeDelete>, TreeError> {
     let mut ranges = Vec::new();
     for run in runs {
-        ranges.extend(run.range_deletes()?);
+        ranges.extend_from_slice(run.range_deletes()?.list());
     }
     Ok(ranges)
 }

@@ -45,7 +45,7 @@ impl Slot {
             delta_bytes: runs[..deltas].iter().map(|run| run.stored_bytes()).sum(),
             base_bytes: runs[deltas..].iter().map(|run| run.stored_bytes()).sum(),
             depth: overlap_depth(&runs[..deltas]),
-            range_deletes: runs.iter().any(|run| run.range_delete_count() > 0),
+            range_deletes: runs.iter().any(|run| run.reference().range_deletes > 0),
             visits: AtomicU32::new(0),
             runs,
             base,
@@ -80,8 +80,8 @@ impl Slot {
 fn overlap_depth(runs: &[Arc<Run>]) -> usize {
     let mut deepest = 0;
     for run in runs {
-        // Some key of maximal depth is the first key of a run.
-        let depth = runs.iter().filter(|other| other.spans(run.first_key())).count();
+        // Some key of maximal depth is the lowest key of a run.
+        let depth = runs.iter().filter(|other| other.spans(run.low())).count();
         deepest = deepest.max(depth);
     }
     deepest

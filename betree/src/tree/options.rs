@@ -4,7 +4,7 @@ use crate::base::compression::Compression;
 use crate::base::preference::StoragePreference;
 
 /// How many runs a buffer may hold before they are merged (Dayan and Idreos, Dostoevsky, SIGMOD 2018).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub enum MergePolicy {
     /// Many runs in buffers and leaves: cheapest writes.
     Tiered,

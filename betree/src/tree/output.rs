@@ -4,7 +4,7 @@ use super::compact::Sink;
 use super::{TreeError, TreeOptions};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::dmu::{Dmu, Privilege, Stream};
-use crate::run::{EntryRef, RangeDelete, Run, RunOptions, RunWriter};
+use crate::run::{EntryRef, HeatOfBlocks, RangeDelete, Run, RunOptions, RunWriter};
 use std::sync::Arc;
 
 /// Writers for one place, one per tier that the entries want, so that hot and cold keys lie on their own tiers.
@@ -53,10 +53,13 @@ impl OutputOptions<'_> {
             stream: self.stream,
             preference,
             privilege: Privilege::System,
-            admit: self.admit,
             ..RunOptions::default()
         };
-        RunWriter::new(self.dmu, options, self.expected_bytes)
+        let mut writer = RunWriter::new(self.dmu, options, self.expected_bytes);
+        if self.admit {
+            writer.set_heat(HeatOfBlocks::Hot);
+        }
+        writer
     }
 
     fn writer<'w>(&self, writers: &'w mut Writers, preference: StoragePreference) -> &'w mut RunWriter {
@@ -74,9 +77,7 @@ impl OutputOptions<'_> {
             for range in ranges {
                 writer.add_range_delete(range.clone());
             }
-            if let Some(run) = writer.finish()? {
-                runs.push(Arc::new(run));
-            }
+            runs.extend(writer.finish()?);
         }
         Ok(())
     }

@@ -87,7 +87,7 @@ impl Side {
             let slot = &step.body.slots[step.index];
             for run in &slot.runs {
                 cursors.push(Box::new(RunCursor::new(Arc::clone(run), ReadMode::Scan)));
-                if run.range_delete_count() > 0 {
+                if run.reference().range_deletes > 0 {
                     runs.push(Arc::clone(run));
                 }
             }
@@ -126,7 +126,7 @@ impl Side {
             newest = newest.max(table.covering_range_delete(key, visible).unwrap_or(0));
         }
         for run in &self.runs {
-            newest = newest.max(run.covering_range_delete(key, visible)?.unwrap_or(0));
+            newest = newest.max(run.covering(key, visible)?.unwrap_or(0));
         }
         Ok(newest)
     }

@@ -52,7 +52,7 @@ impl Tree {
             return Ok(());
         };
         let slot = Arc::clone(above.slot());
-        let crossing = slot.runs.iter().any(|run| crosses(run, &pivot));
+        let crossing = slot.runs.iter().any(|run| run.crosses(&pivot));
         let generation = self.edit.lock().generation;
         let mut effects = Default::default();
         let mut parts = Vec::new();
@@ -64,7 +64,7 @@ impl Tree {
             (parts, effects) = self.merge_into_slots(&slot.runs, &target, low, ranges, generation)?;
         } else {
             for side in [false, true] {
-                let of_side = |run: &&Arc<crate::run::Run>| (*run.first_key() >= *pivot) == side;
+                let of_side = |run: &&Arc<crate::run::Run>| (*run.low() >= *pivot) == side;
                 parts.push(slot.runs.iter().filter(of_side).cloned().collect());
             }
         }
@@ -285,8 +285,4 @@ fn halves(body: &NodeBody, middle: usize) -> (NodeBody, NodeBody) {
 
 fn same_runs(a: &Slot, b: &Slot) -> bool {
     a.runs.len() == b.runs.len() && a.runs.iter().zip(&b.runs).all(|(a, b)| Arc::ptr_eq(a, b))
-}
-
-fn crosses(run: &crate::run::Run, pivot: &[u8]) -> bool {
-    run.first_key() < pivot && run.last_key() >= pivot
 }

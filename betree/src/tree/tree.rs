@@ -162,6 +162,19 @@ impl Tree {
         tree
     }
 
+    /// As [`Tree::open`]; a dataset that no checkpoint has, or that is destroyed, has no root.
+    #[must_use]
+    pub fn restore(parts: TreeParts, root: Option<NodeRef>, drops: Drops, generation: Generation) -> Arc<Self> {
+        match root {
+            Some(root) => Self::open(parts, root, drops, generation),
+            None => {
+                let tree = Self::with_root(parts, NodeCell::fresh(NodeBody::empty(1)), generation, drops);
+                tree.jobs.push(tree.id, Job::ResolveDrops);
+                tree
+            }
+        }
+    }
+
     /// The dataset of this tree.
     #[must_use]
     pub fn id(&self) -> DatasetId {
@@ -223,6 +236,18 @@ impl Tree {
     #[must_use]
     pub fn frozen_count(&self) -> usize {
         self.version.load().frozen.len()
+    }
+
+    /// Whether a table that was frozen in or before `generation` waits.
+    #[must_use]
+    pub fn has_frozen(&self, generation: Generation) -> bool {
+        self.version.load().frozen.last().is_some_and(|table| table.frozen_in() <= generation)
+    }
+
+    /// After a checkpoint that failed: births and deaths belong to `generation`, the one that is open now.
+    pub fn skip_to(&self, generation: Generation) {
+        let mut edit = self.edit.lock();
+        edit.generation = edit.generation.max(generation);
     }
 
     /// Fixes what checkpoint `generation` contains: the root and pending drops as they are now, with every table frozen
@@ -350,6 +375,51 @@ impl Tree {
         }
     }
 
+    /// Queues everything that moves garbage down to where it is freed: flushes of all memtables and buffers, merges of
+    /// all leaves with deltas.
+    ///
+    /// # Errors
+    /// Device errors while headers are read.
+    pub fn queue_everything(&self) -> Result<(), TreeError> {
+        while self.flush_table(true)? {}
+        let version = self.version.load_full();
+        let mut low = Vec::new();
+        let mut level = version.root.level();
+        // Buffers first, top down: what they hold is then in the leaves' deltas.
+        while level > 1 {
+            self.for_each_slot(level, |path| {
+                if !path.slot().runs.is_empty() {
+                    low.push((level, path.slot_low().to_vec()));
+                }
+            })?;
+            for (level, low) in low.drain(..) {
+                self.flush_slot(level, &low)?;
+            }
+            level -= 1;
+        }
+        self.for_each_slot(1, |path| {
+            let slot = path.slot();
+            let garbage = slot.runs.iter().any(|run| run.reference().deletes + u64::from(run.reference().range_deletes) > 0);
+            if slot.runs.len() > slot.base || garbage {
+                self.jobs.push(self.id, Job::MergeLeaf { low: path.slot_low().to_vec() });
+            }
+        })
+    }
+
+    /// Visits the slots of `level` in order.
+    fn for_each_slot(&self, level: u8, mut visit: impl FnMut(&Path)) -> Result<(), TreeError> {
+        let version = self.version.load_full();
+        let mut low = Some(Vec::new());
+        while let Some(from) = low {
+            let Some(path) = self.locate(&version.root, level, &from)? else {
+                return Ok(());
+            };
+            visit(&path);
+            low = path.slot_high().map(<[u8]>::to_vec);
+        }
+        Ok(())
+    }
+
     fn due(&self, level: u8, slot: &Slot, low: &[u8]) -> Option<Job> {
         let options = &self.options;
         let low = low.to_vec();
@@ -371,7 +441,7 @@ impl Tree {
         let base = slot.base_bytes.max(options.leaf_bytes / 4);
         let newer = &slot.runs[..slot.runs.len() - slot.base];
         // What a range delete covers whole is dropped at once; a few boundary leaves wait for more work.
-        let ranges = newer.iter().filter(|run| run.range_delete_count() > 0).count() as u64;
+        let ranges = newer.iter().filter(|run| run.reference().range_deletes > 0).count() as u64;
         let weight = slot.delta_bytes + ranges * options.leaf_bytes / 8;
         let full = slot.depth >= deltas.max(1) || weight * 100 >= base * ratio;
         let split = slot.delta_bytes > 0 && slot.delta_bytes + slot.base_bytes > options.leaf_bytes * 2;
@@ -404,5 +474,5 @@ impl Tree {
 /// Whether a run's messages are small but name or free much space on the devices: garbage that byte counts of buffers
 /// do not see.
 pub(super) fn frees_much(run: &Run) -> bool {
-    run.large_bytes() > (16 << 20) && run.large_bytes() > 4 * run.stored_bytes()
+    run.reference().large_bytes > (16 << 20) && run.reference().large_bytes > 4 * run.stored_bytes()
 }

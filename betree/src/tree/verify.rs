@@ -126,8 +126,7 @@ impl Verified {
         if run.birth() > generation || run.birth().0 == 0 {
             return Err(broken(format!("{} is born in {}, reached by {generation}", name(), run.birth())));
         }
-        let bounded = run.first_key() <= run.last_key() && *run.first_key() >= *low;
-        if !bounded || high.is_some_and(|high| run.last_key() >= high) {
+        if !run.lies_in(low, high) {
             return Err(broken(format!("{} reaches beyond its slot", name())));
         }
         self.extents.extend_from_slice(run.space().extents());
@@ -142,11 +141,11 @@ impl Verified {
             before = Some((entry.key.to_vec(), entry.sequence));
             cursor.next()?;
         }
-        if entries != run.entries() || deletes != run.delete_count() {
+        if entries != run.reference().entries || deletes != run.reference().deletes {
             return Err(broken(format!("{} holds {entries} entries, {deletes} of them deletes: not what it says", name())));
         }
-        for range in run.range_deletes()? {
-            if *range.start < *low || range.sequence > run.max_sequence() {
+        for range in run.range_deletes()?.list() {
+            if *range.start < *low || range.sequence > run.reference().max_sequence {
                 return Err(broken(format!("{} has a range delete beyond its bounds", name())));
             }
         }
@@ -162,12 +161,12 @@ impl Verified {
     }
 }
 
-fn check_entry(run: &Run, entry: &EntryRef<'_>, before: Option<&(Vec<u8>, u64)>) -> Result<(), String> {
+fn check_entry(run: &Arc<Run>, entry: &EntryRef<'_>, before: Option<&(Vec<u8>, u64)>) -> Result<(), String> {
     let key = entry.key;
-    if key.len() > KEY_BYTES_MAX || key < run.first_key() || key > run.last_key() {
+    if key.len() > KEY_BYTES_MAX || !run.spans(key) {
         return Err(String::from("a key is outside of the run's bounds"));
     }
-    if entry.sequence > run.max_sequence() || entry.sequence < run.min_sequence() {
+    if entry.sequence > run.reference().max_sequence || entry.sequence < run.reference().min_sequence {
         return Err(format!("sequence {} is outside of the run's bounds", entry.sequence));
     }
     if let Some((last, sequence)) = before {

@@ -60,6 +60,18 @@ pub struct Version {
 }
 
 impl Version {
+    /// Bytes of the active memtable.
+    #[must_use]
+    pub fn active_bytes(&self) -> usize {
+        self.active.memtable.bytes()
+    }
+
+    /// Bytes of the frozen memtables.
+    #[must_use]
+    pub fn frozen_bytes(&self) -> usize {
+        self.frozen.iter().map(|table| table.memtable.bytes()).sum()
+    }
+
     /// All tables, newest first.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         std::iter::once(&self.active).chain(&self.frozen)

@@ -4,6 +4,7 @@ use super::{check, check_blocks, check_compression, check_size, optional_compres
 use crate::base::compression::Compression;
 use crate::base::preference::StoragePreference;
 use crate::pool::{ConfigurationError, bytes};
+use crate::tree::MergePolicy;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -18,18 +19,6 @@ const BUFFER_SIZE_MAX: u64 = 64 << 30;
 const FANOUTS: (usize, usize) = (4, 1024);
 /// Runs of a slot: a node header holds a reference to each, a point read looks at the filter of each.
 const RUNS: (usize, usize) = (1, 64);
-
-/// How many runs a buffer may hold before they are merged (Dayan and Idreos, Dostoevsky, SIGMOD 2018).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-pub enum MergePolicy {
-    /// Many runs in the buffers, few in the leaves.
-    #[default]
-    LazyLeveled,
-    /// Many runs in buffers and leaves: cheapest writes.
-    Tiered,
-    /// One run in each buffer and leaf: cheapest reads.
-    Leveled,
-}
 
 /// What a dataset is created with. Sizes are bytes before compression.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

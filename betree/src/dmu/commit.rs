@@ -1,0 +1,181 @@
+//! Writing the allocation state of a checkpoint.
+//!
+//! Order: bits in memory, then bitmap slots, then table pages, all into slots that no openable checkpoint refers to; the
+//! caller writes the root, flushes, and writes the superblock. Until it says [`Allocator::committed`], everything can be
+//! taken back, and a crash finds the checkpoint before with all that it needs.
+
+use super::DmuError;
+use super::allocator::Allocator;
+use super::format::{Entry, Root, SlotRef};
+use crate::base::extent::Extent;
+use crate::base::ids::Generation;
+use std::collections::BTreeMap;
+
+/// The last durable checkpoint, and the one being written.
+#[derive(Debug)]
+pub(super) struct Commit {
+    durable: Generation,
+    pending: Option<Pending>,
+}
+
+impl Commit {
+    pub(super) fn new(durable: Generation) -> Self {
+        Self { durable, pending: None }
+    }
+}
+
+/// A checkpoint that is not durable yet.
+#[derive(Debug)]
+struct Pending {
+    generation: Generation,
+    set: Vec<Extent>,
+    clear: Vec<Extent>,
+    /// Per vdev: changed segments with their new entries.
+    entries: Vec<BTreeMap<u32, Entry>>,
+    /// Per vdev: changed pages.
+    pages: Vec<Vec<(u32, SlotRef)>>,
+}
+
+impl Allocator {
+    /// The last durable checkpoint.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.commit.lock().durable
+    }
+
+    /// Length of the next table root in bytes; it does not depend on what is allocated.
+    #[must_use]
+    pub fn table_root_bytes_max(&self) -> usize {
+        let no_pages = vec![Vec::new(); self.vdevs.len()];
+        self.root(Generation(1), Generation(0), &no_pages).encoded_bytes()
+    }
+
+    fn root(&self, generation: Generation, parent: Generation, pages: &[Vec<(u32, SlotRef)>]) -> Root {
+        let vdevs = (0..self.vdevs.len())
+            .map(|vdev| self.with(vdev, |segments| segments.root_vdev(&pages[vdev])))
+            .collect();
+        Root { pool: self.uuid, generation, parent, vdevs, indirect: self.indirect.clone() }
+    }
+
+    /// Writes the allocation state of checkpoint `generation`: that of the last one with the bits of `set` set and those of
+    /// `clear` cleared. Returns the bytes of the table root, which the caller writes before it flushes all devices and
+    /// writes the superblock. [`Allocator::committed`] or [`Allocator::aborted`] must follow.
+    ///
+    /// Extents in `set` are allocated and new to the checkpoint; those in `clear` are in the last one. Cleared blocks stay
+    /// taken until the caller releases them, which it may when the checkpoint *after* `generation` is durable.
+    ///
+    /// Blocks may be allocated and released meanwhile.
+    ///
+    /// # Errors
+    /// [`DmuError::Allocation`] names the first extent that is not as it should be. Device errors; [`DmuError::Corrupt`].
+    /// Everything is as before then, and neither of the two calls must follow.
+    ///
+    /// # Panics
+    /// When a checkpoint is already being written, or `generation` is not above the last one.
+    pub fn commit(
+        &self,
+        generation: Generation,
+        set: &[Extent],
+        clear: &[Extent],
+    ) -> Result<Vec<u8>, DmuError> {
+        let mut commit = self.commit.lock();
+        assert!(commit.pending.is_none(), "one checkpoint is written at a time");
+        assert!(generation > commit.durable, "generations grow");
+        let mut pending = Pending {
+            generation,
+            set: Vec::with_capacity(set.len()),
+            clear: Vec::with_capacity(clear.len()),
+            entries: vec![BTreeMap::new(); self.vdevs.len()],
+            pages: vec![Vec::new(); self.vdevs.len()],
+        };
+        match self.write(&mut pending, commit.durable, set, clear) {
+            Ok(root) => {
+                commit.pending = Some(pending);
+                Ok(root)
+            }
+            Err(error) => {
+                self.undo(&pending);
+                Err(error)
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        pending: &mut Pending,
+        durable: Generation,
+        set: &[Extent],
+        clear: &[Extent],
+    ) -> Result<Vec<u8>, DmuError> {
+        let mut changed: Vec<std::collections::BTreeSet<u32>> =
+            (0..self.vdevs.len()).map(|vdev| self.with(vdev, |segments| segments.outdated().collect())).collect();
+        for extent in set {
+            let vdev = self.vdev_of(extent)?;
+            changed[vdev].insert(self.with(vdev, |segments| segments.set_persistent(extent))?);
+            pending.set.push(*extent);
+        }
+        for extent in clear {
+            let vdev = self.vdev_of(extent)?;
+            changed[vdev].insert(self.with(vdev, |segments| segments.clear_persistent(extent))?);
+            pending.clear.push(*extent);
+        }
+        let generation = pending.generation;
+        for (vdev, numbers) in changed.into_iter().enumerate() {
+            let id = self.vdevs[vdev].id;
+            for number in numbers {
+                // The device is written without the lock: requests go on meanwhile.
+                let ((block, bytes), entry) =
+                    self.with(vdev, |segments| segments.segment_image(number, generation))?;
+                self.pool.write(id, block, &bytes)?;
+                pending.entries[vdev].insert(number, entry);
+            }
+            let images =
+                self.with(vdev, |segments| segments.page_images(&pending.entries[vdev], generation));
+            for (page, (block, bytes), reference) in images {
+                self.pool.write(id, block, &bytes)?;
+                pending.pages[vdev].push((page, reference));
+            }
+        }
+        Ok(self.root(generation, durable, &pending.pages).encode())
+    }
+
+    fn undo(&self, pending: &Pending) {
+        for extent in &pending.clear {
+            if let Ok(vdev) = self.vdev_of(extent) {
+                self.with(vdev, |segments| segments.undo_clear(extent));
+            }
+        }
+        for extent in &pending.set {
+            if let Ok(vdev) = self.vdev_of(extent) {
+                self.with(vdev, |segments| segments.undo_set(extent));
+            }
+        }
+    }
+
+    /// The checkpoint that [`Allocator::commit`] wrote is durable.
+    ///
+    /// # Panics
+    /// When no checkpoint of this generation is being written.
+    pub fn committed(&self, generation: Generation) {
+        let mut commit = self.commit.lock();
+        let pending = commit.pending.take();
+        assert!(
+            pending.as_ref().is_some_and(|pending| pending.generation == generation),
+            "the checkpoint was written"
+        );
+        if let Some(pending) = pending {
+            for vdev in 0..self.vdevs.len() {
+                let (entries, pages) = (&pending.entries[vdev], &pending.pages[vdev]);
+                self.with(vdev, |segments| segments.committed(generation, entries, pages));
+            }
+        }
+        commit.durable = generation;
+    }
+
+    /// The checkpoint that [`Allocator::commit`] wrote will not become durable: it is forgotten. Nothing when there is none.
+    pub fn aborted(&self) {
+        if let Some(pending) = self.commit.lock().pending.take() {
+            self.undo(&pending);
+        }
+    }
+}

@@ -1,0 +1,735 @@
+//! Frozen bytes of the allocation state, format version 1: bitmap slots, allocation table pages, the table root.
+//!
+//! All numbers are little-endian. Blocks have 4 KiB. A checksum is CRC-32C of all bytes of the structure but its own
+//! field.
+//!
+//! # Bitmap slot
+//!
+//! Three per segment, written in turn. A header and the bitmap behind it; when both fit one block they share it, else
+//! the header has a block of its own and the bitmap starts with the next one (the rest of the header block is zero).
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 8 | magic | `betreeBM` | other data taken for a bitmap |
+//! | 8 | 4 | version | 1 | older program, newer bytes |
+//! | 12 | 4 | checksum | also stored in the table entry | torn write, bit rot; stale slot (against the entry) |
+//! | 16 | 16 | pool uuid | | slot of an earlier pool |
+//! | 32 | 4 | vdev | id | misdirected write |
+//! | 36 | 4 | segment | number within the vdev | misdirected write |
+//! | 40 | 8 | generation | checkpoint that wrote it, ≥ 1 | lost write, generation reused |
+//! | 48 | 8 | base | newest durable checkpoint when it was written, < generation | silent rollback |
+//! | 56 | 4 | bits | blocks of a segment | bitmap cut with another segment length |
+//! | 60 | 4 | reserved | 0 | |
+//! | 64 or 4096 | bits / 8, rounded up to 8 | bitmap | bit i of word i / 64 = block i of the segment, 1 = taken | |
+//!
+//! Slots, table areas, label areas and blocks behind the end of the device are set in every bitmap.
+//!
+//! # Table page
+//!
+//! One block, three slots per page, written in turn: page `p` of a vdev describes its segments `84 p … 84 p + 83`.
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 8 | magic | `betreeTP` | |
+//! | 8 | 4 | version | 1 | |
+//! | 12 | 4 | checksum | also stored in the table root | torn write, bit rot; stale page (against the root) |
+//! | 16 | 16 | pool uuid | | page of an earlier pool |
+//! | 32 | 4 | vdev | id | misdirected write |
+//! | 36 | 4 | page | number within the vdev | misdirected write |
+//! | 40 | 8 | generation | checkpoint that wrote it | lost write |
+//! | 48 | 8 | base | as in the slot | silent rollback |
+//! | 56 | 4 | entries | 84 | |
+//! | 60 | 4 | reserved | 0 | |
+//! | 64 | 84 × 48 | entries | zero for a segment that was never allocated from | |
+//!
+//! Entry:
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 1 | slot | 0…2, of the newest bitmap | |
+//! | 1 | 1 | previous slot | 0…2, of the bitmap before it; another one | fallback overwritten |
+//! | 2 | 2 | reserved | 0 | |
+//! | 4 | 4 | checksum | of the newest bitmap slot | lost or stale bitmap write |
+//! | 8 | 8 | generation | of the newest bitmap; 0 = never allocated from | as above |
+//! | 16 | 8 | previous generation | 0 = only the reserved blocks were set | as above |
+//! | 24 | 4 | previous checksum | | as above |
+//! | 28 | 4 | free | blocks clear in the newest bitmap | accounting |
+//! | 32 | 4 | free in both | blocks clear in both bitmaps | accounting |
+//! | 36 | 4 | longest | longest run of clear bits of the newest bitmap, blocks | |
+//! | 40 | 8 | reserved | 0 | |
+//!
+//! # Table root
+//!
+//! The bytes that the superblock's extent holds. No padding; the length is fixed between two opens.
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 8 | magic | `betreeAT` | |
+//! | 8 | 4 | version | 1 | |
+//! | 12 | 4 | checksum | | torn write, bit rot |
+//! | 16 | 16 | pool uuid | | root of another pool |
+//! | 32 | 8 | generation | | stale root |
+//! | 40 | 8 | parent | the checkpoint before, 0 = none | |
+//! | 48 | 4 | length | bytes of the root | cut short |
+//! | 52 | 4 | vdevs | count, ≤ 4096 | |
+//! | 56 | 4 | indirect vdevs | count, ≤ 65,536; their maps come last | evacuated vdev read as missing |
+//! | 60 | 4 | reserved | 0 | |
+//! | 64 | | vdevs, ascending by id | | missing vdev |
+//! | | 32 each | indirect vdevs, ascending by id | | |
+//!
+//! Vdev:
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 4 | id | | |
+//! | 4 | 1 | tier | 0…3 | |
+//! | 5 | 3 | reserved | 0 | |
+//! | 8 | 8 | length | blocks | shrunk device |
+//! | 16 | 8 | free | blocks clear in the newest bitmaps | accounting |
+//! | 24 | 4 | segment length | blocks, a power of two, 8…262,144 | |
+//! | 28 | 4 | reserved ranges | count, ≤ 1024 | |
+//! | 32 | 4 | table areas | count, ≤ 1024 | |
+//! | 36 | 4 | pages | count | |
+//! | 40 | 16 each | reserved ranges | first block, block behind the last | label overwritten |
+//! | | 16 each | table areas | first block (8), pages (4), 0 (4): three blocks per page | |
+//! | | 16 each | pages | generation (8; 0 = never written), checksum (4), slot (1), 0 (3) | lost or stale page write |
+//!
+//! Indirect vdev: id (4), bytes of the map (4), checksum of the map (4), 0 (4), extent of the map (16).
+//!
+//! # Why this order
+//!
+//! The first 40 bytes of all three are alike, so that one look tells whose block it is and whether it is too new. What a
+//! pointer must match (generation, checksum) is stored in the pointer *and* in the target: the pointer detects a write
+//! that never landed, the target lets a checker without a pointer say what it found.
+//!
+//! # History
+//!
+//! * Version 1: first format.
+
+use super::bitmap::Bitmap;
+use crate::base::buffer::AlignedBuffer;
+use crate::base::checksum::{crc, crc_append};
+use crate::base::codec::{DecodeError, Decoder, Encoder};
+use crate::base::extent::Extent;
+use crate::base::ids::{Generation, Uuid, VdevId};
+use crate::base::preference::TIER_COUNT;
+use crate::base::units::BLOCK_BYTES;
+use std::ops::Range;
+
+/// Slots of each bitmap and each page: this checkpoint's, the one's before, the next one's.
+pub(super) const SLOT_COUNT: u32 = 3;
+/// Entries of a table page.
+pub(super) const PAGE_ENTRIES: usize = 84;
+/// Shortest segment in blocks.
+pub const SEGMENT_BLOCKS_MIN: u32 = 8;
+/// Longest segment, and the usual one: 1 GiB, whose bitmap has 32 KiB.
+pub const SEGMENT_BLOCKS_MAX: u32 = 1 << 18;
+/// Longest vdev in blocks: block numbers of extents have 52 bits.
+pub(super) const VDEV_BLOCKS_MAX: u64 = 1 << 52;
+
+const VERSION: u32 = 1;
+const SLOT_MAGIC: &[u8; 8] = b"betreeBM";
+const PAGE_MAGIC: &[u8; 8] = b"betreeTP";
+const ROOT_MAGIC: &[u8; 8] = b"betreeAT";
+const CHECKSUM: Range<usize> = 12..16;
+const HEADER_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 48;
+const ROOT_VDEV_BYTES: usize = 40;
+const ROOT_PART_BYTES: usize = 16;
+const INDIRECT_BYTES: usize = 32;
+const _: () = assert!(HEADER_BYTES + PAGE_ENTRIES * ENTRY_BYTES == BLOCK_BYTES);
+const VDEVS_MAX: usize = 4096;
+const INDIRECT_MAX: usize = 1 << 16;
+const RANGES_MAX: usize = 1024;
+
+/// Whether a segment may have `blocks` blocks.
+pub(super) fn is_segment_length(blocks: u32) -> bool {
+    (SEGMENT_BLOCKS_MIN..=SEGMENT_BLOCKS_MAX).contains(&blocks) && blocks.is_power_of_two()
+}
+
+/// Blocks of one bitmap slot of a segment of `segment_blocks` blocks.
+pub(super) fn slot_blocks(segment_blocks: u32) -> u32 {
+    let bytes = Bitmap::bytes_for(segment_blocks);
+    if HEADER_BYTES + bytes <= BLOCK_BYTES { 1 } else { 1 + bytes.div_ceil(BLOCK_BYTES) as u32 }
+}
+
+/// Where the bitmap starts in its slot, in bytes.
+fn bitmap_offset(segment_blocks: u32) -> usize {
+    if slot_blocks(segment_blocks) == 1 { HEADER_BYTES } else { BLOCK_BYTES }
+}
+
+/// Who a bitmap slot or a table page belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) pool: Uuid,
+    pub(super) vdev: VdevId,
+    /// Number of the segment or of the page within the vdev.
+    pub(super) number: u32,
+    /// The checkpoint that wrote it.
+    pub(super) generation: Generation,
+    /// The newest durable checkpoint when it was written.
+    pub(super) base: Generation,
+}
+
+impl Identity {
+    fn encode(&self, magic: &[u8; 8], count: u32) -> Encoder {
+        let mut out = Encoder::with_capacity(BLOCK_BYTES);
+        out.raw(magic);
+        out.u32(VERSION);
+        out.u32(0);
+        out.raw(&self.pool.0);
+        out.u32(self.vdev.0);
+        out.u32(self.number);
+        out.u64(self.generation.0);
+        out.u64(self.base.0);
+        out.u32(count);
+        out.u32(0);
+        out
+    }
+
+    /// Reads the header of `bytes` after comparing the checksum of all of them.
+    fn decode<'a>(
+        bytes: &'a [u8],
+        magic: &[u8; 8],
+        count: u32,
+    ) -> Result<(Self, Decoder<'a>), DecodeError> {
+        let mut input = Decoder::new(bytes);
+        check_head(&mut input, magic)?;
+        check_sum(bytes)?;
+        let identity = Self {
+            pool: input.uuid("pool uuid")?,
+            vdev: VdevId(input.u32("vdev")?),
+            number: input.u32("number")?,
+            generation: Generation(input.u64("generation")?),
+            base: Generation(input.u64("base generation")?),
+        };
+        if identity.base >= identity.generation {
+            return Err(input.invalid("base generation"));
+        }
+        if input.u32("count")? != count {
+            return Err(input.invalid("count"));
+        }
+        zeros(&mut input, 4)?;
+        Ok((identity, input))
+    }
+}
+
+fn check_head(input: &mut Decoder<'_>, magic: &[u8; 8]) -> Result<(), DecodeError> {
+    if input.raw(8, "magic")? != magic {
+        return Err(input.invalid("magic"));
+    }
+    if input.u32("version")? != VERSION {
+        return Err(input.invalid("version"));
+    }
+    input.u32("checksum")?;
+    Ok(())
+}
+
+/// Checksum of `bytes` without the checksum field.
+fn sum(bytes: &[u8]) -> u32 {
+    crc_append(crc(&bytes[..CHECKSUM.start]), &bytes[CHECKSUM.end..])
+}
+
+/// The checksum that `bytes` carry.
+pub(super) fn stored_checksum(bytes: &[u8]) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[CHECKSUM]);
+    u32::from_le_bytes(field)
+}
+
+fn check_sum(bytes: &[u8]) -> Result<(), DecodeError> {
+    if stored_checksum(bytes) == sum(bytes) {
+        return Ok(());
+    }
+    Err(DecodeError { field: "checksum", offset: CHECKSUM.start, reason: "does not match the bytes" })
+}
+
+fn seal(bytes: &mut [u8]) -> u32 {
+    let sum = sum(bytes);
+    bytes[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
+    sum
+}
+
+fn zeros(input: &mut Decoder<'_>, length: usize) -> Result<(), DecodeError> {
+    if input.raw(length, "reserved bytes")?.iter().any(|byte| *byte != 0) {
+        return Err(input.invalid("reserved bytes"));
+    }
+    Ok(())
+}
+
+/// The bytes of a bitmap slot and their checksum.
+pub(super) fn encode_slot(identity: &Identity, bitmap: &Bitmap) -> (AlignedBuffer, u32) {
+    let mut bytes = AlignedBuffer::zeroed(slot_blocks(bitmap.bits()) as usize * BLOCK_BYTES);
+    bytes[..HEADER_BYTES].copy_from_slice(identity.encode(SLOT_MAGIC, bitmap.bits()).as_slice());
+    let start = bitmap_offset(bitmap.bits());
+    bitmap.write_to(&mut bytes[start..start + Bitmap::bytes_for(bitmap.bits())]);
+    let sum = seal(&mut bytes);
+    (bytes, sum)
+}
+
+/// Reads a bitmap slot of a segment of `segment_blocks` blocks; `bytes` are whole blocks.
+///
+/// # Errors
+/// When anything is not as [`encode_slot`] writes it.
+pub(super) fn decode_slot(bytes: &[u8], segment_blocks: u32) -> Result<(Identity, Bitmap), DecodeError> {
+    let (identity, mut input) = Identity::decode(bytes, SLOT_MAGIC, segment_blocks)?;
+    zeros(&mut input, bitmap_offset(segment_blocks) - HEADER_BYTES)?;
+    let words = input.raw(Bitmap::bytes_for(segment_blocks), "bitmap")?;
+    let bitmap = Bitmap::from_bytes(words, segment_blocks).ok_or_else(|| input.invalid("bitmap"))?;
+    let rest = input.remaining();
+    zeros(&mut input, rest)?;
+    Ok((identity, bitmap))
+}
+
+/// One of the three slots of a bitmap, and what must be found in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct SlotRef {
+    pub(super) slot: u8,
+    pub(super) checksum: u32,
+    pub(super) generation: Generation,
+}
+
+/// What the table knows of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Entry {
+    /// The newest bitmap; generation 0 when the segment was never allocated from.
+    pub(super) current: SlotRef,
+    /// The bitmap before; generation 0 when only the reserved blocks were set.
+    pub(super) previous: SlotRef,
+    /// Blocks clear in the newest bitmap.
+    pub(super) free: u32,
+    /// Blocks clear in both bitmaps.
+    pub(super) free_in_both: u32,
+    /// Longest run of blocks clear in the newest bitmap.
+    pub(super) longest: u32,
+}
+
+impl Entry {
+    /// Whether the segment was never allocated from: nothing was ever written for it.
+    pub(super) fn is_virgin(&self) -> bool {
+        self.current.generation.0 == 0
+    }
+
+    fn encode(&self, out: &mut Encoder) {
+        out.u8(self.current.slot);
+        out.u8(self.previous.slot);
+        out.u16(0);
+        out.u32(self.current.checksum);
+        out.u64(self.current.generation.0);
+        out.u64(self.previous.generation.0);
+        out.u32(self.previous.checksum);
+        out.u32(self.free);
+        out.u32(self.free_in_both);
+        out.u32(self.longest);
+        out.u64(0);
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let mut entry = Self::default();
+        entry.current.slot = input.u8("slot")?;
+        entry.previous.slot = input.u8("previous slot")?;
+        zeros(input, 2)?;
+        entry.current.checksum = input.u32("checksum of the slot")?;
+        entry.current.generation = Generation(input.u64("generation of the slot")?);
+        entry.previous.generation = Generation(input.u64("previous generation")?);
+        entry.previous.checksum = input.u32("previous checksum")?;
+        entry.free = input.u32("free blocks")?;
+        entry.free_in_both = input.u32("free blocks in both")?;
+        entry.longest = input.u32("longest run")?;
+        zeros(input, 8)?;
+        let legal = entry.previous.generation < entry.current.generation
+            && u32::from(entry.current.slot) < SLOT_COUNT
+            && u32::from(entry.previous.slot) < SLOT_COUNT
+            && entry.current.slot != entry.previous.slot
+            && (entry.previous.generation.0 != 0 || entry.previous.checksum == 0)
+            && entry.free <= SEGMENT_BLOCKS_MAX
+            && entry.free_in_both <= entry.free
+            && entry.longest <= entry.free
+            && (entry.longest == 0) == (entry.free == 0);
+        if legal || entry == Self::default() { Ok(entry) } else { Err(input.invalid("table entry")) }
+    }
+}
+
+/// The bytes of a table page and their checksum. At most [`PAGE_ENTRIES`] entries; missing ones are written as zero.
+pub(super) fn encode_page(identity: &Identity, entries: &[Entry]) -> (AlignedBuffer, u32) {
+    assert!(entries.len() <= PAGE_ENTRIES, "a page holds at most {PAGE_ENTRIES} entries");
+    let mut out = identity.encode(PAGE_MAGIC, PAGE_ENTRIES as u32);
+    for entry in entries {
+        entry.encode(&mut out);
+    }
+    out.pad_to(BLOCK_BYTES);
+    let mut bytes = AlignedBuffer::copy_of(out.as_slice());
+    let sum = seal(&mut bytes);
+    (bytes, sum)
+}
+
+/// Reads a table page (one block).
+///
+/// # Errors
+/// When anything is not as [`encode_page`] writes it.
+pub(super) fn decode_page(bytes: &[u8]) -> Result<(Identity, Vec<Entry>), DecodeError> {
+    let (identity, mut input) = Identity::decode(bytes, PAGE_MAGIC, PAGE_ENTRIES as u32)?;
+    let entries = (0..PAGE_ENTRIES).map(|_| Entry::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+    input.finish("table page")?;
+    Ok((identity, entries))
+}
+
+/// Space for table pages: three blocks each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Area {
+    pub(super) block: u64,
+    pub(super) pages: u32,
+}
+
+impl Area {
+    pub(super) fn range(&self) -> Range<u64> {
+        self.block..self.block.saturating_add(u64::from(self.pages) * u64::from(SLOT_COUNT))
+    }
+}
+
+/// What the root knows of one vdev.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RootVdev {
+    pub(super) id: VdevId,
+    pub(super) tier: u8,
+    pub(super) blocks: u64,
+    pub(super) free: u64,
+    pub(super) segment_blocks: u32,
+    pub(super) reserved: Vec<Range<u64>>,
+    pub(super) areas: Vec<Area>,
+    /// Generation 0: never written, all entries are zero.
+    pub(super) pages: Vec<SlotRef>,
+}
+
+/// An evacuated vdev: where the map from its blocks to their new places is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IndirectVdev {
+    pub(super) id: VdevId,
+    pub(super) map_bytes: u32,
+    pub(super) map_checksum: u32,
+    pub(super) map: Extent,
+}
+
+/// The root of the allocation table of one checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Root {
+    pub(super) pool: Uuid,
+    pub(super) generation: Generation,
+    pub(super) parent: Generation,
+    pub(super) vdevs: Vec<RootVdev>,
+    pub(super) indirect: Vec<IndirectVdev>,
+}
+
+impl Root {
+    /// Length of what [`Root::encode`] writes.
+    pub(super) fn encoded_bytes(&self) -> usize {
+        let vdevs = self.vdevs.iter().map(|vdev| {
+            ROOT_VDEV_BYTES + (vdev.reserved.len() + vdev.areas.len() + vdev.pages.len()) * ROOT_PART_BYTES
+        });
+        HEADER_BYTES + vdevs.sum::<usize>() + self.indirect.len() * INDIRECT_BYTES
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let length = self.encoded_bytes();
+        let mut out = Encoder::with_capacity(length);
+        out.raw(ROOT_MAGIC);
+        out.u32(VERSION);
+        out.u32(0);
+        out.raw(&self.pool.0);
+        out.u64(self.generation.0);
+        out.u64(self.parent.0);
+        out.u32(length as u32);
+        out.u32(self.vdevs.len() as u32);
+        out.u32(self.indirect.len() as u32);
+        out.u32(0);
+        for vdev in &self.vdevs {
+            vdev.encode(&mut out);
+        }
+        for vdev in &self.indirect {
+            out.u32(vdev.id.0);
+            out.u32(vdev.map_bytes);
+            out.u32(vdev.map_checksum);
+            out.u32(0);
+            vdev.map.encode(&mut out);
+        }
+        let mut bytes = out.finish();
+        assert!(bytes.len() == length, "the length of a root is known before");
+        seal(&mut bytes);
+        bytes
+    }
+
+    /// Reads a root; `bytes` may have zeros behind it (the rest of its last block).
+    ///
+    /// # Errors
+    /// When anything is not as [`Root::encode`] writes it.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut head = Decoder::new(bytes);
+        check_head(&mut head, ROOT_MAGIC)?;
+        let pool = head.uuid("pool uuid")?;
+        let generation = Generation(head.u64("generation")?);
+        let parent = Generation(head.u64("parent")?);
+        let length = head.u32("length")? as usize;
+        if length < HEADER_BYTES || length > bytes.len() || parent >= generation {
+            return Err(head.invalid("length or parent"));
+        }
+        check_sum(&bytes[..length])?;
+        if bytes[length..].iter().any(|byte| *byte != 0) {
+            return Err(DecodeError { field: "padding", offset: length, reason: "not zero" });
+        }
+        let mut input = Decoder::new(&bytes[..length]);
+        input.raw(head.position(), "header")?;
+        let vdev_count = input.count(VDEVS_MAX, "vdev count")?;
+        let indirect_count = input.count(INDIRECT_MAX, "indirect vdev count")?;
+        zeros(&mut input, 4)?;
+        let vdevs =
+            (0..vdev_count).map(|_| RootVdev::decode(&mut input)).collect::<Result<Vec<_>, DecodeError>>()?;
+        let indirect = (0..indirect_count)
+            .map(|_| {
+                let id = VdevId(input.u32("indirect vdev")?);
+                let map_bytes = input.u32("bytes of the map")?;
+                let map_checksum = input.u32("checksum of the map")?;
+                zeros(&mut input, 4)?;
+                Ok(IndirectVdev { id, map_bytes, map_checksum, map: Extent::decode(&mut input)? })
+            })
+            .collect::<Result<Vec<_>, DecodeError>>()?;
+        let ascending = vdevs.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && indirect.windows(2).all(|pair| pair[0].id < pair[1].id);
+        if !ascending {
+            return Err(input.invalid("order of the vdevs"));
+        }
+        input.finish("table root")?;
+        Ok(Self { pool, generation, parent, vdevs, indirect })
+    }
+}
+
+impl RootVdev {
+    fn encode(&self, out: &mut Encoder) {
+        out.u32(self.id.0);
+        out.u8(self.tier);
+        out.raw(&[0; 3]);
+        out.u64(self.blocks);
+        out.u64(self.free);
+        out.u32(self.segment_blocks);
+        out.u32(self.reserved.len() as u32);
+        out.u32(self.areas.len() as u32);
+        out.u32(self.pages.len() as u32);
+        for range in &self.reserved {
+            out.u64(range.start);
+            out.u64(range.end);
+        }
+        for area in &self.areas {
+            out.u64(area.block);
+            out.u32(area.pages);
+            out.u32(0);
+        }
+        for page in &self.pages {
+            out.u64(page.generation.0);
+            out.u32(page.checksum);
+            out.u8(page.slot);
+            out.raw(&[0; 3]);
+        }
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let id = VdevId(input.u32("vdev")?);
+        let tier = input.u8("tier")?;
+        zeros(input, 3)?;
+        let blocks = input.u64("vdev length")?;
+        let free = input.u64("free blocks")?;
+        let segment_blocks = input.u32("segment length")?;
+        if usize::from(tier) >= TIER_COUNT
+            || blocks > VDEV_BLOCKS_MAX
+            || free > blocks
+            || !is_segment_length(segment_blocks)
+        {
+            return Err(input.invalid("vdev"));
+        }
+        let range_count = input.count(RANGES_MAX, "reserved range count")?;
+        let area_count = input.count(RANGES_MAX, "table area count")?;
+        let page_count = input.count(input.remaining() / ROOT_PART_BYTES, "page count")?;
+        let mut vdev = Self {
+            id,
+            tier,
+            blocks,
+            free,
+            segment_blocks,
+            reserved: Vec::new(),
+            areas: Vec::new(),
+            pages: Vec::new(),
+        };
+        for _ in 0..range_count {
+            let range = input.u64("reserved range")?..input.u64("reserved range")?;
+            if range.start >= range.end || range.end > blocks {
+                return Err(input.invalid("reserved range"));
+            }
+            vdev.reserved.push(range);
+        }
+        for _ in 0..area_count {
+            let area = Area { block: input.u64("table area")?, pages: input.u32("pages of a table area")? };
+            zeros(input, 4)?;
+            if area.pages == 0 || area.range().end > blocks {
+                return Err(input.invalid("table area"));
+            }
+            vdev.areas.push(area);
+        }
+        for _ in 0..page_count {
+            let generation = Generation(input.u64("page generation")?);
+            let checksum = input.u32("page checksum")?;
+            let page = SlotRef { slot: input.u8("page slot")?, checksum, generation };
+            zeros(input, 3)?;
+            let legal = if generation.0 == 0 {
+                page == SlotRef::default()
+            } else {
+                u32::from(page.slot) < SLOT_COUNT
+            };
+            if !legal {
+                return Err(input.invalid("page"));
+            }
+            vdev.pages.push(page);
+        }
+        Ok(vdev)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    fn identity() -> Identity {
+        Identity {
+            pool: Uuid(*b"0123456789abcdef"),
+            vdev: VdevId(7),
+            number: 3,
+            generation: Generation(0x1122),
+            base: Generation(0x1121),
+        }
+    }
+
+    fn entry() -> Entry {
+        Entry {
+            current: SlotRef { slot: 2, checksum: 0xaabb_ccdd, generation: Generation(9) },
+            previous: SlotRef { slot: 1, checksum: 0x0102_0304, generation: Generation(8) },
+            free: 40,
+            free_in_both: 30,
+            longest: 20,
+        }
+    }
+
+    fn root() -> Root {
+        Root {
+            pool: identity().pool,
+            generation: Generation(9),
+            parent: Generation(8),
+            vdevs: vec![
+                RootVdev {
+                    id: VdevId(1),
+                    tier: 0,
+                    blocks: 1000,
+                    free: 900,
+                    segment_blocks: 64,
+                    reserved: vec![0..16, 984..1000],
+                    areas: vec![Area { block: 16, pages: 1 }],
+                    pages: vec![SlotRef { slot: 1, checksum: 5, generation: Generation(9) }],
+                },
+                RootVdev {
+                    id: VdevId(2),
+                    tier: 3,
+                    blocks: 64,
+                    free: 64,
+                    segment_blocks: 8,
+                    reserved: vec![],
+                    areas: vec![],
+                    pages: vec![SlotRef::default()],
+                },
+            ],
+            indirect: vec![IndirectVdev {
+                id: VdevId(5),
+                map_bytes: 6,
+                map_checksum: 7,
+                map: Extent { vdev: VdevId(1), block: 99, blocks: 2 },
+            }],
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        let mut out = String::new();
+        for line in bytes.chunks(16) {
+            for byte in line {
+                write!(out, "{byte:02x}").unwrap();
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    const GOLDEN_SLOT: &str = "GS";
+    const GOLDEN_PAGE: &str = "GP";
+    const GOLDEN_ROOT: &str = "GR";
+
+    #[test]
+    fn bytes_are_those_of_version_1() {
+        let mut bitmap = Bitmap::new(64);
+        bitmap.set(0..9);
+        bitmap.set(60..64);
+        let (slot, slot_sum) = encode_slot(&identity(), &bitmap);
+        assert_eq!((slot.len(), hex(&slot[..80])), (4096, GOLDEN_SLOT.to_owned()));
+        assert_eq!(slot_sum, stored_checksum(&slot));
+        let (page, page_sum) = encode_page(&identity(), &[Entry::default(), entry()]);
+        assert_eq!((page.len(), hex(&page[..160])), (4096, GOLDEN_PAGE.to_owned()));
+        assert_eq!(page_sum, stored_checksum(&page));
+        assert_eq!(hex(&root().encode()), GOLDEN_ROOT);
+    }
+
+    #[test]
+    fn structures_round_trip() {
+        for bits in [8, 64, 16_384, 32_768, SEGMENT_BLOCKS_MAX] {
+            let mut bitmap = Bitmap::new(bits);
+            bitmap.set(1..bits - 1);
+            let (bytes, _) = encode_slot(&identity(), &bitmap);
+            assert_eq!(bytes.len(), slot_blocks(bits) as usize * BLOCK_BYTES);
+            assert_eq!(decode_slot(&bytes, bits), Ok((identity(), bitmap)));
+            assert!(decode_slot(&bytes, bits * 2).is_err());
+        }
+        assert_eq!((slot_blocks(64), slot_blocks(SEGMENT_BLOCKS_MAX)), (1, 9));
+        let mut entries = vec![entry(); PAGE_ENTRIES];
+        entries[3] = Entry::default();
+        let (bytes, _) = encode_page(&identity(), &entries);
+        assert_eq!(decode_page(&bytes), Ok((identity(), entries)));
+        let mut bytes = root().encode();
+        assert_eq!(Root::decode(&bytes), Ok(root()));
+        bytes.resize(4096, 0);
+        assert_eq!(Root::decode(&bytes), Ok(root()));
+        bytes[4095] = 1;
+        assert!(Root::decode(&bytes).is_err());
+    }
+
+    /// Every bit flip is an error; with the checksum corrected it is an error or other contents, never a panic.
+    #[test]
+    fn flipped_bits_are_noticed() {
+        let mut bitmap = Bitmap::new(64);
+        bitmap.set(0..9);
+        let slot = encode_slot(&identity(), &bitmap).0.to_vec();
+        let page = encode_page(&identity(), &[entry(); PAGE_ENTRIES]).0.to_vec();
+        let root = root().encode();
+        type Decode = fn(&[u8]) -> bool;
+        let cases: [(&[u8], Decode); 3] = [
+            (&slot, |bytes| decode_slot(bytes, 64).is_ok()),
+            (&page, |bytes| decode_page(bytes).is_ok()),
+            (&root, |bytes| Root::decode(bytes).is_ok()),
+        ];
+        for (original, decode) in cases {
+            let mut bytes = original.to_vec();
+            for bit in 0..bytes.len() * 8 {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(!decode(&bytes), "bit {bit}");
+                seal(&mut bytes);
+                let _may_be_legal = decode(&bytes);
+                bytes.copy_from_slice(original);
+            }
+            for length in 0..original.len() {
+                assert!(!decode(&original[..length]), "length {length}");
+            }
+        }
+    }
+}
