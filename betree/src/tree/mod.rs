@@ -42,6 +42,8 @@ mod format;
 mod get;
 mod job;
 mod memtable;
+mod memtable_deletes;
+mod memtable_index;
 mod merge;
 mod node;
 mod options;
