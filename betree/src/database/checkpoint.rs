@@ -91,7 +91,7 @@ impl Core {
     fn cut(&self) -> Result<Cut> {
         let mut commit = self.commit.lock();
         let head = self.log()?.cut().inspect_err(|error| self.fail(error.clone().into()))?;
-        self.cut_lsn.store(head.lsn, std::sync::atomic::Ordering::Relaxed);
+        *self.cut_head.lock() = Some(head.clone());
         let generation = commit.open_generation;
         commit.open_generation = generation.next();
         let datasets = self.catalog.read().all();
@@ -157,7 +157,8 @@ impl Core {
             table_checksum: crc(&root),
             table_extents,
             root_tree,
-            log_head: cut.head.clone(),
+            // What was synced meanwhile is known, so that its loss is recognised as damage.
+            log_head: LogHead { durable_lsn: self.log()?.durable_lsn().max(cut.head.durable_lsn), ..cut.head.clone() },
         };
         self.pool.commit(generation, &record.encode())?;
 

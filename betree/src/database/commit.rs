@@ -82,6 +82,8 @@ pub(super) struct Admission {
     /// Sequence number at the last reclaim that freed too little: another one is of no use before something is deleted.
     gave_up_at: AtomicU64,
     deletes: AtomicU64,
+    /// Writes so far.
+    writes: AtomicU64,
     /// Bytes in frozen memtables when last measured.
     frozen: AtomicUsize,
     /// Delay that writers owe, in nanoseconds.
@@ -254,8 +256,8 @@ impl Core {
 
     /// What a write leaves to do: with threads, wake them; without, do it here.
     fn after_write(&self) -> Result<()> {
-        let since = self.log()?.position().saturating_sub(self.cut_lsn.load(Ordering::Relaxed));
-        let wanted = since > self.scale.checkpoint_log_bytes;
+        let wanted = self.admission.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(WRITES_BETWEEN_LOOKS)
+            && self.log_bytes()? > self.scale.checkpoint_log_bytes;
         if self.has_threads() {
             if wanted {
                 self.want_checkpoint();
@@ -269,6 +271,12 @@ impl Core {
             self.checkpoint(false)?;
         }
         Ok(())
+    }
+
+    /// Bytes of log on the devices since the newest cut.
+    fn log_bytes(&self) -> Result<u64> {
+        let log = self.log()?;
+        Ok(self.cut_head.lock().as_ref().map_or(0, |head| log.bytes_since(head)))
     }
 
     pub fn want_checkpoint(&self) {
@@ -408,6 +416,8 @@ impl Core {
     }
 }
 
+/// How many writes pass before the length of the log is looked at again.
+const WRITES_BETWEEN_LOOKS: u64 = 32;
 /// Shortest sleep worth its overhead; smaller delays add up first.
 const SLEEP_MIN: Duration = Duration::from_micros(500);
 /// Longest single sleep of a paced writer.

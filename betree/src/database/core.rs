@@ -7,7 +7,7 @@ use super::limits::Scale;
 use super::DatabaseConfiguration;
 use crate::base::ids::{DatasetId, Generation};
 use crate::dmu::Dmu;
-use crate::log::Log;
+use crate::log::{Log, LogHead};
 use crate::pool::Pool;
 use crate::tree::{Action, Job, JobQueue, Tree, TreeError, TreeOptions, TreeParts};
 use crate::{Error, Result};
@@ -32,8 +32,8 @@ pub(super) struct Core {
     pub checkpointer: Mutex<Checkpointer>,
     pub admission: Admission,
     pub read_only: bool,
-    /// Log position of the newest cut.
-    pub cut_lsn: AtomicU64,
+    /// Head of the log at the newest cut.
+    pub cut_head: Mutex<Option<LogHead>>,
     /// Jobs being worked on, and a signal for each change of what the background does.
     pub working: AtomicUsize,
     pub progress: (Mutex<u64>, Condvar),
@@ -75,7 +75,7 @@ impl Core {
             checkpointer: Mutex::new(parts.checkpointer),
             admission: Admission::default(),
             read_only: parts.read_only,
-            cut_lsn: AtomicU64::new(0),
+            cut_head: Mutex::new(None),
             working: AtomicUsize::new(0),
             progress: (Mutex::new(0), Condvar::new()),
             checkpoint_wanted: (Mutex::new(false), Condvar::new()),

@@ -101,7 +101,6 @@ impl RecordWriter {
 #[derive(Debug)]
 pub(super) struct RecordReader<'a> {
     input: Decoder<'a>,
-    pub first_sequence: u64,
     next_sequence: u64,
     left: u64,
 }
@@ -109,18 +108,13 @@ pub(super) struct RecordReader<'a> {
 impl<'a> RecordReader<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(bytes);
-        let first_sequence = input.u64("first sequence")?;
+        let next_sequence = input.u64("first sequence")?;
         let left = input.varint("operation count")?;
         // An operation takes at least two bytes.
-        if left > input.remaining() as u64 || first_sequence.checked_add(left).is_none() {
+        if left > input.remaining() as u64 || next_sequence.checked_add(left).is_none() {
             return Err(input.invalid("operation count"));
         }
-        Ok(Self { input, first_sequence, next_sequence: first_sequence, left })
-    }
-
-    /// The sequence number of the last operation, plus one.
-    pub fn end_sequence(&self) -> u64 {
-        self.next_sequence + self.left
+        Ok(Self { input, next_sequence, left })
     }
 
     /// The next operation and its sequence number.
@@ -193,7 +187,6 @@ mod tests {
         .concat();
         assert_eq!(writer.bytes(), golden);
         let mut reader = RecordReader::new(&golden).unwrap();
-        assert_eq!(reader.end_sequence(), 13);
         let mut operations = Vec::new();
         while let Some(operation) = reader.next().unwrap() {
             operations.push(operation);

@@ -14,7 +14,7 @@ use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::dmu::{Dmu, DmuOptions, OwnedExtents};
-use crate::log::{Log, LogHead, LogOptions, RECORD_BYTES_MAX, Verdict, replay};
+use crate::log::{Log, LogHead, LogOptions, Verdict, replay};
 use crate::pool::{Candidate, OpenReport, Pool};
 use crate::run::{Kind, RangeDelete};
 use crate::tree::{Drops, JobQueue, LargeValue, Tree, TreeOptions};
@@ -70,7 +70,7 @@ impl Core {
             scale: ground.scale,
             read_only: false,
         }));
-        core.start_log(1)?;
+        core.start_log()?;
         core.checkpoint(true)?;
         Ok(core)
     }
@@ -136,19 +136,23 @@ impl Core {
         }
         core.pool.rewrite_chosen(record.generation)?;
         core.checkpointer.lock().earlier_log = log_extents;
-        core.start_log(record.epoch + 1)?;
+        core.start_log()?;
         // Nothing is appended before replay is in a checkpoint of its own.
         core.checkpoint(true)?;
         Ok(core)
     }
 
-    fn start_log(&self, epoch: u64) -> Result<()> {
+    /// Starts a log of a new epoch. The open generation names it: that is above everything seen anywhere, so that no
+    /// frame of an abandoned life is taken for one of this.
+    fn start_log(&self) -> Result<()> {
+        let epoch = self.open_generation().0;
         let options = LogOptions {
             extent_blocks: self.scale.log_extent_blocks,
             background: self.has_threads(),
             ..LogOptions::new(self.pool.uuid())
         };
-        let (log, _head) = Log::start(&self.dmu, options, epoch)?;
+        let (log, head) = Log::start(&self.dmu, options, epoch)?;
+        *self.cut_head.lock() = Some(head);
         assert!(self.log.set(log).is_ok(), "the log is started once");
         Ok(())
     }
@@ -200,7 +204,7 @@ impl Core {
             }
             Ok(Verdict::Continue)
         };
-        let end = replay(&self.dmu, self.pool.uuid(), head, RECORD_BYTES_MAX, mark, apply)?;
+        let end = replay(&self.dmu, self.pool.uuid(), head, mark, apply)?;
         log::debug!("replayed the log up to position {}: {:?}", end.lsn, end.reason);
         Ok(())
     }
