@@ -1,7 +1,7 @@
 //! The unit itself: allocation, extent I/O, release.
 
-use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
+use super::{Cache, DmuError};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::VdevId;
@@ -9,6 +9,9 @@ use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::pool::Pool;
 use std::sync::Arc;
+
+/// Bytes of the cache where nobody says otherwise.
+const CACHE_BYTES_DEFAULT: usize = 64 << 20;
 
 /// Handle on the data-management unit of a pool; clones share it.
 #[derive(Debug, Clone)]
@@ -20,14 +23,27 @@ pub struct Dmu {
 struct Inner {
     pool: Arc<Pool>,
     allocator: Allocator,
+    cache: Cache,
 }
 
 impl Dmu {
     /// A unit over `pool` with nothing allocated.
     #[must_use]
     pub fn new(pool: Arc<Pool>) -> Self {
+        Self::with_cache(pool, CACHE_BYTES_DEFAULT)
+    }
+
+    /// As [`Dmu::new`], with a cache of `cache_bytes` bytes.
+    #[must_use]
+    pub fn with_cache(pool: Arc<Pool>, cache_bytes: usize) -> Self {
         let allocator = Allocator::new(&pool);
-        Self { inner: Arc::new(Inner { pool, allocator }) }
+        Self { inner: Arc::new(Inner { pool, allocator, cache: Cache::new(cache_bytes) }) }
+    }
+
+    /// The cache that everything above shares.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
     }
 
     /// The pool below.

@@ -1,0 +1,402 @@
+//! A run on its devices, and the point path through it.
+
+use super::block::Block;
+use super::entry::EntryRef;
+use super::format::{
+    BLOCKS_MAX, BlockRecord, EXTENTS_MAX, ExtentListPointer, RunRef, Shape, decode_extent_list,
+};
+use super::meta::Meta;
+use super::range_deletes::RangeDeleteSet;
+use crate::base::buffer::{AlignedBuffer, footprint};
+use crate::base::checksum::crc;
+use crate::base::codec::Encoder;
+use crate::base::compression::Codec;
+use crate::base::extent::Extent;
+use crate::base::ids::Generation;
+use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::dmu::{Admission, Dmu, DmuError, Evictable};
+use arc_swap::{ArcSwapOption, Guard};
+use std::fmt::Display;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Weak};
+
+/// Hash of a key for the filters.
+#[inline]
+#[must_use]
+pub fn key_hash(key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(key)
+}
+
+/// An immutable sorted sequence of messages in extents.
+///
+/// Meta section and blocks are loaded when they are needed and stay while the cache keeps them. All methods may be
+/// called from any thread.
+#[derive(Debug)]
+pub struct Run {
+    dmu: Dmu,
+    reference: RunRef,
+    /// Extents of the extent list.
+    list_extents: Vec<Extent>,
+    meta: ArcSwapOption<Meta>,
+}
+
+pub(super) type MetaGuard = Guard<Option<Arc<Meta>>>;
+pub(super) type BlockGuard = Guard<Option<Arc<Block>>>;
+
+impl Run {
+    /// The run that `reference` names. Reads nothing but the list of extents, where there is one.
+    ///
+    /// # Errors
+    /// Device errors and damage of the extent list.
+    pub fn open(dmu: &Dmu, mut reference: RunRef) -> Result<Arc<Self>, DmuError> {
+        let mut list_extents = Vec::new();
+        if let Some(first) = reference.extent_list {
+            (reference.extents, list_extents) = read_extent_list(dmu, first)?;
+            if let Err(reason) = reference.check_extents() {
+                return Err(corrupt(dmu, &list_extents, 0, "extent list of a run", &reason));
+            }
+        }
+        Ok(Self::new(dmu.clone(), reference, list_extents))
+    }
+
+    pub(super) fn new(dmu: Dmu, reference: RunRef, list_extents: Vec<Extent>) -> Arc<Self> {
+        Arc::new(Self { dmu, reference, list_extents, meta: ArcSwapOption::empty() })
+    }
+
+    /// What is known of the run without reading it.
+    #[must_use]
+    pub fn reference(&self) -> &RunRef {
+        &self.reference
+    }
+
+    /// Appends the reference with `birth` to a node header.
+    pub fn encode(&self, birth: Generation, out: &mut Encoder) {
+        RunRef { birth, ..self.reference.clone() }.encode(out);
+    }
+
+    /// All extents that the run owns: its bytes, then its extent list.
+    #[must_use]
+    pub fn extents(&self) -> Vec<Extent> {
+        [self.reference.extents.as_slice(), &self.list_extents].concat()
+    }
+
+    /// The unit that the run lies in.
+    #[must_use]
+    pub fn dmu(&self) -> &Dmu {
+        &self.dmu
+    }
+
+    /// Visits the versions of `key` whose sequence number is at most `max_sequence`, newest first, until `visit`
+    /// breaks. `hash` is [`key_hash`] of the key. Range deletes are not looked at: see [`Run::covering`].
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    #[inline]
+    pub fn get(
+        self: &Arc<Self>,
+        key: &[u8],
+        hash: u64,
+        max_sequence: u64,
+        visit: &mut impl FnMut(EntryRef<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, DmuError> {
+        if self.reference.blocks == 0 {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let guard = self.meta()?;
+        let Some(meta) = &*guard else { return Ok(ControlFlow::Continue(())) };
+        if !meta.may_contain(hash) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut index = meta.find(key);
+        loop {
+            let block = self.block(meta, index, Admission::Probation)?;
+            let Some(block) = block.as_deref() else { return Ok(ControlFlow::Continue(())) };
+            block.prefetch();
+            let view = block.view();
+            for position in view.lower_bound(key)..view.shape.count {
+                let frame = view.frame(position);
+                let Some(entry) = view.entry_of(&frame, key) else { return Ok(ControlFlow::Continue(())) };
+                if entry.sequence <= max_sequence && visit(entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            index += 1;
+            if index >= meta.blocks() || !meta.record(index).continued {
+                return Ok(ControlFlow::Continue(()));
+            }
+        }
+    }
+
+    /// Whether the run may have an entry for a key with this [`key_hash`]; true when it has no filter. Says nothing about
+    /// range deletes.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn may_contain(self: &Arc<Self>, hash: u64) -> Result<bool, DmuError> {
+        if self.reference.blocks == 0 {
+            return Ok(false);
+        }
+        Ok(self.meta()?.as_ref().is_none_or(|meta| meta.may_contain(hash)))
+    }
+
+    /// The highest sequence number that is at most `max_sequence` among the range deletes that cover `key`. Reads
+    /// nothing when the run has none.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    #[inline]
+    pub fn covering(self: &Arc<Self>, key: &[u8], max_sequence: u64) -> Result<Option<u64>, DmuError> {
+        if self.reference.range_deletes == 0 {
+            return Ok(None);
+        }
+        Ok(self.range_deletes()?.covering(key, max_sequence))
+    }
+
+    /// The range deletes.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn range_deletes(self: &Arc<Self>) -> Result<Arc<RangeDeleteSet>, DmuError> {
+        if self.reference.range_deletes == 0 {
+            return Ok(Arc::default());
+        }
+        Ok(self.meta()?.as_ref().map(|meta| Arc::clone(meta.range_deletes())).unwrap_or_default())
+    }
+
+    /// Whether the block that holds `key`, or would hold it, is in the cache now. Reads nothing.
+    #[must_use]
+    pub fn is_resident(&self, key: &[u8]) -> bool {
+        let guard = self.meta.load();
+        let Some(meta) = &*guard else { return false };
+        meta.blocks() > 0 && meta.resident(meta.find(key)).is_some()
+    }
+
+    /// Reads the whole run and checks every checksum, every block and that what the index and the reference say of them
+    /// is true.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn verify(self: &Arc<Self>) -> Result<(), DmuError> {
+        let guard = self.meta()?;
+        let Some(meta) = &*guard else { return Ok(()) };
+        let mut entries = 0;
+        for index in 0..meta.blocks() {
+            let record = meta.record(index);
+            let (bytes, shape) = self.read_block(record)?;
+            let newest =
+                (0..shape.count).map(|entry| shape.frame(&bytes, shape.offset(&bytes, entry)).sequence).max();
+            if newest != Some(record.max_sequence) {
+                return Err(self.corrupt(record.offset, "block", &"maximum sequence differs from the index"));
+            }
+            entries += shape.count as u64;
+        }
+        if entries != self.reference.entries {
+            return Err(self.corrupt(0, "run", &"entries differ from the reference"));
+        }
+        Ok(())
+    }
+
+    /// The meta section, from memory or the device; never empty.
+    #[inline]
+    pub(super) fn meta(self: &Arc<Self>) -> Result<MetaGuard, DmuError> {
+        let guard = self.meta.load();
+        if let Some(meta) = &*guard {
+            meta.heat.touch();
+            return Ok(guard);
+        }
+        self.load_meta().map(|meta| Guard::from_inner(Some(meta)))
+    }
+
+    #[cold]
+    fn load_meta(self: &Arc<Self>) -> Result<Arc<Meta>, DmuError> {
+        self.dmu.cache().record_miss();
+        let (offset, len) = (self.reference.meta_offset, self.reference.meta_len as usize);
+        let (bytes, at) = self.read_window(offset, len)?;
+        let range = at..at + len;
+        if crc(&bytes[range.clone()]) != self.reference.meta_crc {
+            return Err(self.corrupt(offset, "meta section of a run", &"checksum does not match"));
+        }
+        let meta = Meta::decode(bytes, range, offset, self.dmu.cache())
+            .map_err(|error| self.corrupt(offset, "meta section of a run", &error))?;
+        let deletes = meta.range_deletes().list().len();
+        if meta.blocks() != self.reference.blocks as usize || deletes != self.reference.range_deletes as usize
+        {
+            return Err(self.corrupt(offset, "meta section of a run", &"counts differ from the reference"));
+        }
+        Ok(self.install_meta(Arc::new(meta), Admission::Probation))
+    }
+
+    /// Makes `new` resident, unless another thread was faster; returns what is resident then.
+    pub(super) fn install_meta(self: &Arc<Self>, new: Arc<Meta>, admission: Admission) -> Arc<Meta> {
+        let none: Option<Arc<Meta>> = None;
+        let before = self.meta.compare_and_swap(&none, Some(Arc::clone(&new)));
+        if let Some(other) = Guard::into_inner(before) {
+            return other;
+        }
+        let this: Arc<dyn Evictable> = Arc::clone(self) as Arc<dyn Evictable>;
+        let owner = Arc::downgrade(&this);
+        self.dmu.cache().insert(owner, 0, new.footprint(), self.identity(BLOCKS_MAX), admission);
+        new
+    }
+
+    /// The block, from memory or the device; never empty.
+    #[inline]
+    pub(super) fn block(
+        self: &Arc<Self>,
+        meta: &Arc<Meta>,
+        index: usize,
+        admission: Admission,
+    ) -> Result<BlockGuard, DmuError> {
+        let guard = meta.resident(index);
+        if let Some(block) = &*guard {
+            block.heat.touch();
+            self.dmu.cache().record_hit();
+            return Ok(guard);
+        }
+        self.load_block(meta, index, admission).map(|block| Guard::from_inner(Some(block)))
+    }
+
+    #[cold]
+    fn load_block(
+        self: &Arc<Self>,
+        meta: &Arc<Meta>,
+        index: usize,
+        admission: Admission,
+    ) -> Result<Arc<Block>, DmuError> {
+        self.dmu.cache().record_miss();
+        let record = meta.record(index);
+        // Room is made before the frame exists.
+        let charge = self.dmu.cache().charge(footprint(record.raw_len as usize));
+        let (bytes, shape) = self.read_block(record)?;
+        let block = Arc::new(Block::new(bytes, shape, charge));
+        Ok(self.install_block(meta, index, block, admission))
+    }
+
+    /// Makes `new` resident, unless another thread was faster; returns what is resident then.
+    pub(super) fn install_block(
+        &self,
+        meta: &Arc<Meta>,
+        index: usize,
+        new: Arc<Block>,
+        admission: Admission,
+    ) -> Arc<Block> {
+        if let Some(other) = meta.install(index, &new) {
+            return other;
+        }
+        let owner: Weak<dyn Evictable> = Arc::downgrade(meta) as Weak<dyn Evictable>;
+        self.dmu.cache().insert(owner, index as u32, new.footprint(), self.identity(index), admission);
+        new
+    }
+
+    /// Reads and checks one block; the buffer has no more footprint than the raw block needs.
+    fn read_block(&self, record: &BlockRecord) -> Result<(AlignedBuffer, Shape), DmuError> {
+        let stored = record.stored_len as usize;
+        let (mut bytes, mut at) = self.read_window(record.offset, stored)?;
+        self.check_stored(&bytes[at..at + stored], record)?;
+        let raw = record.raw_len as usize;
+        if record.codec != Codec::None {
+            bytes = self.decompress(&bytes[at..at + stored], record)?;
+            at = 0;
+        } else if bytes.capacity() > footprint(raw) {
+            bytes = AlignedBuffer::copy_of(&bytes[at..at + stored]);
+            at = 0;
+        }
+        let shape = self.check_raw(&bytes, at, record)?;
+        Ok((bytes, shape))
+    }
+
+    pub(super) fn check_stored(&self, stored: &[u8], record: &BlockRecord) -> Result<(), DmuError> {
+        if crc(stored) == record.crc {
+            return Ok(());
+        }
+        Err(self.corrupt(record.offset, "block of a run", &"checksum does not match"))
+    }
+
+    pub(super) fn decompress(&self, stored: &[u8], record: &BlockRecord) -> Result<AlignedBuffer, DmuError> {
+        let mut raw = AlignedBuffer::recycled(record.raw_len as usize);
+        match record.codec.decompress(stored, &mut raw) {
+            Ok(()) => Ok(raw),
+            Err(error) => Err(self.corrupt(record.offset, "block of a run", &error)),
+        }
+    }
+
+    /// Checks the raw block at `at` of `bytes`.
+    pub(super) fn check_raw(&self, bytes: &[u8], at: usize, record: &BlockRecord) -> Result<Shape, DmuError> {
+        let shape = Shape::check(bytes, at..at + record.raw_len as usize)
+            .map_err(|error| self.corrupt(record.offset, "block of a run", &error))?;
+        if shape.count != record.count as usize {
+            return Err(self.corrupt(record.offset, "block of a run", &"count differs from the index"));
+        }
+        Ok(shape)
+    }
+
+    /// Reads the whole blocks around `len` bytes from byte `offset`, and says where in the buffer these start.
+    fn read_window(&self, offset: u64, len: usize) -> Result<(AlignedBuffer, usize), DmuError> {
+        let at = (offset % BLOCK_BYTES_U64) as usize;
+        let window = (at + len).next_multiple_of(BLOCK_BYTES);
+        let bytes = self.dmu.read(&self.reference.extents, offset - at as u64, window)?;
+        Ok((bytes, at))
+    }
+
+    /// The error for damage at byte `offset` of the run.
+    #[cold]
+    pub(super) fn corrupt(&self, offset: u64, what: &'static str, reason: &dyn Display) -> DmuError {
+        corrupt(&self.dmu, &self.reference.extents, offset, what, reason)
+    }
+
+    fn identity(&self, slot: usize) -> u64 {
+        let place = self.reference.extents.first().map_or(0, |e| e.block ^ u64::from(e.vdev.0) << 48);
+        place.wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_add(slot as u64)
+    }
+}
+
+impl Evictable for Run {
+    fn evict(&self, _slot: u32) {
+        self.meta.store(None);
+    }
+
+    fn take_reference(&self, _slot: u32) -> bool {
+        self.meta.load().as_ref().is_some_and(|meta| meta.heat.take())
+    }
+}
+
+fn corrupt(dmu: &Dmu, extents: &[Extent], offset: u64, what: &'static str, reason: &dyn Display) -> DmuError {
+    let mut skip = offset / BLOCK_BYTES_U64;
+    let mut place = extents.first().map(|extent| (extent.vdev, extent.block));
+    for extent in extents {
+        if skip < u64::from(extent.blocks) {
+            place = Some((extent.vdev, extent.block + skip));
+            break;
+        }
+        skip -= u64::from(extent.blocks);
+    }
+    let (device, block) = match place {
+        None => (String::from("none"), 0),
+        Some((vdev, block)) => match dmu.pool().vdev(vdev) {
+            Ok(found) => (found.device.name().to_owned(), block),
+            Err(_) => (format!("vdev {vdev}"), block),
+        },
+    };
+    DmuError::Corrupt { what, device, block, reason: reason.to_string() }
+}
+
+type ExtentLists = (Vec<Extent>, Vec<Extent>);
+
+/// Reads the extents of a run from its list; also returns the extents of the list.
+fn read_extent_list(dmu: &Dmu, first: ExtentListPointer) -> Result<ExtentLists, DmuError> {
+    let (mut extents, mut own) = (Vec::new(), Vec::new());
+    let mut next = Some(first);
+    while let Some(pointer) = next {
+        let at = [pointer.extent()];
+        let bytes = dmu.read(&at, 0, BLOCK_BYTES)?;
+        let (mut part, following) = decode_extent_list(&bytes, pointer.crc)
+            .map_err(|error| corrupt(dmu, &at, 0, "extent list of a run", &error))?;
+        extents.append(&mut part);
+        own.push(pointer.extent());
+        if extents.len() > EXTENTS_MAX {
+            return Err(corrupt(dmu, &at, 0, "extent list of a run", &"more extents than a run may have"));
+        }
+        next = following;
+    }
+    Ok((extents, own))
+}
