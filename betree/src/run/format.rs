@@ -680,7 +680,7 @@ pub(super) fn filter_lines(keys: usize, bits: u8) -> usize {
 
 #[inline]
 fn filter_line(lines: usize, hash: u64) -> usize {
-    ((hash >> 32) * lines as u64 >> 32) as usize
+    (((hash >> 32) * lines as u64) >> 32) as usize
 }
 
 /// Marks `hash` in `filter`, whole lines and at least one.
@@ -771,6 +771,9 @@ pub(super) fn decode_extent_list(
     Ok((extents, (block != u64::MAX).then_some(ExtentListPointer { vdev, block, crc })))
 }
 
+/// Owned bytes of a key.
+pub type Key = Box<[u8]>;
+
 /// What a node header stores of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRef {
@@ -808,9 +811,9 @@ pub struct RunRef {
     /// Where it was to be placed.
     pub preference: StoragePreference,
     /// First and last key of the entries, both inclusive; `None` when there are only range deletes.
-    pub keys: Option<(Box<[u8]>, Box<[u8]>)>,
+    pub keys: Option<(Key, Key)>,
     /// Lowest start and highest end (exclusive; `None`: no bound) of the range deletes.
-    pub hull: Option<(Box<[u8]>, Option<Box<[u8]>>)>,
+    pub hull: Option<(Key, Option<Key>)>,
 }
 
 impl RunRef {
@@ -1067,7 +1070,9 @@ mod tests {
         );
     }
 
-    const GOLDEN_BLOCK: &str = "";
+    const GOLDEN_BLOCK: &str = "\
+        0300000003000000ab00000000000000480000000000000000000000676e6972676e69722d003200\
+        3f006b657900810111000401000572696e6776616c756504000f0172696e6770";
 
     fn record(offset: u64, separator_end: u32, continued: bool) -> BlockRecord {
         BlockRecord {
@@ -1111,7 +1116,15 @@ mod tests {
         assert!((0..bytes.len()).all(|len| decode_meta(&bytes[..len], 8000).is_err()));
     }
 
-    const GOLDEN_META: &str = "";
+    const GOLDEN_META: &str = "\
+        524d5441010000000200000002000000020000000300000003000000180000000000000000000000\
+        00000000000000000000000000000000000000000000000000000000000001000000000000000000\
+        06000000000000000000000008200000000000000000000000000000000000000000000000001000\
+        00000000000000000000000000000000000000000000000000000000000000000000000000000000\
+        00000000000000000000000000000000000000000000000000000000000000000000000000000000\
+        2211000000000000a00f0000a10f0000ddccbbaa110000000000000001000000a00f000000000000\
+        2211000000000000a00f0000a10f0000ddccbbaa11000000030000000101000072756e7365700161\
+        01016207000000000000000163000800000000000000";
 
     fn reference() -> RunRef {
         RunRef {
@@ -1163,8 +1176,12 @@ mod tests {
         check_reference(&listed, GOLDEN_LISTED_REFERENCE);
     }
 
-    const GOLDEN_REFERENCE: &str = "";
-    const GOLDEN_LISTED_REFERENCE: &str = "";
+    const GOLDEN_REFERENCE: &str = "\
+        01fe0701efbeadde01000000280000003412000000000000808008b81708d0f70705e8070a0264ac\
+        020607056669727374046c6173740161017a";
+    const GOLDEN_LISTED_REFERENCE: &str = "\
+        010102ffefbeadde55000000000000000200000004030201808008b81700d0f7070500000264ac02\
+        060700";
 
     #[test]
     fn golden_extent_list() {
@@ -1183,7 +1200,9 @@ mod tests {
         assert_eq!(decode_extent_list(&last, crc(&last)).unwrap().1, None);
     }
 
-    const GOLDEN_EXTENT_LIST: &str = "";
+    const GOLDEN_EXTENT_LIST: &str = "\
+        5258544c020000000d0c0b0a03000000770000000000000000000000000000000100000028000000\
+        34120000000000000200000001000000090000000000000000000000000000000000000000000000";
 
     #[test]
     fn filters_find_all_and_few_others() {

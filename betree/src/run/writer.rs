@@ -60,6 +60,9 @@ impl Default for RunOptions {
     }
 }
 
+/// Says of a block's first key whether the block goes to the cache.
+pub type BlockTest = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
 /// Which blocks go to the cache as they are written.
 ///
 /// Merges replace blocks that readers use: without the heat of what it replaces, a merge's output would have to be read
@@ -72,7 +75,7 @@ pub enum HeatOfBlocks {
     /// All of them (up to an eighth of the cache).
     Hot,
     /// Those for whose first key the function says so (see [`Run::is_resident`]), up to an eighth of the cache.
-    Where(Box<dyn FnMut(&[u8]) -> bool + Send>),
+    Where(BlockTest),
 }
 
 /// Writes one run. Dropping it unfinished gives back all that it allocated.
