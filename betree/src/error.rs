@@ -202,9 +202,10 @@ impl Error {
 fn tree_kind(error: &TreeError) -> ErrorKind {
     match error {
         TreeError::Dmu(error) => dmu_kind(error),
-        TreeError::Node { .. } | TreeError::Pointer(_) | TreeError::Value { .. } | TreeError::Invariant(_) => {
-            ErrorKind::Corrupt
-        }
+        TreeError::Node { .. }
+        | TreeError::Pointer(_)
+        | TreeError::Value { .. }
+        | TreeError::Invariant(_) => ErrorKind::Corrupt,
         TreeError::ActionMissing { .. } | TreeError::ActionPanicked { .. } => ErrorKind::Unsupported,
     }
 }
@@ -238,9 +239,10 @@ fn pool_kind(error: &PoolError) -> ErrorKind {
         PoolError::Unsupported { .. } | PoolError::NewerFormat { .. } => ErrorKind::Unsupported,
         PoolError::NoRandomBytes(_) => ErrorKind::Io,
         PoolError::MissingDevice { .. } => ErrorKind::Degraded,
-        PoolError::UnknownVdev(_) | PoolError::Damaged { .. } | PoolError::Stale { .. } | PoolError::Diverged { .. } => {
-            ErrorKind::Corrupt
-        }
+        PoolError::UnknownVdev(_)
+        | PoolError::Damaged { .. }
+        | PoolError::Stale { .. }
+        | PoolError::Diverged { .. } => ErrorKind::Corrupt,
         _ => ErrorKind::InvalidArgument,
     }
 }

@@ -13,8 +13,9 @@ pub mod vdev;
 pub use base::compression::Compression;
 pub use base::preference::StoragePreference;
 pub use database::{
-    AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset, DatasetConfiguration,
-    DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, StorageInfo, VALUE_BYTES_MAX,
+    AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
+    DatasetConfiguration, DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, StorageInfo,
+    VALUE_BYTES_MAX,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use pool::{

@@ -3,7 +3,9 @@ use betree::*;
 fn config(dir: &std::path::Path, mode: AccessMode) -> DatabaseConfiguration {
     DatabaseConfiguration {
         storage: StoragePoolConfiguration {
-            tiers: vec![TierConfiguration::parse_zfs_like([format!("{}/a.img:256MiB", dir.display())]).unwrap()],
+            tiers: vec![
+                TierConfiguration::parse_zfs_like([format!("{}/a.img:256MiB", dir.display())]).unwrap(),
+            ],
             ..Default::default()
         },
         access_mode: mode,

@@ -80,13 +80,22 @@ impl Batch {
     }
 
     /// Adds a message of the dataset's action for `key`.
-    pub fn insert_msg<M>(self, dataset: &Dataset<M>, key: impl AsRef<[u8]>, message: impl AsRef<[u8]>) -> Self {
+    pub fn insert_msg<M>(
+        self,
+        dataset: &Dataset<M>,
+        key: impl AsRef<[u8]>,
+        message: impl AsRef<[u8]>,
+    ) -> Self {
         let checked = check_length("message", message.as_ref().len(), MESSAGE_BYTES_MAX);
         self.message(dataset, Kind::Upsert, StoragePreference::NONE, key.as_ref(), message.as_ref(), checked)
     }
 
     /// Deletes every key of `dataset` in `range`.
-    pub fn range_delete<M, K: AsRef<[u8]>>(mut self, dataset: &Dataset<M>, range: impl RangeBounds<K>) -> Self {
+    pub fn range_delete<M, K: AsRef<[u8]>>(
+        mut self,
+        dataset: &Dataset<M>,
+        range: impl RangeBounds<K>,
+    ) -> Self {
         let checked = self.check(dataset);
         match checked.and_then(|()| bounds(&range)) {
             Ok((start, end)) if end.as_ref().is_none_or(|end| start < *end) => {
@@ -115,8 +124,9 @@ impl Batch {
         payload: &[u8],
         checked: Result<()>,
     ) -> Self {
-        let checked =
-            checked.and_then(|()| check_length("key", key.len(), KEY_BYTES_MAX)).and_then(|()| self.check(dataset));
+        let checked = checked
+            .and_then(|()| check_length("key", key.len(), KEY_BYTES_MAX))
+            .and_then(|()| self.check(dataset));
         match checked {
             Ok(()) => self.writes.push(Owned::Message {
                 dataset: Arc::clone(dataset.state()),

@@ -31,7 +31,13 @@ pub(super) struct DatasetState {
 
 impl DatasetState {
     /// A dataset as `record` says; `recorded` when that record is in the root tree.
-    pub fn new(id: DatasetId, tree: Arc<Tree>, record: DatasetRecord, drop_chunks: u32, recorded: bool) -> Arc<Self> {
+    pub fn new(
+        id: DatasetId,
+        tree: Arc<Tree>,
+        record: DatasetRecord,
+        drop_chunks: u32,
+        recorded: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             tree,

@@ -141,7 +141,10 @@ impl Core {
         let root = self.dmu.write_bitmaps(generation)?;
         let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
         let Some(place) = buffer.get_mut(..root.len()) else {
-            return Err(Error::Corrupt { what: "allocation table", reason: String::from("it outgrew its place") });
+            return Err(Error::Corrupt {
+                what: "allocation table",
+                reason: String::from("it outgrew its place"),
+            });
         };
         place.copy_from_slice(&root);
         self.dmu.write(table_extents.extents(), 0, &buffer)?;
@@ -158,7 +161,10 @@ impl Core {
             table_extents,
             root_tree,
             // What was synced meanwhile is known, so that its loss is recognised as damage.
-            log_head: LogHead { durable_lsn: self.log()?.durable_lsn().max(cut.head.durable_lsn), ..cut.head.clone() },
+            log_head: LogHead {
+                durable_lsn: self.log()?.durable_lsn().max(cut.head.durable_lsn),
+                ..cut.head.clone()
+            },
         };
         self.pool.commit(generation, &record.encode())?;
 
@@ -227,7 +233,13 @@ impl Core {
         Ok(false)
     }
 
-    fn put_root(&self, checkpointer: &mut Checkpointer, generation: Generation, key: &[u8], value: Option<&[u8]>) {
+    fn put_root(
+        &self,
+        checkpointer: &mut Checkpointer,
+        generation: Generation,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) {
         checkpointer.root_messages += 1;
         let sequence = generation.0 * ROOT_MESSAGES_MAX + checkpointer.root_messages % ROOT_MESSAGES_MAX;
         let kind = if value.is_some() { Kind::Put } else { Kind::Delete };

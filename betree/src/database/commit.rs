@@ -1,10 +1,10 @@
 //! The write path: admission, commit lock, log record, memtables, visibility.
 
+use super::Durability;
 use super::catalog::DatasetState;
 use super::core::Core;
 use super::limits::BATCH_BYTES_MAX;
 use super::record::RecordWriter;
-use super::Durability;
 use crate::base::ids::Generation;
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
@@ -142,7 +142,12 @@ impl Core {
         Ok(large)
     }
 
-    fn write_one_large(&self, dataset: &DatasetState, preference: StoragePreference, bytes: &[u8]) -> Result<Large> {
+    fn write_one_large(
+        &self,
+        dataset: &DatasetState,
+        preference: StoragePreference,
+        bytes: &[u8],
+    ) -> Result<Large> {
         let preference = preference.or(dataset.tree.options().preference);
         let mut tries = 0;
         let pointer = loop {
@@ -176,13 +181,21 @@ impl Core {
                     match large.get_mut(index).and_then(Option::as_mut) {
                         Some(large) => {
                             LargeValue::set_birth(&mut large.pointer, generation);
-                            commit.record.message(dataset.id, Kind::PutLarge, *preference, key, &large.pointer);
+                            commit.record.message(
+                                dataset.id,
+                                Kind::PutLarge,
+                                *preference,
+                                key,
+                                &large.pointer,
+                            );
                             large.space.extents().iter().for_each(|extent| log.note_device(extent.vdev));
                         }
                         None => commit.record.message(dataset.id, *kind, *preference, key, payload),
                     }
                 }
-                Write::RangeDelete { dataset, start, end } => commit.record.range_delete(dataset.id, start, *end),
+                Write::RangeDelete { dataset, start, end } => {
+                    commit.record.range_delete(dataset.id, start, *end)
+                }
             }
         }
         let lsn = log.append(&[commit.record.bytes()])?;
@@ -210,7 +223,13 @@ impl Core {
                             if *kind == Kind::Delete {
                                 self.admission.deletes.fetch_add(1, Ordering::Relaxed);
                             }
-                            table.insert(EntryRef { key, sequence, kind: *kind, preference: *preference, payload });
+                            table.insert(EntryRef {
+                                key,
+                                sequence,
+                                kind: *kind,
+                                preference: *preference,
+                                payload,
+                            });
                         }
                     }
                 }
@@ -256,8 +275,9 @@ impl Core {
 
     /// What a write leaves to do: with threads, wake them; without, do it here.
     fn after_write(&self) -> Result<()> {
-        let wanted = self.admission.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(WRITES_BETWEEN_LOOKS)
-            && self.log_bytes()? > self.scale.checkpoint_log_bytes;
+        let wanted =
+            self.admission.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(WRITES_BETWEEN_LOOKS)
+                && self.log_bytes()? > self.scale.checkpoint_log_bytes;
         if self.has_threads() {
             if wanted {
                 self.want_checkpoint();
@@ -349,7 +369,8 @@ impl Core {
             return Ok(());
         }
         let deletes = self.admission.deletes.load(Ordering::Relaxed);
-        if self.admission.gave_up_at.load(Ordering::Relaxed) != deletes + 1 || self.dmu.deferred_blocks() > 0 {
+        if self.admission.gave_up_at.load(Ordering::Relaxed) != deletes + 1 || self.dmu.deferred_blocks() > 0
+        {
             self.reclaim()?;
             if self.grant(class, privilege, need) {
                 return Ok(());

@@ -33,7 +33,7 @@ mod document;
 mod environment;
 mod migration;
 
-pub use dataset::{DatasetConfiguration};
+pub use dataset::DatasetConfiguration;
 pub use migration::{LfuConfig, LfuMode, MigrationConfig, MigrationPolicies, RlConfig};
 
 use crate::base::compression::Compression;

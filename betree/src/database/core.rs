@@ -1,10 +1,10 @@
 //! What all handles of a database share.
 
+use super::DatabaseConfiguration;
 use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
 use super::commit::{Admission, Commit};
 use super::limits::Scale;
-use super::DatabaseConfiguration;
 use crate::base::ids::{DatasetId, Generation};
 use crate::dmu::Dmu;
 use crate::log::{Log, LogHead};
@@ -167,7 +167,9 @@ impl Core {
         for _attempt in 0..3 {
             match tree.run_job(job) {
                 Ok(()) => return Ok(()),
-                Err(TreeError::Dmu(crate::dmu::DmuError::OutOfSpace { .. })) if self.dmu.deferred_blocks() > 0 => {
+                Err(TreeError::Dmu(crate::dmu::DmuError::OutOfSpace { .. }))
+                    if self.dmu.deferred_blocks() > 0 =>
+                {
                     self.free_deferred()?;
                 }
                 Err(error) => return Err(Error::of_tree(&self.name_of(id), error)),

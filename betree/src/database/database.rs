@@ -40,7 +40,8 @@ impl Handle {
 
     fn close(&self) -> Result<()> {
         let core = &self.core;
-        let written = if core.read_only || core.has_failed() { Ok(()) } else { core.checkpoint(false).map(|_| ()) };
+        let written =
+            if core.read_only || core.has_failed() { Ok(()) } else { core.checkpoint(false).map(|_| ()) };
         if !core.set_closed() {
             return Ok(());
         }

@@ -186,7 +186,9 @@ impl<M> Dataset<M> {
     ) -> Result<()> {
         let message = message.as_ref();
         check_length("message", message.len(), MESSAGE_BYTES_MAX)?;
-        if self.state.tree.action_name() == DefaultMessageAction::NAME && !DefaultMessageAction::is_valid(message) {
+        if self.state.tree.action_name() == DefaultMessageAction::NAME
+            && !DefaultMessageAction::is_valid(message)
+        {
             let reason = String::from("not a list of steps of the default action");
             return Err(Error::InvalidArgument { what: "message", reason });
         }
@@ -294,9 +296,12 @@ mod tests {
 
     #[test]
     fn bounds_are_exact() {
-        let of = |range: (Bound<&str>, Bound<&str>)| bounds(&range).unwrap();
+        let of = |range: (Bound<&str>, Bound<&str>)| bounds::<&str>(&range).unwrap();
         assert_eq!(of((Bound::Included("a"), Bound::Excluded("b"))), (b"a".to_vec(), Some(b"b".to_vec())));
-        assert_eq!(of((Bound::Excluded("a"), Bound::Included("b"))), (b"a\0".to_vec(), Some(b"b\0".to_vec())));
+        assert_eq!(
+            of((Bound::Excluded("a"), Bound::Included("b"))),
+            (b"a\0".to_vec(), Some(b"b\0".to_vec()))
+        );
         assert_eq!(of((Bound::Unbounded, Bound::Unbounded)), (vec![], None));
         assert_eq!(prefix_bounds(b"ab"), (b"ab".to_vec(), Some(b"ac".to_vec())));
         assert_eq!(prefix_bounds(b"a\xff\xff"), (b"a\xff\xff".to_vec(), Some(b"b".to_vec())));

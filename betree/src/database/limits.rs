@@ -1,6 +1,6 @@
 //! Limits that callers meet, and sizes that follow from the size of the pool.
 
-use super::{DatasetConfiguration, DatabaseConfiguration};
+use super::{DatabaseConfiguration, DatasetConfiguration};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::tree::TreeOptions;
 use crate::{Error, Result};
@@ -53,7 +53,11 @@ impl Scale {
     }
 
     /// Shape of a dataset's tree.
-    pub fn tree_options(&self, database: &DatabaseConfiguration, dataset: &DatasetConfiguration) -> TreeOptions {
+    pub fn tree_options(
+        &self,
+        database: &DatabaseConfiguration,
+        dataset: &DatasetConfiguration,
+    ) -> TreeOptions {
         let leaf = dataset.leaf_size.min(self.capacity / 128).max(16 << 10);
         TreeOptions {
             policy: dataset.merge_policy,

@@ -17,12 +17,12 @@ mod recovery;
 mod view;
 mod worker;
 
+pub use crate::pool::ConfigurationError;
 pub use batch::Batch;
 pub use configuration::{
     AccessMode, DatabaseConfiguration, DatasetConfiguration, LfuConfig, LfuMode, MetricsConfiguration,
     MigrationConfig, MigrationPolicies, RlConfig,
 };
-pub use crate::pool::ConfigurationError;
 pub use database::{Database, StorageInfo};
 pub use dataset::Dataset;
 pub use durability::Durability;

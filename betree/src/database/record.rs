@@ -60,7 +60,14 @@ impl RecordWriter {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub fn message(&mut self, dataset: DatasetId, kind: Kind, preference: StoragePreference, key: &[u8], payload: &[u8]) {
+    pub fn message(
+        &mut self,
+        dataset: DatasetId,
+        kind: Kind,
+        preference: StoragePreference,
+        key: &[u8],
+        payload: &[u8],
+    ) {
         self.tag(kind as u8, dataset);
         self.bytes.push(preference.as_u8());
         self.field(key);

@@ -1,5 +1,6 @@
 //! Creating and opening: from the superblock to a database that takes writes.
 
+use super::DatabaseConfiguration;
 use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
 use super::commit::Commit;
@@ -7,7 +8,6 @@ use super::core::{Core, CoreParts, tree_parts};
 use super::format::{DATASETS, DROPS, DatasetRecord, RootRecord, key_dataset};
 use super::limits::Scale;
 use super::record::{Operation, RecordReader, RecordWriter};
-use super::DatabaseConfiguration;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::{Extent, total_blocks};
@@ -50,7 +50,8 @@ impl Core {
         let dmu = Dmu::create(Arc::clone(&pool), dmu_options(&configuration))?;
         let ground = Ground::new(&configuration, &dmu);
         let first = pool.next_generation(Generation(0));
-        let parts = tree_parts(&dmu, &ground.jobs, &ground.root_visible, ROOT, root_options(), String::new(), None);
+        let parts =
+            tree_parts(&dmu, &ground.jobs, &ground.root_visible, ROOT, root_options(), String::new(), None);
         let core = Arc::new(Self::new(CoreParts {
             configuration,
             pool,
@@ -168,7 +169,8 @@ impl Core {
                 && entry.kind == Kind::PutLarge
                 && sequence > cut
             {
-                let pointer = LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
+                let pointer =
+                    LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
                 large.extend(&pointer.extents);
             }
             Ok(())
@@ -199,7 +201,9 @@ impl Core {
                 return Ok(Verdict::Cut);
             }
             let mut reader = RecordReader::new(bytes).map_err(|error| damaged("log record", &error))?;
-            while let Some((sequence, operation)) = reader.next().map_err(|error| damaged("log record", &error))? {
+            while let Some((sequence, operation)) =
+                reader.next().map_err(|error| damaged("log record", &error))?
+            {
                 each(sequence, operation)?;
             }
             Ok(Verdict::Continue)
@@ -215,7 +219,8 @@ impl Core {
         while let Some((_, operation)) = reader.next().map_err(|error| damaged("log record", &error))? {
             let Operation::Message { entry, .. } = operation else { continue };
             if entry.kind == Kind::PutLarge {
-                let pointer = LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
+                let pointer =
+                    LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
                 if let Err(error) = pointer.read(&self.dmu) {
                     log::info!("the log is cut at a record whose value did not land: {error}");
                     return Ok(false);
@@ -231,7 +236,10 @@ impl Core {
         let generation = commit.open_generation;
         let dataset_of = |id: DatasetId| {
             let found = self.catalog.read().by_id(id).cloned();
-            found.ok_or_else(|| Error::Corrupt { what: "log record", reason: format!("it names dataset {id}") })
+            found.ok_or_else(|| Error::Corrupt {
+                what: "log record",
+                reason: format!("it names dataset {id}"),
+            })
         };
         commit.next_sequence = sequence + 1;
         match operation {
@@ -239,7 +247,8 @@ impl Core {
                 let dataset = dataset_of(dataset)?;
                 let table = dataset.tree.active();
                 if entry.kind == Kind::PutLarge {
-                    let pointer = LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
+                    let pointer =
+                        LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
                     self.dmu.value_born(&pointer.extents, generation);
                     // The generation that was open when it was written may be gone; this one contains it first.
                     let mut payload = entry.payload.to_vec();
@@ -313,7 +322,12 @@ fn dmu_options(configuration: &DatabaseConfiguration) -> DmuOptions {
 }
 
 fn root_options() -> TreeOptions {
-    TreeOptions { leaf_bytes: 256 << 10, block_bytes: 4096, large_value_bytes: usize::MAX, ..TreeOptions::default() }
+    TreeOptions {
+        leaf_bytes: 256 << 10,
+        block_bytes: 4096,
+        large_value_bytes: usize::MAX,
+        ..TreeOptions::default()
+    }
 }
 
 fn damaged(what: &'static str, error: &dyn std::fmt::Display) -> Error {
@@ -330,7 +344,8 @@ fn load(
     let reader = Dmu::reader(Arc::clone(pool), dmu_options(configuration))?;
     let record = RootRecord::decode(&candidate.payload, &reader)?;
     if record.generation != candidate.generation {
-        let reason = format!("it says generation {}, its superblock {}", record.generation, candidate.generation);
+        let reason =
+            format!("it says generation {}, its superblock {}", record.generation, candidate.generation);
         return Err(Error::Corrupt { what: "root record", reason });
     }
     let table = read_table(&reader, &record)?;
@@ -361,13 +376,19 @@ fn read_table(dmu: &Dmu, record: &RootRecord) -> Result<Vec<u8>> {
     Ok(bytes.to_vec())
 }
 
-fn load_catalog(root_tree: &Arc<Tree>, dmu: &Dmu, ground: &Ground, generation: Generation) -> Result<Catalog> {
+fn load_catalog(
+    root_tree: &Arc<Tree>,
+    dmu: &Dmu,
+    ground: &Ground,
+    generation: Generation,
+) -> Result<Catalog> {
     let view = root_tree.view();
     let of_root = |error| Error::of_tree(b"root tree", error);
     let mut drops: HashMap<DatasetId, (Drops, u32)> = HashMap::new();
     for entry in view.range(vec![DROPS], Some(vec![DROPS + 1])) {
         let (key, value) = entry.map_err(of_root)?;
-        let id = key_dataset(&key).ok_or_else(|| damaged("root tree", &"a key of pending drops is cut short"))?;
+        let id =
+            key_dataset(&key).ok_or_else(|| damaged("root tree", &"a key of pending drops is cut short"))?;
         let (drops, chunks) = drops.entry(id).or_default();
         drops.decode_chunk(&value, dmu)?;
         *chunks += 1;
@@ -380,7 +401,8 @@ fn load_catalog(root_tree: &Arc<Tree>, dmu: &Dmu, ground: &Ground, generation: G
         let (drops, chunks) = drops.remove(&id).unwrap_or_default();
         let action = super::dataset::known_action(&record.action);
         let options = record.options.clone();
-        let parts = tree_parts(dmu, &ground.jobs, &ground.visible, id, options, record.action.clone(), action);
+        let parts =
+            tree_parts(dmu, &ground.jobs, &ground.visible, id, options, record.action.clone(), action);
         let tree = Tree::restore(parts, record.root.clone(), drops, generation);
         catalog.insert(DatasetState::new(id, tree, record, chunks, true));
     }

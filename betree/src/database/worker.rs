@@ -37,7 +37,9 @@ impl Workers {
         started = started.and_then(|()| workers.spawn("betree-checkpoint", core, checkpoint));
         if let Some(interval) = core.configuration.sync_interval_ms {
             let interval = Duration::from_millis(interval.max(1));
-            started = started.and_then(|()| workers.spawn("betree-sync", core, move |core, stop| sync(core, stop, interval)));
+            started = started.and_then(|()| {
+                workers.spawn("betree-sync", core, move |core, stop| sync(core, stop, interval))
+            });
         }
         match started {
             Ok(()) => Ok(workers),
@@ -59,7 +61,10 @@ impl Workers {
             // A panic here is a defect; it must stop commits, not hang those who wait for the thread.
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&core, &stop)));
             if caught.is_err() {
-                core.fail(crate::Error::Corrupt { what: "background thread", reason: String::from("it panicked") });
+                core.fail(crate::Error::Corrupt {
+                    what: "background thread",
+                    reason: String::from("it panicked"),
+                });
             }
         };
         self.threads.lock().push(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);

@@ -212,9 +212,7 @@ impl Allocator {
                     seen.add(pages);
                     segments
                 }
-                None => {
-                    Segments::create(Arc::clone(&pool), uuid, geometry, segment_blocks, root.generation)?
-                }
+                None => Segments::create(Arc::clone(&pool), uuid, geometry, segment_blocks, root.generation)?,
             };
             if by_id.insert(geometry.id, index).is_some() {
                 return Err(DmuError::Geometry { vdev: geometry.id, reason: "it is listed twice" });

@@ -107,17 +107,19 @@ impl Allocator {
         set: &[Extent],
         clear: &[Extent],
     ) -> Result<Vec<u8>, DmuError> {
-        let mut changed: Vec<std::collections::BTreeSet<u32>> =
-            (0..self.vdevs.len()).map(|vdev| self.with(vdev, |segments| segments.outdated().collect())).collect();
-        for extent in set {
-            let vdev = self.vdev_of(extent)?;
-            changed[vdev].insert(self.with(vdev, |segments| segments.set_persistent(extent))?);
-            pending.set.push(*extent);
-        }
+        let mut changed: Vec<std::collections::BTreeSet<u32>> = (0..self.vdevs.len())
+            .map(|vdev| self.with(vdev, |segments| segments.outdated().collect()))
+            .collect();
+        // In this order an extent that is in both lists is an error.
         for extent in clear {
             let vdev = self.vdev_of(extent)?;
             changed[vdev].insert(self.with(vdev, |segments| segments.clear_persistent(extent))?);
             pending.clear.push(*extent);
+        }
+        for extent in set {
+            let vdev = self.vdev_of(extent)?;
+            changed[vdev].insert(self.with(vdev, |segments| segments.set_persistent(extent))?);
+            pending.set.push(*extent);
         }
         let generation = pending.generation;
         for (vdev, numbers) in changed.into_iter().enumerate() {
@@ -129,8 +131,7 @@ impl Allocator {
                 self.pool.write(id, block, &bytes)?;
                 pending.entries[vdev].insert(number, entry);
             }
-            let images =
-                self.with(vdev, |segments| segments.page_images(&pending.entries[vdev], generation));
+            let images = self.with(vdev, |segments| segments.page_images(&pending.entries[vdev], generation));
             for (page, (block, bytes), reference) in images {
                 self.pool.write(id, block, &bytes)?;
                 pending.pages[vdev].push((page, reference));
@@ -140,14 +141,14 @@ impl Allocator {
     }
 
     fn undo(&self, pending: &Pending) {
-        for extent in &pending.clear {
-            if let Ok(vdev) = self.vdev_of(extent) {
-                self.with(vdev, |segments| segments.undo_clear(extent));
-            }
-        }
         for extent in &pending.set {
             if let Ok(vdev) = self.vdev_of(extent) {
                 self.with(vdev, |segments| segments.undo_set(extent));
+            }
+        }
+        for extent in &pending.clear {
+            if let Ok(vdev) = self.vdev_of(extent) {
+                self.with(vdev, |segments| segments.undo_clear(extent));
             }
         }
     }

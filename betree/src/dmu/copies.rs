@@ -4,9 +4,9 @@
 //! memory, found through a map that vanishes with the process. Copies are a help, never a need: where there is no room
 //! there is no copy.
 
+use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
 use super::layout::VdevGeometry;
-use super::DmuError;
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
 use crate::base::units::BLOCK_BYTES;
@@ -90,9 +90,10 @@ impl Copies {
     pub fn read(&self, vdev: VdevId, block: u64, buf: &mut [u8]) -> bool {
         let parts = self.find(vdev, block, buf.len());
         let whole = parts.iter().map(|(_, range)| range.len()).sum::<usize>() == buf.len();
-        whole && parts.into_iter().all(|(extent, range)| {
-            self.pool.read(extent.vdev, extent.block, &mut buf[range]).is_ok()
-        })
+        whole
+            && parts
+                .into_iter()
+                .all(|(extent, range)| self.pool.read(extent.vdev, extent.block, &mut buf[range]).is_ok())
     }
 
     /// The parts in memory of `length` bytes from `block` of `vdev`, and which bytes they hold.
@@ -108,8 +109,11 @@ impl Copies {
             for piece in &copy.memory {
                 let (from, to) = (at.max(block), (at + u64::from(piece.blocks)).min(end));
                 if from < to {
-                    let extent =
-                        Extent { vdev: piece.vdev, block: piece.block + (from - at), blocks: (to - from) as u32 };
+                    let extent = Extent {
+                        vdev: piece.vdev,
+                        block: piece.block + (from - at),
+                        blocks: (to - from) as u32,
+                    };
                     let bytes = (from - block) as usize * BLOCK_BYTES..(to - block) as usize * BLOCK_BYTES;
                     parts.push((extent, bytes));
                 }
@@ -138,7 +142,11 @@ fn split_off(extents: &mut Vec<Extent>, blocks: u32) -> Vec<Extent> {
             kept.push(Extent { blocks: keep, ..extent });
         }
         if keep < extent.blocks {
-            rest.push(Extent { block: extent.block + u64::from(keep), blocks: extent.blocks - keep, ..extent });
+            rest.push(Extent {
+                block: extent.block + u64::from(keep),
+                blocks: extent.blocks - keep,
+                ..extent
+            });
         }
     }
     *extents = kept;

@@ -1,7 +1,13 @@
 //! The unit itself: placement, allocation, extent I/O.
 
+use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
-use super::{Cache, DmuError};
+use super::cache::Cache;
+use super::copies::Copies;
+use super::layout::VdevGeometry;
+use super::lifetime::Lifetimes;
+use super::queue::{IoQueue, JobGroup, PendingJob};
+use super::space::TierSpace;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, Uuid, VdevId};
@@ -37,9 +43,6 @@ impl Default for DmuOptions {
     }
 }
 
-/// Bytes of the cache where nobody says otherwise.
-const CACHE_BYTES_DEFAULT: usize = 64 << 20;
-
 /// Handle on the data-management unit of a pool; clones share it.
 #[derive(Debug, Clone)]
 pub struct Dmu {
@@ -49,28 +52,133 @@ pub struct Dmu {
 #[derive(Debug)]
 struct Inner {
     pool: Arc<Pool>,
-    allocator: Allocator,
+    uuid: Uuid,
+    /// Absent in a unit that only reads.
+    allocator: Option<Allocator>,
+    lifetimes: Lifetimes,
     cache: Cache,
+    writes: IoQueue,
+    reads: IoQueue,
+    /// For each class, the tiers with persistent vdevs to try in order.
+    durable: [Vec<u8>; TIER_COUNT],
+    /// For each class, the memory tiers that it prefers to the first of those.
+    memory: [Vec<u8>; TIER_COUNT],
+    /// Tiers with persistent vdevs, fastest first, that of the log apart.
+    metadata: Vec<u8>,
+    log: Vec<u8>,
+    default_class: u8,
+    copies: Option<Copies>,
+    /// The first free that went wrong.
+    defect: OnceLock<DmuError>,
+}
+
+/// Tiers whose blocks persistent pointers may name: all but memory, unless there is nothing but memory.
+fn persistent_tiers(pool: &Pool) -> Vec<u8> {
+    let volatile_pool = pool.is_volatile();
+    let persistent = |tier: &u8| {
+        pool.vdevs().iter().any(|vdev| vdev.tier == *tier && (volatile_pool || !vdev.device.is_volatile()))
+    };
+    (0..TIER_COUNT as u8).filter(persistent).collect()
+}
+
+/// The vdevs that are persistent, or those that are not.
+fn geometries(pool: &Pool, persistent: bool) -> Result<Vec<VdevGeometry>, DmuError> {
+    let volatile_pool = pool.is_volatile();
+    let mut geometries = Vec::new();
+    for vdev in pool.vdevs() {
+        if (volatile_pool || !vdev.device.is_volatile()) == persistent {
+            let reserved = pool.reserved_ranges(vdev.id)?.to_vec();
+            geometries.push(VdevGeometry { id: vdev.id, tier: vdev.tier, blocks: vdev.blocks, reserved });
+        }
+    }
+    Ok(geometries)
 }
 
 impl Dmu {
-    /// A unit over `pool` with nothing allocated.
-    #[must_use]
-    pub fn new(pool: Arc<Pool>) -> Self {
-        Self::with_cache(pool, CACHE_BYTES_DEFAULT)
+    /// The unit of a pool that was just created: everything free.
+    ///
+    /// # Errors
+    /// A vdev that is too small.
+    pub fn create(pool: Arc<Pool>, options: DmuOptions) -> Result<Self, DmuError> {
+        let uuid = pool.uuid();
+        let vdevs = geometries(&pool, true)?;
+        let allocator = Allocator::create(Arc::clone(&pool), uuid, &vdevs, pool.segment_blocks())?;
+        Self::with(pool, options, Some(allocator))
     }
 
-    /// As [`Dmu::new`], with a cache of `cache_bytes` bytes.
-    #[must_use]
-    pub fn with_cache(pool: Arc<Pool>, cache_bytes: usize) -> Self {
-        let allocator = Allocator::new(&pool);
-        Self { inner: Arc::new(Inner { pool, allocator, cache: Cache::new(cache_bytes) }) }
+    /// The unit as of checkpoint `generation`, whose table root is `root`.
+    ///
+    /// # Errors
+    /// Damage, device errors, a vdev that is missing or shorter than it was.
+    pub fn open(
+        pool: Arc<Pool>,
+        options: DmuOptions,
+        root: &[u8],
+        generation: Generation,
+    ) -> Result<Self, DmuError> {
+        let uuid = pool.uuid();
+        let vdevs = geometries(&pool, true)?;
+        let segment_blocks = pool.segment_blocks();
+        let allocator = Allocator::open(Arc::clone(&pool), uuid, &vdevs, segment_blocks, root, generation)?;
+        let dmu = Self::with(pool, options, Some(allocator))?;
+        dmu.lifetimes().set_durable(generation);
+        Ok(dmu)
     }
 
-    /// The cache that everything above shares.
-    #[must_use]
-    pub fn cache(&self) -> &Cache {
-        &self.inner.cache
+    /// A unit that only reads: what opening needs before it has the allocation table.
+    ///
+    /// # Errors
+    /// A vdev that is described wrongly.
+    pub fn reader(pool: Arc<Pool>, options: DmuOptions) -> Result<Self, DmuError> {
+        Self::with(pool, DmuOptions { cache_bytes: 0, threads: 0, ..options }, None)
+    }
+
+    /// A unit over vdevs without labels, for the tests of the layers above.
+    #[cfg(test)]
+    pub(crate) fn over(pool: Arc<Pool>, cache_bytes: usize) -> Self {
+        let uuid = Uuid([7; 16]);
+        let vdevs = geometries(&pool, true).unwrap();
+        let allocator = Allocator::create(Arc::clone(&pool), uuid, &vdevs, 1 << 10).unwrap();
+        Self::with(pool, DmuOptions { cache_bytes, ..DmuOptions::default() }, Some(allocator)).unwrap()
+    }
+
+    fn with(pool: Arc<Pool>, options: DmuOptions, allocator: Option<Allocator>) -> Result<Self, DmuError> {
+        let persistent = persistent_tiers(&pool);
+        let durable = options.alloc_strategy.clone().map(|tiers| {
+            let mut list: Vec<u8> = tiers.into_iter().filter(|tier| persistent.contains(tier)).collect();
+            if list.is_empty() {
+                list.extend(persistent.first());
+            }
+            list
+        });
+        let memory = options.alloc_strategy.map(|tiers| {
+            tiers.into_iter().take_while(|tier| !persistent.contains(tier)).collect::<Vec<u8>>()
+        });
+        let mut log = persistent.clone();
+        log.sort_by_key(|tier| Some(*tier) != options.log_tier);
+        let volatile = geometries(&pool, false)?;
+        let copies = match volatile.is_empty() || allocator.is_none() {
+            true => None,
+            false => Some(Copies::new(Arc::clone(&pool), &volatile)?),
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                uuid: pool.uuid(),
+                pool,
+                allocator,
+                lifetimes: Lifetimes::default(),
+                cache: Cache::new(options.cache_bytes),
+                writes: IoQueue::new(options.threads),
+                reads: IoQueue::new(options.threads),
+                durable,
+                memory,
+                metadata: persistent,
+                log,
+                default_class: options.default_class,
+                copies,
+                defect: OnceLock::new(),
+            }),
+        })
     }
 
     /// The pool below.
@@ -166,7 +274,9 @@ impl Dmu {
             _ => &inner.durable[class],
         };
         let extents = match self.allocator().allocate(stream, tiers, blocks, privilege) {
-            Err(DmuError::OutOfSpace { .. }) if privilege == Privilege::System && tiers != &inner.metadata => {
+            Err(DmuError::OutOfSpace { .. })
+                if privilege == Privilege::System && tiers != &inner.metadata =>
+            {
                 self.allocator().allocate(stream, &inner.metadata, blocks, privilege)?
             }
             allocated => allocated?,
@@ -328,7 +438,8 @@ fn parts(extents: &[Extent], offset: u64, len: usize) -> Result<Vec<Part>, DmuEr
             skip -= blocks;
             continue;
         }
-        let take = usize::try_from(blocks - skip).unwrap_or(usize::MAX).saturating_mul(BLOCK_BYTES).min(len - done);
+        let take =
+            usize::try_from(blocks - skip).unwrap_or(usize::MAX).saturating_mul(BLOCK_BYTES).min(len - done);
         out.push(Part { vdev: extent.vdev, block: extent.block + skip, range: done..done + take });
         skip = 0;
         done += take;

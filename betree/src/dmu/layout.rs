@@ -275,9 +275,15 @@ mod tests {
 
     #[test]
     fn everything_has_one_place() {
-        for (blocks, segment_blocks) in
-            [(64, 64), (200, 64), (1000, 8), (1003, 32), (70_001, 64), (3 << 18, 1 << 18), (1_000_000, 1 << 16)]
-        {
+        for (blocks, segment_blocks) in [
+            (64, 64),
+            (200, 64),
+            (1000, 8),
+            (1003, 32),
+            (70_001, 64),
+            (3 << 18, 1 << 18),
+            (1_000_000, 1 << 16),
+        ] {
             let geometry = geometry(blocks, vec![0..16, blocks - 16..blocks]);
             let layout = Layout::create(&geometry, segment_blocks).unwrap();
             let mut owners = vec![0u8; blocks as usize];
@@ -326,7 +332,8 @@ mod tests {
     #[test]
     fn growth_keeps_slots_and_adds_pages() {
         for (old_blocks, new_blocks) in [(200u64, 300u64), (190, 70_000), (5376, 5377), (200, 10_000_000)] {
-            let old = Layout::create(&geometry(old_blocks, vec![0..16, old_blocks - 16..old_blocks]), 64).unwrap();
+            let old =
+                Layout::create(&geometry(old_blocks, vec![0..16, old_blocks - 16..old_blocks]), 64).unwrap();
             let grown =
                 geometry(new_blocks, vec![0..16, old_blocks - 16..old_blocks, new_blocks - 16..new_blocks]);
             let Ok(new) = Layout::extend(&grown, 64, old.areas.clone(), old.segment_count()) else {
@@ -346,11 +353,11 @@ mod tests {
         assert!(Layout::create(&geometry(0, vec![]), 64).is_err());
         assert!(Layout::create(&geometry(6, vec![]), 64).is_err());
         assert!(Layout::create(&geometry(7, vec![]), 64).is_ok());
-        assert!(Layout::create(&geometry(1000, vec![0..1000]), 64).is_err());
+        assert!(Layout::create(&geometry(1000, vec![0..500, 500..1000]), 64).is_err());
         assert!(Layout::create(&geometry(1000, vec![]), 63).is_err());
         assert!(Layout::create(&geometry(u64::MAX, vec![]), 64).is_err());
         assert!(Layout::create(&VdevGeometry { tier: 4, ..geometry(1000, vec![]) }, 64).is_err());
         let overlap = vec![Area { block: 10, pages: 9 }];
-        assert!(Layout::new(&geometry(1000, vec![0..16]), 64, overlap).is_err());
+        assert!(Layout::new(&geometry(1000, vec![0..16, 20..21]), 64, overlap).is_err());
     }
 }

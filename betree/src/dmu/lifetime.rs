@@ -115,7 +115,8 @@ impl Lifetimes {
         let mut lists = self.lists.lock();
         self.durable.store(generation.0, Ordering::Release);
         let later = lists.deferred.split_off(&generation);
-        let free: Vec<Extent> = std::mem::replace(&mut lists.deferred, later).into_values().flatten().collect();
+        let free: Vec<Extent> =
+            std::mem::replace(&mut lists.deferred, later).into_values().flatten().collect();
         self.deferred_blocks.fetch_sub(total_blocks(&free), Ordering::Relaxed);
         free
     }

@@ -1,7 +1,10 @@
 //! Data management: extents, allocation, generations, checksums, cache.
 
 mod allocator;
+mod bitmap;
 mod cache;
+mod commit;
+mod copies;
 #[expect(clippy::module_inception, reason = "the unit is what this module is about")]
 mod dmu;
 mod error;
@@ -15,9 +18,9 @@ mod segments;
 mod space;
 mod table;
 
-pub use allocator::{Privilege, Stream};
+pub use allocator::{Allocator, Privilege, Stream};
 pub use cache::{Admission, Cache, CacheStatistics, Charge, Evictable};
-pub use dmu::{Dmu, PendingRead, WriteBatch};
+pub use dmu::{Dmu, DmuOptions, PendingRead, WriteBatch};
 pub use error::DmuError;
 pub use extent_list::StoredExtents;
 pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};

@@ -39,6 +39,8 @@ pub(super) struct Loaded {
     pub(super) dead: Option<Bitmap>,
     /// Dead bits that were found on the device: nobody will release them, the next checkpoint does.
     pub(super) orphans: Option<Bitmap>,
+    /// Reserved in the last checkpoint and no longer: the device grew.
+    pub(super) opened: Option<Bitmap>,
     /// Where the next search starts.
     pub(super) next: u32,
     /// The last durable checkpoint when it was last used.
@@ -105,7 +107,11 @@ impl Source<'_> {
             return Err(self.corrupt(what, block, reason));
         }
         if !bitmap.contains(&self.layout.reserved_bits(number)) {
-            return Err(self.corrupt(what, block, format!("segment {number} has reserved blocks marked free")));
+            return Err(self.corrupt(
+                what,
+                block,
+                format!("segment {number} has reserved blocks marked free"),
+            ));
         }
         Ok(bitmap)
     }
@@ -168,6 +174,7 @@ impl Segment {
             held: None,
             dead: None,
             orphans: None,
+            opened: None,
             next: 0,
             touched: generation,
         };
@@ -219,7 +226,19 @@ impl Loaded {
     /// Finds `wanted` contiguous blocks behind the last ones given, else anywhere. On failure the longest run.
     pub(super) fn find(&self, wanted: u32) -> Result<u32, u32> {
         let bits = self.busy.bits();
-        self.busy.find_clear_run(self.next, bits, wanted).or_else(|_| self.busy.find_clear_run(0, bits, wanted))
+        self.busy
+            .find_clear_run(self.next, bits, wanted)
+            .or_else(|_| self.busy.find_clear_run(0, bits, wanted))
+    }
+
+    /// Blocks that are clear now and set in the last checkpoint.
+    fn freed(&self) -> u32 {
+        let freed = |set: &Bitmap| {
+            let mut set = set.clone();
+            set.subtract(&self.persistent);
+            set.count_set()
+        };
+        [&self.clearing, &self.opened].into_iter().flatten().map(freed).sum()
     }
 
     /// Whether nothing would be lost by reading it again later, when the last durable checkpoint did not change it.
@@ -228,6 +247,7 @@ impl Loaded {
             && self.held.is_none()
             && self.dead.is_none()
             && self.orphans.is_none()
+            && self.opened.is_none()
             && self.busy == self.persistent
     }
 
@@ -252,12 +272,11 @@ impl Loaded {
             previous.checksum = 0;
         }
         let free = self.persistent.count_clear();
-        let cleared = self.clearing.as_ref().map_or(0, Bitmap::count_set);
         let entry = Entry {
             current: SlotRef { slot, checksum, generation },
             previous,
             free,
-            free_in_both: free - cleared,
+            free_in_both: free - self.freed(),
             longest: self.persistent.longest_clear_run(),
         };
         (bytes, entry)

@@ -104,8 +104,7 @@ impl Segments {
         }
         let source = Source { pool: &pool, uuid, layout: &old };
         let (entries, seen) = table::read(source, &root.pages, generation)?;
-        let mut segments =
-            Self::new(pool, uuid, old, generation, entries, root.pages.clone());
+        let mut segments = Self::new(pool, uuid, old, generation, entries, root.pages.clone());
         let free = segments.total - segments.used;
         if free != root.free {
             let reason = format!("{free} free blocks in the table, {} in its root", root.free);
@@ -230,7 +229,7 @@ impl Segments {
         loaded.persistent.add(&closed);
         loaded.persistent.subtract(&opened);
         for run in opened.set_runs() {
-            for set in [&mut loaded.clearing, &mut loaded.dead, &mut loaded.orphans] {
+            for set in [&mut loaded.opened, &mut loaded.dead, &mut loaded.orphans] {
                 add(set, bits, run.clone());
             }
         }
@@ -429,8 +428,8 @@ impl Segments {
         if loaded.persistent.any_set(bits.clone()) || touches(loaded.clearing.as_ref(), bits.clone()) {
             return refuse("release of an extent that the last checkpoint has");
         }
-        let fallback = touches(loaded.held.as_ref(), bits.clone())
-            || touches(loaded.orphans.as_ref(), bits.clone());
+        let fallback =
+            touches(loaded.held.as_ref(), bits.clone()) || touches(loaded.orphans.as_ref(), bits.clone());
         if fallback && !planted(Bug::ReuseFreedAtOnce) {
             return refuse("release of an extent that the checkpoint before the last one has");
         }
@@ -516,7 +515,10 @@ impl Segments {
         if loaded.persistent.any_set(bits.clone()) {
             return refuse("a checkpoint allocates an extent that the one before has");
         }
-        if [&loaded.clearing, &loaded.held, &loaded.dead].iter().any(|set| touches(set.as_ref(), bits.clone())) {
+        if [&loaded.clearing, &loaded.held, &loaded.dead]
+            .iter()
+            .any(|set| touches(set.as_ref(), bits.clone()))
+        {
             return refuse("a checkpoint reaches an extent that was freed");
         }
         loaded.persistent.set(bits.clone());
@@ -664,7 +666,8 @@ impl Segments {
     /// Moves the sets of a loaded segment one checkpoint on.
     fn settle(&mut self, number: u32) {
         let Some(loaded) = self.segments[number as usize].loaded.as_deref_mut() else { return };
-        let mut cleared = loaded.clearing.take();
+        loaded.opened = None;
+        let cleared = loaded.clearing.take();
         if let Some(cleared) = &cleared {
             let bits = cleared.bits();
             let dead = loaded.dead.get_or_insert_with(|| Bitmap::new(bits));
@@ -675,13 +678,13 @@ impl Segments {
         let orphans = loaded.orphans.take();
         if let Some(orphans) = &orphans {
             loaded.busy.subtract(orphans);
-            for set in [&mut loaded.dead, &mut cleared].into_iter().flatten() {
-                set.subtract(orphans);
+            if let Some(dead) = &mut loaded.dead {
+                dead.subtract(orphans);
             }
             self.dead -= u64::from(orphans.count_set());
         }
         let not_empty = |set: Option<Bitmap>| set.filter(|bits| !bits.is_clear());
-        loaded.held = not_empty(cleared);
+        loaded.held = cleared;
         loaded.dead = not_empty(loaded.dead.take());
         if orphans.is_some() {
             self.refresh(number);

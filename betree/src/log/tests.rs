@@ -237,7 +237,7 @@ fn unit(disks: &[&Arc<Disk>]) -> Dmu {
         blocks: disk.bytes / BLOCK_BYTES_U64,
         device: Arc::clone(*disk) as Arc<dyn BlockDevice>,
     });
-    Dmu::new(Arc::new(Pool::from_vdevs(vdevs.collect())))
+    Dmu::over(Arc::new(Pool::from_vdevs(vdevs.collect())), 0)
 }
 
 fn options(extent_blocks: u32, buffer_blocks: usize) -> LogOptions {

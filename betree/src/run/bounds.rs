@@ -20,7 +20,8 @@ impl Run {
     pub fn ends_before(&self, bound: &[u8]) -> bool {
         let reference = self.reference();
         let keys = reference.keys.as_ref().is_none_or(|(_, last)| **last < *bound);
-        let hull = reference.hull.as_ref().is_none_or(|(_, end)| end.as_ref().is_some_and(|end| **end <= *bound));
+        let hull =
+            reference.hull.as_ref().is_none_or(|(_, end)| end.as_ref().is_some_and(|end| **end <= *bound));
         keys && hull
     }
 

@@ -23,6 +23,7 @@
 //! A run does not know who refers to it, when its extents die, what a value means, or which versions a reader may see.
 
 mod block;
+mod bounds;
 mod cursor;
 mod entry;
 mod format;
@@ -39,8 +40,8 @@ mod writer;
 
 pub use cursor::{ReadMode, RunCursor};
 pub use entry::{EntryCursor, EntryRef, Kind, RangeDelete};
-pub use format::{ExtentListPointer, KEY_BYTES_MAX, Key, PAYLOAD_BYTES_MAX, RunRef};
+pub use format::{ExtentListPointer, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, RunRef};
 pub use merge::MergeCursor;
 pub use range_deletes::RangeDeleteSet;
 pub use run::{Run, key_hash};
-pub use writer::{BlockTest, HeatOfBlocks, RunOptions, RunWriter};
+pub use writer::{HeatOfBlocks, RunOptions, RunWriter};

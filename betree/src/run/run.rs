@@ -9,12 +9,12 @@ use super::meta::Meta;
 use super::range_deletes::RangeDeleteSet;
 use crate::base::buffer::{AlignedBuffer, footprint};
 use crate::base::checksum::crc;
-use crate::base::codec::Encoder;
+use crate::base::codec::{Decoder, Encoder};
 use crate::base::compression::Codec;
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
-use crate::dmu::{Admission, Dmu, DmuError, Evictable};
+use crate::dmu::{Admission, Dmu, DmuError, Evictable, OwnedExtents};
 use arc_swap::{ArcSwapOption, Guard};
 use std::fmt::Display;
 use std::ops::ControlFlow;
@@ -35,8 +35,8 @@ pub fn key_hash(key: &[u8]) -> u64 {
 pub struct Run {
     dmu: Dmu,
     reference: RunRef,
-    /// Extents of the extent list.
-    list_extents: Vec<Extent>,
+    /// The run's bytes and its extent list.
+    space: OwnedExtents,
     meta: ArcSwapOption<Meta>,
 }
 
@@ -60,7 +60,12 @@ impl Run {
     }
 
     pub(super) fn new(dmu: Dmu, reference: RunRef, list_extents: Vec<Extent>) -> Arc<Self> {
-        Arc::new(Self { dmu, reference, list_extents, meta: ArcSwapOption::empty() })
+        let extents = [reference.extents.as_slice(), &list_extents].concat();
+        let space = match reference.birth {
+            Generation(0) => OwnedExtents::unborn(&dmu, extents),
+            birth => OwnedExtents::from_disk(&dmu, extents, birth),
+        };
+        Arc::new(Self { dmu, reference, space, meta: ArcSwapOption::empty() })
     }
 
     /// What is known of the run without reading it.
@@ -69,15 +74,39 @@ impl Run {
         &self.reference
     }
 
-    /// Appends the reference with `birth` to a node header.
-    pub fn encode(&self, birth: Generation, out: &mut Encoder) {
-        RunRef { birth, ..self.reference.clone() }.encode(out);
+    /// The run that the encoded `reference` names, as [`Run::open`].
+    ///
+    /// # Errors
+    /// Bytes that are not a reference; device errors and damage of the extent list.
+    pub fn from_reference(dmu: &Dmu, reference: &[u8]) -> Result<Arc<Self>, DmuError> {
+        let what = "run reference";
+        let mut input = Decoder::new(reference);
+        let decoded =
+            RunRef::decode(&mut input).and_then(|decoded| input.finish("run reference").map(|()| decoded));
+        Self::open(dmu, decoded.map_err(|source| DmuError::Decode { what, source })?)
     }
 
-    /// All extents that the run owns: its bytes, then its extent list.
+    /// Appends the reference, with the present birth, to a node header.
+    pub fn encode_reference(&self, out: &mut Encoder) {
+        RunRef { birth: self.space.birth(), ..self.reference.clone() }.encode(out);
+    }
+
+    /// The extents that the run owns: its bytes, then its extent list.
     #[must_use]
-    pub fn extents(&self) -> Vec<Extent> {
-        [self.reference.extents.as_slice(), &self.list_extents].concat()
+    pub fn space(&self) -> &OwnedExtents {
+        &self.space
+    }
+
+    /// Generation of the first checkpoint that contains the run; 0 until a version refers to it.
+    #[must_use]
+    pub fn birth(&self) -> Generation {
+        self.space.birth()
+    }
+
+    /// Bytes stored, without the padding at the end.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.reference.stored_bytes()
     }
 
     /// The unit that the run lies in.

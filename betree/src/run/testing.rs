@@ -39,7 +39,7 @@ pub fn memory(blocks: &[u64], cache_bytes: usize) -> (Dmu, Vec<Arc<MemoryDevice>
         blocks: *blocks,
         device: Arc::clone(device) as Arc<dyn BlockDevice>,
     });
-    (Dmu::with_cache(Arc::new(Pool::from_vdevs(vdevs.collect())), cache_bytes), devices)
+    (Dmu::over(Arc::new(Pool::from_vdevs(vdevs.collect())), cache_bytes), devices)
 }
 
 /// An entry that owns its bytes.

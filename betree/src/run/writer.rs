@@ -637,12 +637,12 @@ mod tests {
         let pieces = run.reference().extents.len();
         assert!(pieces > LIST_EXTENTS && pieces < 1200);
         assert_eq!(pieces as u64, blocks_for(run.reference().stored_bytes()));
-        assert_eq!(run.extents().len(), pieces + pieces.div_ceil(LIST_EXTENTS));
+        assert_eq!(run.space().extents().len(), pieces + pieces.div_ceil(LIST_EXTENTS));
         let mut out = Encoder::new();
-        run.encode(Generation(1), &mut out);
+        crate::run::RunRef { birth: Generation(1), ..run.reference().clone() }.encode(&mut out);
         let reference = RunRef::decode(&mut Decoder::new(out.as_slice())).unwrap();
         let again = Run::open(&dmu, reference.clone()).unwrap();
-        assert_eq!(again.extents(), run.extents());
+        assert_eq!(again.space().extents(), run.space().extents());
         let mut cursor = RunCursor::new(again, ReadMode::Merge);
         cursor.seek(&[]).unwrap();
         for entry in &model {
@@ -651,7 +651,7 @@ mod tests {
         }
         assert!(cursor.entry().is_none());
 
-        let list = &run.extents()[pieces..];
+        let list = &run.space().extents()[pieces..];
         for block in 0..list.len() {
             let mut bytes = dmu.read(&list[block..=block], 0, BLOCK_BYTES).unwrap();
             bytes[9] ^= 1;

@@ -196,16 +196,20 @@ mod tests {
 
     #[test]
     fn steps_apply_in_order_and_merge_equals_applying_both() {
-        let messages =
-            [Default::insert_msg(b"hello"), Default::upsert_msg(3, b"XYZ"), Default::delete_msg(), Default::upsert_msg(2, b"a")];
+        let messages = [
+            Default::insert_msg(b"hello"),
+            Default::upsert_msg(3, b"XYZ"),
+            Default::delete_msg(),
+            Default::upsert_msg(2, b"a"),
+        ];
         for lower in &messages {
             for upper in &messages {
                 let mut one = Some(b"start".to_vec());
                 let mut two = one.clone();
-                Default {}.apply(b"k", lower, &mut one);
-                Default {}.apply(b"k", upper, &mut one);
+                MessageAction::apply(&Default {}, b"k", lower, &mut one);
+                MessageAction::apply(&Default {}, b"k", upper, &mut one);
                 let merged = MessageAction::merge(&Default {}, b"k", upper, lower).unwrap();
-                Default {}.apply(b"k", &merged, &mut two);
+                MessageAction::apply(&Default {}, b"k", &merged, &mut two);
                 assert_eq!(one, two);
             }
         }
@@ -216,7 +220,7 @@ mod tests {
         for message in [&[9][..], &[1], &[1, 200], &[2, 0, 0], &[2, 255, 255, 255, 255, 1, 1]] {
             assert!(!Default::is_valid(message));
             let mut value = Some(b"x".to_vec());
-            Default {}.apply(b"k", message, &mut value);
+            MessageAction::apply(&Default {}, b"k", message, &mut value);
             assert_eq!(value.as_deref(), Some(&b"x"[..]));
         }
         assert!(Default::is_valid(&Default::upsert_msg(7, b"abc")));

@@ -197,7 +197,11 @@ impl<'a> Compactor<'a> {
     /// The preference for all that is kept of the key: the newest one that says something. All messages of a key
     /// share it, because the preference chooses the run, and versions of a key may not be spread over runs of one age.
     fn key_preference(&self, base: StoragePreference) -> StoragePreference {
-        self.upserts.iter().map(|upsert| upsert.preference).fold(StoragePreference::NONE, StoragePreference::or).or(base)
+        self.upserts
+            .iter()
+            .map(|upsert| upsert.preference)
+            .fold(StoragePreference::NONE, StoragePreference::or)
+            .or(base)
     }
 
     /// The value below the collected upserts is known: folds them onto it.
@@ -228,7 +232,13 @@ impl<'a> Compactor<'a> {
                 let mut pointer = LargeValue::write(self.dmu, &value, wanted, Privilege::System)?;
                 pointer.birth = self.generation;
                 self.effects.written.push(OwnedExtents::unborn(self.dmu, pointer.extents.clone()));
-                sink.put(EntryRef { key, sequence, kind: Kind::PutLarge, preference, payload: &pointer.encode() })
+                sink.put(EntryRef {
+                    key,
+                    sequence,
+                    kind: Kind::PutLarge,
+                    preference,
+                    payload: &pointer.encode(),
+                })
             }
             Some(value) => sink.put(EntryRef { key, sequence, kind: Kind::Put, preference, payload: &value }),
             None if self.bottom => Ok(()),

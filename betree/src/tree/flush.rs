@@ -222,7 +222,11 @@ impl Tree {
                 true => Slot::new(runs.clone(), 0, Some(child)),
                 false => old.with_child(child),
             };
-            child = super::node::NodeCell::fresh(step.body.with_slots(step.index, vec![Arc::new(slot)], Vec::new()));
+            child = super::node::NodeCell::fresh(step.body.with_slots(
+                step.index,
+                vec![Arc::new(slot)],
+                Vec::new(),
+            ));
         }
         self.publish_root(child, None);
     }

@@ -114,7 +114,8 @@ impl Tree {
         let (runs, effects) = self.merge_into_slots(&slot.runs, &whole, low, ranges, generation)?;
         let edit = self.edit.lock();
         let version = self.version.load_full();
-        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| path.slot_high() == high.as_deref())
+        let Some(path) =
+            self.locate(&version.root, level, low)?.filter(|path| path.slot_high() == high.as_deref())
         else {
             return Ok(());
         };
@@ -139,7 +140,8 @@ impl Tree {
         runs.sort_by(|a, b| a.low().cmp(b.low()));
         let disjoint = runs.windows(2).all(|pair| pair[0].ends_before(pair[1].low()));
         let clean = runs.iter().all(|run| run.reference().range_deletes == 0 && run.reference().deletes == 0);
-        let large_enough = slot.base_bytes + slot.delta_bytes >= runs.len() as u64 * (self.options.leaf_bytes / 8);
+        let large_enough =
+            slot.base_bytes + slot.delta_bytes >= runs.len() as u64 * (self.options.leaf_bytes / 8);
         if !disjoint || !clean || !large_enough {
             return None;
         }
@@ -178,7 +180,8 @@ impl Tree {
         };
         let action = self.action();
         let ranges = range_deletes(&slot.runs)?;
-        let mut compactor = Compactor::new(&self.dmu, &self.options, action.as_ref(), true, generation, ranges);
+        let mut compactor =
+            Compactor::new(&self.dmu, &self.options, action.as_ref(), true, generation, ranges);
         let mut outputs = LeafOutputs::new(options);
         let mut cursor = merge_cursor(&slot.runs);
         cursor.seek(&[])?;

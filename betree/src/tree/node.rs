@@ -269,7 +269,8 @@ impl NodeCell {
         let extents = dmu.allocate(Stream::Header, preference, blocks, Privilege::System)?;
         let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
         buffer[..bytes.len()].copy_from_slice(&bytes);
-        let stored = dmu.write(&extents, 0, &buffer).and_then(|()| dmu.store_extents(extents.clone(), preference));
+        let stored =
+            dmu.write(&extents, 0, &buffer).and_then(|()| dmu.store_extents(extents.clone(), preference));
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => {

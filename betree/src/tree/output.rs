@@ -68,7 +68,12 @@ impl OutputOptions<'_> {
     }
 
     /// Ends the writers; `ranges` go into each of them, so that no run of this age lacks them.
-    fn end(&self, writers: &mut Writers, ranges: &[RangeDelete], runs: &mut Vec<Arc<Run>>) -> Result<(), TreeError> {
+    fn end(
+        &self,
+        writers: &mut Writers,
+        ranges: &[RangeDelete],
+        runs: &mut Vec<Arc<Run>>,
+    ) -> Result<(), TreeError> {
         if writers.is_empty() && !ranges.is_empty() {
             self.writer(writers, StoragePreference::NONE);
         }
@@ -100,7 +105,12 @@ pub(super) struct SlotOutputs<'a> {
 impl<'a> SlotOutputs<'a> {
     /// Outputs for the slots between `pivots`, the first of which starts at `low`; `ranges` go to the slots that they
     /// reach, clipped.
-    pub fn new(options: OutputOptions<'a>, low: &'a [u8], pivots: &'a [Box<[u8]>], ranges: Vec<RangeDelete>) -> Self {
+    pub fn new(
+        options: OutputOptions<'a>,
+        low: &'a [u8],
+        pivots: &'a [Box<[u8]>],
+        ranges: Vec<RangeDelete>,
+    ) -> Self {
         let runs = vec![Vec::new(); pivots.len() + 1];
         Self { options, pivots, low, ranges, current: 0, writers: Writers::new(), last_key: Vec::new(), runs }
     }
@@ -133,7 +143,11 @@ pub(super) fn clip(ranges: &[RangeDelete], low: &[u8], high: Option<&[u8]>) -> V
             (end, high) => end.or(high),
         };
         if end.is_none_or(|end| start < end) {
-            clipped.push(RangeDelete { start: start.into(), end: end.map(Into::into), sequence: range.sequence });
+            clipped.push(RangeDelete {
+                start: start.into(),
+                end: end.map(Into::into),
+                sequence: range.sequence,
+            });
         }
     }
     clipped
@@ -220,7 +234,9 @@ mod tests {
 
     #[test]
     fn separators_lie_between() {
-        for (before, after) in [(&b"abc"[..], &b"abd"[..]), (b"", b"a"), (b"a", b"ab"), (b"ab", b"b"), (b"a\xff", b"b")] {
+        for (before, after) in
+            [(&b"abc"[..], &b"abd"[..]), (b"", b"a"), (b"a", b"ab"), (b"ab", b"b"), (b"a\xff", b"b")]
+        {
             let key = separator(before, after);
             assert!(*before < *key && *key <= *after, "{before:?} {after:?} {key:?}");
         }

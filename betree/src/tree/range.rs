@@ -188,7 +188,8 @@ impl Range {
                 Some(side) => side,
                 None => self.back.insert(Side::backward(&self.view, self.high.as_deref())?),
             };
-            let Some(key) = side.cursor.entry().map(|entry| entry.key).filter(|key| *key >= &side.low[..]) else {
+            let Some(key) = side.cursor.entry().map(|entry| entry.key).filter(|key| *key >= &side.low[..])
+            else {
                 let bound = std::mem::take(&mut side.low);
                 if bound <= self.low {
                     return Ok(None);

@@ -43,7 +43,8 @@ impl Tree {
             return Ok(());
         };
         let version = self.version.load_full();
-        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| self.crowded(path, low)) else {
+        let Some(path) = self.locate(&version.root, level, low)?.filter(|path| self.crowded(path, low))
+        else {
             return Ok(());
         };
         let middle = path.body().slots.len() / 2;
@@ -58,8 +59,11 @@ impl Tree {
         let mut parts = Vec::new();
         if crossing {
             let empty = Arc::new(Slot::new(Vec::new(), 0, None));
-            let target =
-                NodeBody { level: level + 1, pivots: vec![pivot.clone()], slots: vec![Arc::clone(&empty), empty] };
+            let target = NodeBody {
+                level: level + 1,
+                pivots: vec![pivot.clone()],
+                slots: vec![Arc::clone(&empty), empty],
+            };
             let ranges = range_deletes(&slot.runs)?;
             (parts, effects) = self.merge_into_slots(&slot.runs, &target, low, ranges, generation)?;
         } else {
@@ -93,8 +97,9 @@ impl Tree {
             step.cell.die(edit.generation);
         }
         let mut parts = parts.into_iter();
-        let mut new_slot =
-            |body: NodeBody| Arc::new(Slot::new(parts.next().unwrap_or_default(), 0, Some(NodeCell::fresh(body))));
+        let mut new_slot = |body: NodeBody| {
+            Arc::new(Slot::new(parts.next().unwrap_or_default(), 0, Some(NodeCell::fresh(body))))
+        };
         let slots = vec![new_slot(left), new_slot(right)];
         let parent = above.body().with_slots(above.index(), slots, vec![pivot]);
         let crowded = parent.slots.len() > self.options.fanout;
@@ -108,7 +113,9 @@ impl Tree {
     }
 
     fn crowded(&self, path: &Path, low: &[u8]) -> bool {
-        path.node_low() == low && path.body().slots.len() > self.options.fanout && path.body().slots.len() >= 2
+        path.node_low() == low
+            && path.body().slots.len() > self.options.fanout
+            && path.body().slots.len() >= 2
     }
 
     /// Puts a new root above the old one, which is split in two. The new root's buffers are empty, so nothing crosses.
@@ -162,7 +169,9 @@ impl Tree {
             let low = path.body().slot_low(index).unwrap_or(path.node_low());
             (level, low.to_vec())
         };
-        let (Some(_left), Some(_right)) = (self.claims.claim(place(left)), self.claims.claim(place(left + 1))) else {
+        let (Some(_left), Some(_right)) =
+            (self.claims.claim(place(left)), self.claims.claim(place(left + 1)))
+        else {
             return Ok(());
         };
         let (left_low, right_low) = (place(left).1, place(left + 1).1);
@@ -174,7 +183,8 @@ impl Tree {
         };
         let edit = self.edit.lock();
         let version = self.version.load_full();
-        let Some(path) = self.locate(&version.root, level, &left_low)?.filter(|path| path.slot_low() == left_low)
+        let Some(path) =
+            self.locate(&version.root, level, &left_low)?.filter(|path| path.slot_low() == left_low)
         else {
             return Ok(());
         };
@@ -278,8 +288,11 @@ fn halves(body: &NodeBody, middle: usize) -> (NodeBody, NodeBody) {
         pivots: body.pivots[..middle - 1].to_vec(),
         slots: body.slots[..middle].to_vec(),
     };
-    let right =
-        NodeBody { level: body.level, pivots: body.pivots[middle..].to_vec(), slots: body.slots[middle..].to_vec() };
+    let right = NodeBody {
+        level: body.level,
+        pivots: body.pivots[middle..].to_vec(),
+        slots: body.slots[middle..].to_vec(),
+    };
     (left, right)
 }
 

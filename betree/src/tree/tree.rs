@@ -164,7 +164,12 @@ impl Tree {
 
     /// As [`Tree::open`]; a dataset that no checkpoint has, or that is destroyed, has no root.
     #[must_use]
-    pub fn restore(parts: TreeParts, root: Option<NodeRef>, drops: Drops, generation: Generation) -> Arc<Self> {
+    pub fn restore(
+        parts: TreeParts,
+        root: Option<NodeRef>,
+        drops: Drops,
+        generation: Generation,
+    ) -> Arc<Self> {
         match root {
             Some(root) => Self::open(parts, root, drops, generation),
             None => {
@@ -226,7 +231,11 @@ impl Tree {
         let mut frozen = Vec::with_capacity(version.frozen.len() + 1);
         frozen.push(Arc::clone(&version.active));
         frozen.extend(version.frozen.iter().cloned());
-        self.version.store(Arc::new(Version { active: Table::new(), frozen, root: Arc::clone(&version.root) }));
+        self.version.store(Arc::new(Version {
+            active: Table::new(),
+            frozen,
+            root: Arc::clone(&version.root),
+        }));
         drop(edit);
         self.jobs.push(self.id, Job::FlushTable);
         true
@@ -315,7 +324,12 @@ impl Tree {
     }
 
     /// The path in `root` to the slot of `level` that holds `key`; `None` when the tree is lower than that.
-    pub(super) fn locate(&self, root: &Arc<NodeCell>, level: u8, key: &[u8]) -> Result<Option<Path>, TreeError> {
+    pub(super) fn locate(
+        &self,
+        root: &Arc<NodeCell>,
+        level: u8,
+        key: &[u8],
+    ) -> Result<Option<Path>, TreeError> {
         self.descend(root, level, |body| body.slot_index(key))
     }
 
@@ -399,7 +413,10 @@ impl Tree {
         }
         self.for_each_slot(1, |path| {
             let slot = path.slot();
-            let garbage = slot.runs.iter().any(|run| run.reference().deletes + u64::from(run.reference().range_deletes) > 0);
+            let garbage = slot
+                .runs
+                .iter()
+                .any(|run| run.reference().deletes + u64::from(run.reference().range_deletes) > 0);
             if slot.runs.len() > slot.base || garbage {
                 self.jobs.push(self.id, Job::MergeLeaf { low: path.slot_low().to_vec() });
             }

@@ -34,7 +34,12 @@ impl Verified {
     ///
     /// # Errors
     /// [`TreeError::Invariant`] names the first invariant that does not hold; device errors and damage.
-    pub fn walk(&mut self, tree: &Tree, root: &Arc<NodeCell>, generation: Generation) -> Result<(), TreeError> {
+    pub fn walk(
+        &mut self,
+        tree: &Tree,
+        root: &Arc<NodeCell>,
+        generation: Generation,
+    ) -> Result<(), TreeError> {
         self.node(tree, root, generation, &[], None, None)
     }
 
@@ -52,7 +57,12 @@ impl Verified {
         Ok(())
     }
 
-    fn subtree(&mut self, tree: &Tree, cell: &Arc<NodeCell>, generation: Generation) -> Result<(), TreeError> {
+    fn subtree(
+        &mut self,
+        tree: &Tree,
+        cell: &Arc<NodeCell>,
+        generation: Generation,
+    ) -> Result<(), TreeError> {
         let body = cell.load(&tree.dmu)?;
         self.node_extents(cell, generation)?;
         for slot in &body.slots {
@@ -92,9 +102,13 @@ impl Verified {
             return Err(broken(format!("a node of level {} has {} slots", body.level, body.slots.len())));
         }
         let sorted = body.pivots.windows(2).all(|pair| pair[0] < pair[1]);
-        let inside = body.pivots.iter().all(|pivot| **pivot > *low && high.is_none_or(|high| **pivot < *high));
+        let inside =
+            body.pivots.iter().all(|pivot| **pivot > *low && high.is_none_or(|high| **pivot < *high));
         if !sorted || !inside {
-            return Err(broken(format!("pivots of a node of level {} are not in order or in bounds", body.level)));
+            return Err(broken(format!(
+                "pivots of a node of level {} are not in order or in bounds",
+                body.level
+            )));
         }
         for (index, slot) in body.slots.iter().enumerate() {
             let low = body.slot_low(index).unwrap_or(low);
@@ -108,7 +122,12 @@ impl Verified {
                     self.node(tree, child, generation, low, high, Some(&path))?;
                 }
                 None if body.level == 1 => path.check_order(low, high)?,
-                _ => return Err(broken(format!("a slot of level {} has a child of the wrong level", body.level))),
+                _ => {
+                    return Err(broken(format!(
+                        "a slot of level {} has a child of the wrong level",
+                        body.level
+                    )));
+                }
             }
         }
         Ok(())
@@ -122,7 +141,8 @@ impl Verified {
         high: Option<&[u8]>,
     ) -> Result<(), TreeError> {
         self.runs += 1;
-        let name = || format!("run at {}", run.space().extents().first().map_or(String::new(), Extent::to_string));
+        let name =
+            || format!("run at {}", run.space().extents().first().map_or(String::new(), Extent::to_string));
         if run.birth() > generation || run.birth().0 == 0 {
             return Err(broken(format!("{} is born in {}, reached by {generation}", name(), run.birth())));
         }
@@ -135,14 +155,18 @@ impl Verified {
         let mut before: Option<(Vec<u8>, u64)> = None;
         let (mut entries, mut deletes) = (0, 0);
         while let Some(entry) = cursor.entry() {
-            check_entry(run, &entry, before.as_ref()).map_err(|what| broken(format!("{}: {what}", name())))?;
+            check_entry(run, &entry, before.as_ref())
+                .map_err(|what| broken(format!("{}: {what}", name())))?;
             entries += 1;
             deletes += u64::from(entry.kind == Kind::Delete);
             before = Some((entry.key.to_vec(), entry.sequence));
             cursor.next()?;
         }
         if entries != run.reference().entries || deletes != run.reference().deletes {
-            return Err(broken(format!("{} holds {entries} entries, {deletes} of them deletes: not what it says", name())));
+            return Err(broken(format!(
+                "{} holds {entries} entries, {deletes} of them deletes: not what it says",
+                name()
+            )));
         }
         for range in run.range_deletes()?.list() {
             if *range.start < *low || range.sequence > run.reference().max_sequence {
@@ -210,7 +234,8 @@ impl Above<'_> {
         }
         loop {
             let smallest = cursors.iter().filter_map(|cursor| cursor.entry()).map(|entry| entry.key).min();
-            let Some(key) = smallest.filter(|key| high.is_none_or(|high| *key < high)).map(<[u8]>::to_vec) else {
+            let Some(key) = smallest.filter(|key| high.is_none_or(|high| *key < high)).map(<[u8]>::to_vec)
+            else {
                 return Ok(());
             };
             let mut newest = u64::MAX;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::preference::StoragePreference;
 use crate::pool::{FileLeaf, LeafVdev, PreferredAccessType, StorageKind, TierConfiguration, Vdev, any_tier};
+use crate::tree::MergePolicy;
 use crate::vdev::{BlockDevice, MemoryDevice};
 use proptest::prelude::*;
 use std::path::Path;
