@@ -15,7 +15,7 @@ pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
     DatasetConfiguration, DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, StorageInfo,
-    VALUE_BYTES_MAX,
+    VALUE_BYTES_MAX, VerifyReport,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use pool::{

@@ -30,6 +30,7 @@ fn smoke() {
     assert_eq!(ds.range::<&[u8]>(..).count() as u64, n);
     assert_eq!(ds.range::<&[u8]>(..).rev().count() as u64, n);
     println!("{:?}", ds.stats());
+    println!("{:?}", db.verify().unwrap());
     drop(ds);
     db.close().unwrap();
     let db = Database::build(config(dir.path(), AccessMode::OpenIfExists)).unwrap();
@@ -37,5 +38,6 @@ fn smoke() {
     let ds = db.open_dataset("foo").unwrap();
     println!("{:?}", ds.stats());
     assert_eq!(ds.range::<&[u8]>(..).count() as u64, n);
+    println!("{:?}", db.verify().unwrap());
     println!("{:?}", db.free_space_tier());
 }

@@ -37,6 +37,8 @@ pub(super) struct Checkpointer {
     pub root_messages: u64,
     /// Sequence number of the newest cut.
     pub cut: u64,
+    /// What the newest durable superblock says.
+    pub record: Option<RootRecord>,
 }
 
 /// What the cut fixes.
@@ -170,6 +172,7 @@ impl Core {
 
         checkpointer.durable = generation;
         checkpointer.cut = cut.sequence;
+        checkpointer.record = Some(record);
         self.dmu.set_durable(generation);
         match checkpointer.head.replace(cut.head.clone()) {
             // The superblock before this one is still openable: its log stays.

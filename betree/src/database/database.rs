@@ -6,6 +6,7 @@ use super::core::Core;
 use super::dataset::Dataset;
 use super::format::{DatasetRecord, NAME_BYTES_MAX};
 use super::limits::check_length;
+use super::verify::VerifyReport;
 use super::view::DatabaseView;
 use super::worker::Workers;
 use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
@@ -465,6 +466,15 @@ impl Database {
     /// Drops all cached blocks; the next reads go to the devices.
     pub fn drop_cache(&self) {
         self.core().dmu.cache().clear();
+    }
+
+    /// Checks every invariant: writes a checkpoint, walks each of its trees, reads every block of every run, and compares
+    /// what it reaches with the allocation state. Large values are not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] names the first thing that is not in order; device errors.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.core().verify()
     }
 
     /// Waits until no background work is left, so that the trees have the shape that reads like best.

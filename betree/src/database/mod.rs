@@ -14,6 +14,7 @@ mod format;
 mod limits;
 mod record;
 mod recovery;
+mod verify;
 mod view;
 mod worker;
 
@@ -27,4 +28,5 @@ pub use database::{Database, StorageInfo};
 pub use dataset::Dataset;
 pub use durability::Durability;
 pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
+pub use verify::VerifyReport;
 pub use view::{DatabaseView, DatasetView, Entries};

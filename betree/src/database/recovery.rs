@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The root tree's dataset.
-const ROOT: DatasetId = DatasetId(0);
+pub(super) const ROOT: DatasetId = DatasetId(0);
 
 /// A checkpoint that could be loaded.
 struct Loaded {
@@ -67,7 +67,7 @@ impl Core {
             },
             visible: ground.visible,
             catalog: Catalog::default(),
-            checkpointer: Checkpointer::new(Generation(0), None, 0),
+            checkpointer: Checkpointer::new(Generation(0), None, 0, None),
             scale: ground.scale,
             read_only: false,
         }));
@@ -127,7 +127,7 @@ impl Core {
             },
             visible: ground.visible,
             catalog,
-            checkpointer: Checkpointer::new(record.generation, Some(table), record.cut),
+            checkpointer: Checkpointer::new(record.generation, Some(table), record.cut, Some(record.clone())),
             scale: ground.scale,
             read_only,
         }));
@@ -306,8 +306,8 @@ impl Ground {
 }
 
 impl Checkpointer {
-    fn new(durable: Generation, table: Option<OwnedExtents>, cut: u64) -> Self {
-        Self { durable, head: None, earlier_log: Vec::new(), table, root_messages: 0, cut }
+    fn new(durable: Generation, table: Option<OwnedExtents>, cut: u64, record: Option<RootRecord>) -> Self {
+        Self { durable, head: None, earlier_log: Vec::new(), table, root_messages: 0, cut, record }
     }
 }
 
@@ -321,7 +321,7 @@ fn dmu_options(configuration: &DatabaseConfiguration) -> DmuOptions {
     }
 }
 
-fn root_options() -> TreeOptions {
+pub(super) fn root_options() -> TreeOptions {
     TreeOptions {
         leaf_bytes: 256 << 10,
         block_bytes: 4096,
@@ -356,7 +356,7 @@ fn load(
     let options = root_options();
     let parts = tree_parts(&dmu, &ground.jobs, &ground.root_visible, ROOT, options, String::new(), None);
     let root_tree = Tree::open(parts, record.root_tree.clone(), Drops::default(), open_generation);
-    let catalog = load_catalog(&root_tree, &dmu, &ground, open_generation)?;
+    let catalog = load_catalog(&root_tree, &dmu, &ground.jobs, &ground.visible, open_generation)?;
     let table = OwnedExtents::from_disk(&dmu, record.table_extents.all(), record.generation);
     Ok((Loaded { record, dmu, root_tree, catalog, table }, ground))
 }
@@ -376,10 +376,12 @@ fn read_table(dmu: &Dmu, record: &RootRecord) -> Result<Vec<u8>> {
     Ok(bytes.to_vec())
 }
 
-fn load_catalog(
+/// The datasets that the root tree lists.
+pub(super) fn load_catalog(
     root_tree: &Arc<Tree>,
     dmu: &Dmu,
-    ground: &Ground,
+    jobs: &Arc<JobQueue>,
+    visible: &Arc<AtomicU64>,
     generation: Generation,
 ) -> Result<Catalog> {
     let view = root_tree.view();
@@ -401,8 +403,7 @@ fn load_catalog(
         let (drops, chunks) = drops.remove(&id).unwrap_or_default();
         let action = super::dataset::known_action(&record.action);
         let options = record.options.clone();
-        let parts =
-            tree_parts(dmu, &ground.jobs, &ground.visible, id, options, record.action.clone(), action);
+        let parts = tree_parts(dmu, jobs, visible, id, options, record.action.clone(), action);
         let tree = Tree::restore(parts, record.root.clone(), drops, generation);
         catalog.insert(DatasetState::new(id, tree, record, chunks, true));
     }

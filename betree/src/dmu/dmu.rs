@@ -302,6 +302,20 @@ impl Dmu {
         }
     }
 
+    /// The vdevs that persistent pointers may name.
+    #[must_use]
+    pub fn persistent_vdevs(&self) -> Vec<VdevId> {
+        self.allocator().vdev_space().iter().map(|space| space.id).collect()
+    }
+
+    /// Visits what the newest checkpoint has allocated on `vdev`, in order; labels, table and bitmaps left out.
+    ///
+    /// # Errors
+    /// Device errors and damage of bitmaps.
+    pub fn for_each_allocated(&self, vdev: VdevId, visit: impl FnMut(Extent)) -> Result<(), DmuError> {
+        self.allocator().for_each_set(vdev, visit)
+    }
+
     /// Marks `extent` allocated, as replay finds it; whether it was free.
     ///
     /// # Errors

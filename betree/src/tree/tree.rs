@@ -299,6 +299,12 @@ impl Tree {
         Ok(())
     }
 
+    /// What waits to be freed.
+    #[must_use]
+    pub fn pending_drops(&self) -> Drops {
+        self.edit.lock().drops.clone()
+    }
+
     /// Whether dropped things wait to be freed.
     #[must_use]
     pub fn has_drops(&self) -> bool {

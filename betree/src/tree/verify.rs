@@ -7,7 +7,6 @@ use super::{Tree, TreeError};
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
 use crate::run::{EntryCursor, EntryRef, Kind, ReadMode, Run, RunCursor, key_hash};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What a walk found.
@@ -250,23 +249,5 @@ impl Above<'_> {
                 }
             }
         }
-    }
-}
-
-impl Tree {
-    /// Checks the memtables against the tree: no message of a table is older than one below.
-    ///
-    /// # Errors
-    /// As [`Verified::walk`].
-    pub fn verify_tables(&self) -> Result<u64, TreeError> {
-        let version = self.version();
-        let mut messages = 0;
-        for table in version.tables() {
-            table.memtable.for_each(None, None, &mut |_| {
-                messages += 1;
-                Ok::<_, TreeError>(ControlFlow::Continue(()))
-            })?;
-        }
-        Ok(messages)
     }
 }
