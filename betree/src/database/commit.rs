@@ -100,7 +100,7 @@ struct Large {
 impl Core {
     /// Commits `writes` as one atomic batch.
     pub fn write(&self, writes: &[Write<'_>], durability: Durability) -> Result<()> {
-        self.check_writable()?;
+        self.check_accepts()?;
         if writes.is_empty() {
             return if durability == Durability::Sync { self.sync() } else { Ok(()) };
         }
@@ -168,7 +168,7 @@ impl Core {
         let log = self.log()?;
         let mut guard = self.commit.lock();
         let commit = &mut *guard;
-        self.check_writable()?;
+        self.check_accepts()?;
         if let Some(gone) = writes.iter().map(Write::dataset).find(|dataset| dataset.is_destroyed()) {
             return Err(Error::NotFound { what: "dataset", name: gone.display_name() });
         }

@@ -41,6 +41,8 @@ pub(super) struct Core {
     pub checkpoint_wanted: (Mutex<bool>, Condvar),
     failure: Mutex<Option<Arc<Error>>>,
     failed: AtomicBool,
+    /// No more writes are taken; the last checkpoint is being made.
+    closing: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -81,6 +83,7 @@ impl Core {
             checkpoint_wanted: (Mutex::new(false), Condvar::new()),
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
@@ -116,6 +119,19 @@ impl Core {
     /// Fails once the database was closed.
     pub fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Fails once closing has begun: what is written after the last cut would be lost.
+    #[inline]
+    pub fn check_accepts(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { self.check_writable() }
+    }
+
+    /// Takes no more writes from here on.
+    pub fn set_closing(&self) {
+        // Under the commit lock: whoever holds it is done before the last cut.
+        let _commit = self.commit.lock();
+        self.closing.store(true, Ordering::Release);
     }
 
     /// Marks the database closed; whether it was open.
@@ -204,6 +220,9 @@ impl Core {
     pub fn note_progress(&self) {
         let (_, frozen) = self.memtable_bytes();
         self.admission.note_memtables(frozen);
+        if self.dmu.deferred_blocks() > self.scale.deferred_blocks_max() {
+            self.want_checkpoint();
+        }
         self.signal_progress();
     }
 
@@ -213,7 +232,8 @@ impl Core {
         if !self.has_threads() {
             return self.drain_jobs();
         }
-        while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 {
+        let frozen = || self.catalog.read().all().iter().any(|dataset| dataset.tree.frozen_count() > 0);
+        while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 || frozen() {
             self.check_writable()?;
             let mut progress = self.progress.0.lock();
             self.progress.1.wait_for(&mut progress, std::time::Duration::from_millis(20));

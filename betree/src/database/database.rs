@@ -382,7 +382,7 @@ impl Database {
             root: None,
         };
         let mut commit = core.commit.lock();
-        core.check_writable()?;
+        core.check_accepts()?;
         if core.catalog.read().by_name(name).is_some() {
             return Err(exists(name));
         }
@@ -409,6 +409,7 @@ impl Database {
         core.check_writable()?;
         core.admit_metadata()?;
         let mut commit = core.commit.lock();
+        core.check_accepts()?;
         let state = core.dataset(name)?;
         if name == new_name {
             return Ok(());
@@ -433,6 +434,7 @@ impl Database {
         // A checkpoint being made contains the dataset as it was at its cut.
         let checkpointer = core.checkpointer.lock();
         let mut commit = core.commit.lock();
+        core.check_accepts()?;
         let state = core.dataset(name.as_ref())?;
         commit.log_one(core.log()?, |writer| writer.destroy(state.id))?;
         core.catalog.write().destroy(&state);

@@ -73,6 +73,11 @@ impl Scale {
         }
     }
 
+    /// Dead blocks that wait for a checkpoint at which one starts.
+    pub fn deferred_blocks_max(&self) -> u64 {
+        (self.capacity / BLOCK_BYTES_U64 / 16).max(64)
+    }
+
     /// Bytes of large values named by one memtable at which it is frozen: garbage that its own size does not show.
     pub fn large_bytes_max(&self) -> u64 {
         (self.capacity / 32).clamp(1 << 20, 256 << 20)

@@ -257,6 +257,10 @@ impl Tree {
     pub fn skip_to(&self, generation: Generation) {
         let mut edit = self.edit.lock();
         edit.generation = edit.generation.max(generation);
+        drop(edit);
+        if self.frozen_count() > 0 {
+            self.jobs.push(self.id, Job::FlushTable);
+        }
     }
 
     /// Fixes what checkpoint `generation` contains: the root and pending drops as they are now, with every table frozen
