@@ -41,6 +41,7 @@ impl Handle {
 
     fn close(&self) -> Result<()> {
         let core = &self.core;
+        core.set_closing();
         let written =
             if core.read_only || core.has_failed() { Ok(()) } else { core.checkpoint(false).map(|_| ()) };
         if !core.set_closed() {
