@@ -15,7 +15,7 @@ use crate::tree::LargeValue;
 use crate::{Error, Result};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What the commit lock guards.
@@ -84,6 +84,8 @@ pub(super) struct Admission {
     deletes: AtomicU64,
     /// Writes so far.
     writes: AtomicU64,
+    /// A job found no room since a writer last looked.
+    pub put_off: AtomicBool,
     /// Bytes in frozen memtables when last measured.
     frozen: AtomicUsize,
     /// Delay that writers owe, in nanoseconds.
@@ -109,7 +111,7 @@ impl Core {
             return Err(Error::TooLarge { what: "batch", length: total, limit: BATCH_BYTES_MAX });
         }
         self.admit(writes, total)?;
-        self.pace(total);
+        self.pace(total)?;
         let large = self.write_large(writes)?;
         let lsn = self.commit(writes, large)?;
         self.after_write()?;
@@ -309,34 +311,46 @@ impl Core {
 
     /// Slows writers down smoothly when flushes fall behind: no delay up to half of the memtable budget, then a delay
     /// per byte that grows until, at the budget, writers go at the speed of the flushes.
-    fn pace(&self, bytes: u64) {
+    ///
+    /// # Errors
+    /// Out of space when the flushes find no room.
+    fn pace(&self, bytes: u64) -> Result<()> {
         if !self.has_threads() {
-            return;
+            return Ok(());
         }
         let budget = self.scale.memtables_bytes_max;
-        let mut waited = Duration::ZERO;
+        let mut waits = 0;
         loop {
             let frozen = self.admission.frozen_bytes();
             if frozen * 2 < budget || self.has_failed() {
-                return;
+                return Ok(());
             }
             if frozen < budget {
                 // 0 … 100 ns per byte: 10 MB/s at the budget.
                 let share = (frozen * 2 - budget) as f64 / budget as f64;
                 let delay = Duration::from_nanos((bytes as f64 * share * share * 100.0) as u64);
                 self.admission.delay(delay);
-                return;
+                return Ok(());
             }
-            let mut progress = self.progress.0.lock();
-            let step = Duration::from_millis(1);
-            self.progress.1.wait_for(&mut progress, step);
-            drop(progress);
-            waited += step;
-            if waited > Duration::from_millis(20) {
+            waits += 1;
+            if waits % 16 == 0 {
                 let (_, frozen) = self.memtable_bytes();
                 self.admission.note_memtables(frozen);
-                waited = Duration::ZERO;
+                if self.admission.put_off.swap(false, Ordering::AcqRel) {
+                    if waits >= PUT_OFF_WAITS_MAX {
+                        let class = self.dmu.class_of(StoragePreference::NONE);
+                        let free = self.dmu.available_blocks(class, Privilege::User) * BLOCK_BYTES_U64;
+                        return Err(Error::OutOfSpace {
+                            tier: self.dmu.first_tier(class),
+                            wanted: bytes,
+                            free,
+                        });
+                    }
+                    self.queue_flushes();
+                }
             }
+            let mut progress = self.progress.0.lock();
+            self.progress.1.wait_for(&mut progress, Duration::from_millis(1));
         }
     }
 
@@ -437,6 +451,8 @@ impl Core {
     }
 }
 
+/// Waits of a writer, of a millisecond each, after which flushes that find no room are its own error.
+const PUT_OFF_WAITS_MAX: u32 = 1024;
 /// How many writes pass before the length of the log is looked at again.
 const WRITES_BETWEEN_LOOKS: u64 = 32;
 /// Shortest sleep worth its overhead; smaller delays add up first.

@@ -191,8 +191,9 @@ impl Core {
                 Err(error) => return Err(Error::of_tree(&self.name_of(id), error)),
             }
         }
-        // Still no room: a later delete or checkpoint queues the job again.
+        // Still no room: writers that wait for the job queue it again, and so does a reclaim.
         log::warn!("no room for background work on dataset {id}; it is put off");
+        self.admission.put_off.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -230,7 +231,7 @@ impl Core {
     pub fn settle(&self) -> Result<()> {
         self.check_open()?;
         if !self.has_threads() {
-            return self.drain_jobs();
+            return if self.read_only { Ok(()) } else { self.drain_jobs() };
         }
         let frozen = || self.catalog.read().all().iter().any(|dataset| dataset.tree.frozen_count() > 0);
         while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 || frozen() {
@@ -239,6 +240,15 @@ impl Core {
             self.progress.1.wait_for(&mut progress, std::time::Duration::from_millis(20));
         }
         self.check_writable()
+    }
+
+    /// Queues the flushes that wait, in case one was put off.
+    pub fn queue_flushes(&self) {
+        for dataset in self.catalog.read().all() {
+            if dataset.tree.frozen_count() > 0 {
+                self.jobs.push(dataset.id, Job::FlushTable);
+            }
+        }
     }
 
     /// Bytes in all memtables, and in those that are frozen.
