@@ -69,11 +69,18 @@ impl Drops {
         self.entries.last().map(|(_, dropped)| dropped.clone())
     }
 
-    /// Finishes the step that [`Step::prepare`] prepared for the last entry.
-    pub fn apply(&mut self, step: Step, dmu: &Dmu, generation: Generation) {
-        let Some((_, dropped)) = self.entries.pop() else {
-            unreachable!("a step is prepared for an entry");
+    /// Finishes the step that [`Step::prepare`] prepared for `dropped`. Entries may have come since, and none may have
+    /// been resolved: steps take turns.
+    pub fn apply(&mut self, dropped: &Dropped, step: Step, dmu: &Dmu, generation: Generation) {
+        let same = |other: &Dropped| match (other, dropped) {
+            (Dropped::Node(a), Dropped::Node(b)) => Arc::ptr_eq(a, b),
+            (Dropped::Run(a), Dropped::Run(b)) => Arc::ptr_eq(a, b),
+            _ => false,
         };
+        let Some(at) = self.entries.iter().rposition(|(_, other)| same(other)) else {
+            unreachable!("only this step resolves entries");
+        };
+        let (_, dropped) = self.entries.remove(at);
         match (dropped, step) {
             (Dropped::Node(cell), Step::Node(slots)) => {
                 cell.die(generation);
@@ -176,9 +183,6 @@ impl Step {
 /// Device errors and damage.
 pub(super) fn large_values(run: &Arc<Run>) -> Result<Vec<LargeValue>, TreeError> {
     let mut values = Vec::new();
-    if run.reference().large_bytes == 0 {
-        return Ok(values);
-    }
     let mut cursor = RunCursor::new(Arc::clone(run), ReadMode::Merge);
     cursor.seek(&[])?;
     while let Some(entry) = cursor.entry() {

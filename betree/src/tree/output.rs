@@ -1,10 +1,11 @@
 //! Runs written for a row of slots: cut at their pivots, one run per tier.
 
 use super::compact::Sink;
+use super::value::LargeValue;
 use super::{TreeError, TreeOptions};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::dmu::{Dmu, Privilege, Stream};
-use crate::run::{EntryRef, HeatOfBlocks, RangeDelete, Run, RunOptions, RunWriter};
+use crate::run::{EntryRef, HeatOfBlocks, Kind, RangeDelete, Run, RunOptions, RunWriter};
 use std::sync::Arc;
 
 /// Writers for one place, one per tier that the entries want, so that hot and cold keys lie on their own tiers.
@@ -65,6 +66,17 @@ impl OutputOptions<'_> {
     fn writer<'w>(&self, writers: &'w mut Writers, preference: StoragePreference) -> &'w mut RunWriter {
         let (class, preference) = self.class_of(preference);
         writers.by_class[class].get_or_insert_with(|| self.open(preference))
+    }
+
+    /// Adds `entry` to the writer of its tier. A large value counts for its run, so that garbage is seen and a run that is
+    /// dropped unread is known to name some.
+    fn add(&self, writers: &mut Writers, entry: EntryRef<'_>) -> Result<(), TreeError> {
+        let writer = self.writer(writers, entry.preference);
+        if entry.kind == Kind::PutLarge {
+            writer.add_large_bytes(LargeValue::decode(entry.payload)?.stored_bytes());
+        }
+        writer.add(entry)?;
+        Ok(())
     }
 
     /// Ends the writers; `ranges` go into each of them, so that no run of this age lacks them.
@@ -165,8 +177,7 @@ impl Sink for SlotOutputs<'_> {
         }
         self.last_key.clear();
         self.last_key.extend_from_slice(entry.key);
-        self.options.writer(&mut self.writers, entry.preference).add(entry)?;
-        Ok(())
+        self.options.add(&mut self.writers, entry)
     }
 }
 
@@ -217,8 +228,7 @@ impl Sink for LeafOutputs<'_> {
         }
         self.last_key.clear();
         self.last_key.extend_from_slice(entry.key);
-        self.options.writer(&mut self.writers, entry.preference).add(entry)?;
-        Ok(())
+        self.options.add(&mut self.writers, entry)
     }
 }
 

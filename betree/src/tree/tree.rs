@@ -43,6 +43,8 @@ pub struct Tree {
     pub(super) claims: Claims,
     /// One flush of a memtable at a time, so that tables are installed oldest first.
     pub(super) flushing: Mutex<()>,
+    /// One step of resolving pending drops at a time.
+    resolving: Mutex<()>,
     pub(super) jobs: Arc<JobQueue>,
 }
 
@@ -141,6 +143,7 @@ impl Tree {
             edit: Mutex::new(Edit { generation, drops }),
             claims: Claims::default(),
             flushing: Mutex::new(()),
+            resolving: Mutex::new(()),
             jobs: parts.jobs,
         })
     }
@@ -317,13 +320,16 @@ impl Tree {
 
     /// Resolves one pending drop; returns whether more wait.
     pub(super) fn resolve_drop(&self) -> Result<bool, TreeError> {
+        let Some(_resolving) = self.resolving.try_lock() else {
+            return Ok(false);
+        };
         let Some(dropped) = self.edit.lock().drops.last() else {
             return Ok(false);
         };
         let step = Step::prepare(&dropped, &self.dmu)?;
         let mut edit = self.edit.lock();
         let generation = edit.generation;
-        edit.drops.apply(step, &self.dmu, generation);
+        edit.drops.apply(&dropped, step, &self.dmu, generation);
         Ok(!edit.drops.is_empty())
     }
 

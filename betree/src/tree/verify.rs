@@ -3,6 +3,7 @@
 use super::drops::{Dropped, Drops, large_values};
 use super::format::KEY_BYTES_MAX;
 use super::node::{NodeCell, Slot};
+use super::value::LargeValue;
 use super::{Tree, TreeError};
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
@@ -173,7 +174,15 @@ impl Verified {
             }
         }
         self.messages += entries;
-        for value in large_values(run)? {
+        let values = large_values(run)?;
+        let large_bytes: u64 = values.iter().map(LargeValue::stored_bytes).sum();
+        if large_bytes != run.reference().large_bytes {
+            return Err(broken(format!(
+                "{} names large values of {large_bytes} bytes: not what it says",
+                name()
+            )));
+        }
+        for value in values {
             if value.birth > generation {
                 return Err(broken(format!("{} names a large value born in {}", name(), value.birth)));
             }
