@@ -1,6 +1,8 @@
 //! The label areas of one leaf: reading every slot and saying what is in it.
 
-use super::format::{AREA_BLOCKS, End, LABEL_SLOTS, MembershipLabel, RING_SLOTS, SlotError, Superblock};
+use super::format::{
+    AREA_BLOCKS, End, LABEL_SLOTS, MembershipLabel, RING_SLOTS, SlotError, Superblock, ZERO_BLOCK,
+};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::{Generation, Uuid};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
@@ -8,8 +10,6 @@ use crate::vdev::{BlockDevice, VdevError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-
-const ZERO_BLOCK: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// What a block of a label area is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
