@@ -555,7 +555,8 @@ fn check_generations(devices: &[MemberDevice<'_>], chosen: &Superblock) -> Resul
             }
             let (first, other) =
                 roots.entry(superblock.generation).or_insert_with(|| (superblock, slot.device.clone()));
-            let root = |of: &Superblock| (of.previous, of.segment_blocks, of.topology.clone(), of.features);
+            let root =
+                |of: &Superblock| (of.previous, of.slot, of.segment_blocks, of.topology.clone(), of.features);
             if first.payload != superblock.payload || root(first) != root(superblock) {
                 return Err(PoolError::Diverged {
                     device: slot.device.clone(),

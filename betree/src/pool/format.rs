@@ -8,7 +8,7 @@
 //! | block of the area | what |
 //! |---|---|
 //! | 0–1 | membership label; slot = its number mod 2 |
-//! | 2–9 | superblock ring; slot = generation mod 8 |
+//! | 2–9 | superblock ring; each generation in the slot behind that of the generation before it |
 //! | 10–15 | reserved, zero |
 //!
 //! The front area is blocks `0…15`, the back area `n−16…n−1`, with `n` as *recorded* in the superblock: a device that
@@ -35,7 +35,7 @@
 //! | 102 | 1 | leaf | index | position within the top-level vdev | legs swapped |
 //! | 103 | 1 | leaf count | count | 1…16 | leg left out |
 //! | 104 | 1 | end | | 0 front, 1 back | misdirected write |
-//! | 105 | 1 | slot | index | generation mod 8 | misdirected write |
+//! | 105 | 1 | slot | index | in the ring: one more than that of *previous*, mod 8 | misdirected write |
 //! | 106 | 1 | retired count | count | 0…16 | |
 //! | 107 | 1 | topology count | count | 1…96 | |
 //! | 108 | 4 | next vdev | id | above every id ever used, ≤ 65,536 | id reused |
@@ -78,6 +78,9 @@
 //! Member state: 1 online, 2 missing, 3 resilvering, 4 replaced; an entry past the leaf count is zero.
 //!
 //! # Why this order
+//!
+//! Slots rotate by commit and not by generation, because generations may skip numbers: those of the last two commits
+//! are never overwritten, whatever the next generation is.
 //!
 //! Bytes 0…71 and the checksum stay where they are in every later version, so that any program can say whose device it
 //! is and that it is too new. Decoding is strict: a block that is not exactly what [`Superblock::encode`] or
@@ -175,10 +178,10 @@ impl End {
         }
     }
 
-    /// Block of the superblock of `generation` in this area.
+    /// Block of ring slot `slot` (below [`RING_SLOTS`]) in this area.
     #[must_use]
-    pub fn superblock_block(self, device_blocks: u64, generation: Generation) -> u64 {
-        self.area(device_blocks).start + LABEL_SLOTS + u64::from(superblock_slot(generation))
+    pub fn superblock_block(self, device_blocks: u64, slot: u8) -> u64 {
+        self.area(device_blocks).start + LABEL_SLOTS + u64::from(slot)
     }
 }
 
@@ -191,10 +194,10 @@ impl fmt::Display for End {
     }
 }
 
-/// Ring slot of `generation`.
+/// The ring slot behind `slot`.
 #[must_use]
-pub fn superblock_slot(generation: Generation) -> u8 {
-    (generation.0 % RING_SLOTS) as u8
+pub fn next_slot(slot: u8) -> u8 {
+    ((u64::from(slot) + 1) % RING_SLOTS) as u8
 }
 
 /// How the leaves of a top-level vdev share its blocks.
@@ -518,6 +521,8 @@ pub struct Superblock {
     pub leaf_count: u8,
     /// Which area this copy is for.
     pub end: End,
+    /// Slot in the ring.
+    pub slot: u8,
     /// Length of the leaf in blocks.
     pub device_blocks: u64,
     /// Length of a segment in blocks.
@@ -533,12 +538,6 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Slot in the ring.
-    #[must_use]
-    pub fn slot(&self) -> u8 {
-        superblock_slot(self.generation)
-    }
-
     /// The 4096 bytes of the block.
     ///
     /// # Panics
@@ -554,7 +553,7 @@ impl Superblock {
         out.u64(self.highest_seen.0);
         out.u32(self.vdev.0);
         out.raw(&[self.tier, self.kind.tag(), self.leaf, self.leaf_count]);
-        out.raw(&[self.end.tag(), self.slot(), self.retired.len() as u8, self.topology.entries.len() as u8]);
+        out.raw(&[self.end.tag(), self.slot, self.retired.len() as u8, self.topology.entries.len() as u8]);
         out.u32(self.topology.next_vdev);
         out.u64(self.device_blocks);
         out.u32(self.segment_blocks);
@@ -598,9 +597,8 @@ impl Superblock {
         if usize::from(leaf_count) > LEAVES_MAX
             || retired_count > RETIRED_MAX
             || topology_count > TOPOLOGY_MAX
-            || slot != superblock_slot(generation)
         {
-            return Err(input.invalid("counts and slot").into());
+            return Err(input.invalid("counts").into());
         }
         let member_sequences = numbers(&mut input, usize::from(leaf_count), RETIRED_AT, "member sequences")?;
         let retired = numbers(&mut input, retired_count, TOPOLOGY_AT, "retired lengths")?;
@@ -624,6 +622,7 @@ impl Superblock {
             leaf,
             leaf_count,
             end,
+            slot,
             device_blocks,
             segment_blocks,
             member_sequences,
@@ -645,6 +644,7 @@ impl Superblock {
             && self.previous < self.generation
             && self.highest_seen >= self.generation
             && self.leaf < self.leaf_count
+            && u64::from(self.slot) < RING_SLOTS
             && self.member_sequences.len() == usize::from(self.leaf_count)
             && self.retired.len() <= RETIRED_MAX
             && lengths.iter().all(|blocks| (DEVICE_BLOCKS_MIN..=DEVICE_BLOCKS_MAX).contains(blocks))
@@ -868,6 +868,7 @@ mod tests {
             leaf: 1,
             leaf_count: 3,
             end: End::Back,
+            slot: 4,
             device_blocks: 0x10_0000,
             segment_blocks: 1 << 18,
             member_sequences: vec![0x0102_0304, 0x0102_0304, 7],

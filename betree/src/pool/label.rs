@@ -260,14 +260,14 @@ fn decode(slot: SlotUse, end: End, device_blocks: u64, bytes: &[u8]) -> SlotCont
         SlotUse::Superblock(index) => match Superblock::decode(bytes) {
             Err(error) => SlotContent::Invalid(error),
             Ok(superblock) => {
-                let in_place = (superblock.end, superblock.slot()) == (end, index)
+                let in_place = (superblock.end, superblock.slot) == (end, index)
                     && (end == End::Front || superblock.device_blocks == device_blocks);
                 if in_place {
                     SlotContent::Superblock(Box::new(superblock))
                 } else {
                     SlotContent::Invalid(SlotError::Misplaced {
                         end: superblock.end,
-                        slot: superblock.slot(),
+                        slot: superblock.slot,
                         device_blocks: superblock.device_blocks,
                     })
                 }
