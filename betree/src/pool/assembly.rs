@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What to do when the first commit may have been cut short: that cannot be told from damage.
+const INTERRUPTED: &str = "; if creating the pool was interrupted, create it again by force";
+
 /// A root that can be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -339,7 +342,7 @@ pub(super) fn assemble(members: &[VdevDevices], access: Access) -> Result<(Assem
     else {
         unreachable!("there is at least one device");
     };
-    check_members(&devices, &chosen.topology, &absent, &blank)?;
+    check_members(&devices, chosen, &absent, &blank)?;
     check_generations(&devices, chosen)?;
     check_features(&devices, chosen, read_only)?;
 
@@ -431,10 +434,11 @@ fn identify<'a>(found: &'a Found<'a>) -> Result<MemberDevice<'a>, PoolError> {
         "they belong to several pools or devices".to_owned()
     } else {
         let first = found.scan.bad().find(|slot| slot.content.is_of_this_format());
-        first.map_or_else(
+        let what = first.map_or_else(
             || "none is left".to_owned(),
-            |slot| format!("{} of {} is {}", slot.slot, slot.end, slot.content),
-        )
+            |slot| format!("{} of the {} area: {}", slot.slot, slot.end, slot.content),
+        );
+        format!("{what}{}", if found.scan.bad().count() == 1 { INTERRUPTED } else { "" })
     };
     Err(PoolError::Damaged { device, reason })
 }
@@ -476,13 +480,13 @@ fn check_same_pool(devices: &[MemberDevice<'_>]) -> Result<(), PoolError> {
 /// Compares the devices with the topology of the chosen superblock and with the configuration.
 fn check_members(
     devices: &[MemberDevice<'_>],
-    topology: &Topology,
+    chosen: &Superblock,
     absent: &[String],
     blank: &[&Found<'_>],
 ) -> Result<(), PoolError> {
     for MemberDevice { found, newest } in devices {
         let device = found.name();
-        let entry = topology.entry(newest.vdev).filter(|entry| {
+        let entry = chosen.topology.entry(newest.vdev).filter(|entry| {
             (entry.tier, entry.kind, entry.leaf_count, entry.state)
                 == (newest.tier, newest.kind, newest.leaf_count, VdevState::Durable)
         });
@@ -508,7 +512,7 @@ fn check_members(
             });
         }
     }
-    for entry in &topology.entries {
+    for entry in &chosen.topology.entries {
         match entry.state {
             VdevState::Volatile => continue,
             VdevState::Indirect => return Err(PoolError::Unsupported { vdev: "indirect" }),
@@ -517,7 +521,8 @@ fn check_members(
         for leaf in 0..entry.leaf_count {
             if devices.iter().all(|device| (device.newest.vdev, device.newest.leaf) != (entry.id, leaf)) {
                 let gone = absent.first().map(|name| format!("{name} does not exist or is an empty file"));
-                let empty = || blank.first().map(|found| format!("{} is empty", found.name()));
+                let hint = if chosen.previous.0 == 0 { INTERRUPTED } else { "" };
+                let empty = || blank.first().map(|found| format!("{} is empty{hint}", found.name()));
                 return Err(PoolError::MissingDevice {
                     vdev: entry.id,
                     leaf,
@@ -550,7 +555,8 @@ fn check_generations(devices: &[MemberDevice<'_>], chosen: &Superblock) -> Resul
             }
             let (first, other) =
                 roots.entry(superblock.generation).or_insert_with(|| (superblock, slot.device.clone()));
-            let root = |of: &Superblock| (of.previous, of.segment_blocks, of.topology.clone(), of.features);
+            let root =
+                |of: &Superblock| (of.previous, of.slot, of.segment_blocks, of.topology.clone(), of.features);
             if first.payload != superblock.payload || root(first) != root(superblock) {
                 return Err(PoolError::Diverged {
                     device: slot.device.clone(),

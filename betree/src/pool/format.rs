@@ -8,7 +8,7 @@
 //! | block of the area | what |
 //! |---|---|
 //! | 0–1 | membership label; slot = its number mod 2 |
-//! | 2–9 | superblock ring; slot = generation mod 8 |
+//! | 2–9 | superblock ring; each generation in the slot behind that of the generation before it |
 //! | 10–15 | reserved, zero |
 //!
 //! The front area is blocks `0…15`, the back area `n−16…n−1`, with `n` as *recorded* in the superblock: a device that
@@ -16,40 +16,40 @@
 //!
 //! # Superblock (one block)
 //!
-//! | offset | bytes | field | unit, meaning | threat guarded |
-//! |---|---|---|---|---|
-//! | 0 | 8 | magic | `betreeSB` | other data taken for a superblock |
-//! | 8 | 4 | version | 1 | older program, newer bytes |
-//! | 12 | 4 | reserved | 0 | |
-//! | 16 | 8 | incompat | features without which nothing may be read | newer pool misread |
-//! | 24 | 8 | ro-compat | features without which nothing may be written | newer pool damaged by a write |
-//! | 32 | 8 | compat | features that may be ignored | |
-//! | 40 | 16 | pool uuid | random, at create | foreign device |
-//! | 56 | 16 | device uuid | random, at create | duplicated device |
-//! | 72 | 8 | generation | of the checkpoint, ≥ 1 | stale superblock |
-//! | 80 | 8 | previous | generation committed before, 0 for none | fallback past depth 1 |
-//! | 88 | 8 | highest seen | highest generation seen anywhere, ≥ generation | silent rollback, generation reused |
-//! | 96 | 4 | vdev | id of the own top-level vdev | wrong order of paths |
-//! | 100 | 1 | tier | 0…3 | device moved to another tier |
-//! | 101 | 1 | kind | 0 leaf, 1 mirror, 2 parity1, 3 parity2 | layout misread |
-//! | 102 | 1 | leaf | index within the top-level vdev | legs swapped |
-//! | 103 | 1 | leaf count | 1…16 | leg left out |
-//! | 104 | 1 | end | 0 front, 1 back | misdirected write |
-//! | 105 | 1 | slot | generation mod 8 | misdirected write |
-//! | 106 | 1 | retired count | 0…16 | |
-//! | 107 | 1 | topology count | 1…96 | |
-//! | 108 | 4 | next vdev id | above every id ever used, ≤ 65,536 | id reused |
-//! | 112 | 8 | device length | blocks | truncated device; finds the back area |
-//! | 120 | 4 | segment length | blocks, power of two | bitmaps misread |
-//! | 124 | 4 | payload length | bytes, ≤ 2,560 | |
-//! | 128 | 8 | configuration hash | XXH3-64 of the topology entries | members of different layouts |
-//! | 136 | 120 | reserved | 0 | |
-//! | 256 | 128 | member sequences | u64 each: newest generation that leaf i is known to hold; 0 past the count | stale or diverged leg |
-//! | 384 | 128 | retired | u64 each: earlier device lengths, ascending; their back areas are never allocated | old back area reused |
-//! | 512 | 768 | topology | 8 bytes each, see below; 0 past the count | missing vdev |
-//! | 1280 | 252 | reserved | 0 | |
-//! | 1532 | 2560 | payload | of the layer above (the database's root record); 0 past the length | |
-//! | 4092 | 4 | checksum | CRC-32C of bytes 0…4091 | torn write, bit rot |
+//! | offset | bytes | field | unit | meaning | threat guarded |
+//! |---|---|---|---|---|---|
+//! | 0 | 8 | magic | | `betreeSB` | other data taken for a superblock |
+//! | 8 | 4 | version | | 1 | older program, newer bytes |
+//! | 12 | 4 | reserved | | 0 | |
+//! | 16 | 8 | incompat | bits | features without which nothing may be read | newer pool misread |
+//! | 24 | 8 | ro-compat | bits | features without which nothing may be written | newer pool damaged by a write |
+//! | 32 | 8 | compat | bits | features that may be ignored | |
+//! | 40 | 16 | pool | uuid | random, at create | foreign device |
+//! | 56 | 16 | device | uuid | random, at create | duplicated device |
+//! | 72 | 8 | generation | checkpoint | ≥ 1 | stale superblock |
+//! | 80 | 8 | previous | checkpoint | generation committed before, 0 for none | fallback past depth 1 |
+//! | 88 | 8 | highest seen | checkpoint | highest generation seen anywhere, ≥ generation | silent rollback, generation reused |
+//! | 96 | 4 | vdev | id | the own top-level vdev | wrong order of paths |
+//! | 100 | 1 | tier | | 0…3 | device moved to another tier |
+//! | 101 | 1 | kind | | 0 leaf, 1 mirror, 2 parity1, 3 parity2 | layout misread |
+//! | 102 | 1 | leaf | index | position within the top-level vdev | legs swapped |
+//! | 103 | 1 | leaf count | count | 1…16 | leg left out |
+//! | 104 | 1 | end | | 0 front, 1 back | misdirected write |
+//! | 105 | 1 | slot | index | in the ring: one more than that of *previous*, mod 8 | misdirected write |
+//! | 106 | 1 | retired count | count | 0…16 | |
+//! | 107 | 1 | topology count | count | 1…96 | |
+//! | 108 | 4 | next vdev | id | above every id ever used, ≤ 65,536 | id reused |
+//! | 112 | 8 | device length | blocks | says where the back area is | truncated device |
+//! | 120 | 4 | segment length | blocks | power of two, 8…262,144 | bitmaps misread |
+//! | 124 | 4 | payload length | bytes | ≤ 2,560 | |
+//! | 128 | 8 | configuration hash | | XXH3-64 of the topology entries | members of different layouts |
+//! | 136 | 120 | reserved | | 0 | |
+//! | 256 | 128 | member sequences | checkpoint | u64 each: newest generation that leaf i is known to hold; 0 past the count | stale or diverged leg |
+//! | 384 | 128 | retired | blocks | u64 each: earlier device lengths, ascending, whose back areas are never allocated; 0 past the count | old back area reused |
+//! | 512 | 768 | topology | | 8 bytes each, see below; 0 past the count | missing vdev |
+//! | 1280 | 252 | reserved | | 0 | |
+//! | 1532 | 2560 | payload | | of the layer above (the database's root record); 0 past the length | |
+//! | 4092 | 4 | checksum | | CRC-32C of bytes 0…4091 | torn write, bit rot |
 //!
 //! Topology entry, ascending by id: vdev id (u32), tier (u8), kind (u8), leaf count (u8), state (u8: 0 durable,
 //! 1 volatile, 2 indirect).
@@ -58,26 +58,29 @@
 //!
 //! Who missed what. It has a number of its own, so that a member can be recorded as missing without a checkpoint.
 //!
-//! | offset | bytes | field | unit, meaning | threat guarded |
-//! |---|---|---|---|---|
-//! | 0 | 8 | magic | `betreeLB` | |
-//! | 8 | 64 | version … device uuid | as in the superblock | as there |
-//! | 72 | 8 | number | counts labels of this top-level vdev, ≥ 1 | stale label |
-//! | 80 | 8 | generation | highest seen when it was written | silent rollback |
-//! | 88 | 4 | vdev | as above | |
-//! | 92 | 1 | leaf | as above | |
-//! | 93 | 1 | leaf count | as above | |
-//! | 94 | 1 | end | as above | misdirected write |
-//! | 95 | 1 | slot | number mod 2 | misdirected write |
-//! | 96 | 8 | configuration hash | as above | |
-//! | 104 | 152 | reserved | 0 | |
-//! | 256 | 512 | members | 32 bytes each: device uuid (16), first generation missed (u64, 0 none), state (u8), 7 × 0 | stale leg trusted |
-//! | 768 | 3324 | reserved | 0 | |
-//! | 4092 | 4 | checksum | CRC-32C of bytes 0…4091 | |
+//! | offset | bytes | field | unit | meaning | threat guarded |
+//! |---|---|---|---|---|---|
+//! | 0 | 8 | magic | | `betreeLB` | other data taken for a label |
+//! | 8 | 64 | version … device | | as in the superblock | as there |
+//! | 72 | 8 | number | count | labels of this top-level vdev so far, ≥ 1 | stale label |
+//! | 80 | 8 | generation | checkpoint | highest seen when it was written | silent rollback |
+//! | 88 | 4 | vdev | id | as above | wrong order of paths |
+//! | 92 | 1 | leaf | index | as above | legs swapped |
+//! | 93 | 1 | leaf count | count | 1…16 | leg left out |
+//! | 94 | 1 | end | | as above | misdirected write |
+//! | 95 | 1 | slot | index | number mod 2 | misdirected write |
+//! | 96 | 8 | configuration hash | | as above | members of different layouts |
+//! | 104 | 152 | reserved | | 0 | |
+//! | 256 | 512 | members | | 32 bytes each: device uuid (16), first generation missed (u64, 0 none), state (u8), 7 × 0 | stale leg trusted |
+//! | 768 | 3324 | reserved | | 0 | |
+//! | 4092 | 4 | checksum | | CRC-32C of bytes 0…4091 | torn write, bit rot |
 //!
 //! Member state: 1 online, 2 missing, 3 resilvering, 4 replaced; an entry past the leaf count is zero.
 //!
 //! # Why this order
+//!
+//! Slots rotate by commit and not by generation, because generations may skip numbers: those of the last two commits
+//! are never overwritten, whatever the next generation is.
 //!
 //! Bytes 0…71 and the checksum stay where they are in every later version, so that any program can say whose device it
 //! is and that it is too new. Decoding is strict: a block that is not exactly what [`Superblock::encode`] or
@@ -127,6 +130,9 @@ const VERSION: u32 = 1;
 /// Features that this program knows.
 const KNOWN: Features = Features { incompat: 0, ro_compat: 0, compat: 0 };
 
+/// A block of zeros, to compare with.
+pub(super) const ZERO_BLOCK: &[u8; BLOCK_BYTES] = &[0; BLOCK_BYTES];
+
 const MEMBERS_AT: usize = 256;
 const RETIRED_AT: usize = 384;
 const TOPOLOGY_AT: usize = 512;
@@ -172,10 +178,10 @@ impl End {
         }
     }
 
-    /// Block of the superblock of `generation` in this area.
+    /// Block of ring slot `slot` (below [`RING_SLOTS`]) in this area.
     #[must_use]
-    pub fn superblock_block(self, device_blocks: u64, generation: Generation) -> u64 {
-        self.area(device_blocks).start + LABEL_SLOTS + u64::from(superblock_slot(generation))
+    pub fn superblock_block(self, device_blocks: u64, slot: u8) -> u64 {
+        self.area(device_blocks).start + LABEL_SLOTS + u64::from(slot)
     }
 }
 
@@ -188,10 +194,10 @@ impl fmt::Display for End {
     }
 }
 
-/// Ring slot of `generation`.
+/// The ring slot behind `slot`.
 #[must_use]
-pub fn superblock_slot(generation: Generation) -> u8 {
-    (generation.0 % RING_SLOTS) as u8
+pub fn next_slot(slot: u8) -> u8 {
+    ((u64::from(slot) + 1) % RING_SLOTS) as u8
 }
 
 /// How the leaves of a top-level vdev share its blocks.
@@ -479,6 +485,9 @@ fn seal(mut out: Encoder) -> Vec<u8> {
 fn zeros(input: &mut Decoder<'_>, end: usize, field: &'static str) -> Result<(), DecodeError> {
     let offset = input.position();
     let bytes = input.raw(end.saturating_sub(offset), field)?;
+    if ZERO_BLOCK.get(..bytes.len()) == Some(bytes) {
+        return Ok(());
+    }
     match bytes.iter().position(|byte| *byte != 0) {
         None => Ok(()),
         Some(at) => Err(DecodeError { field, offset: offset + at, reason: "not zero" }),
@@ -512,6 +521,8 @@ pub struct Superblock {
     pub leaf_count: u8,
     /// Which area this copy is for.
     pub end: End,
+    /// Slot in the ring.
+    pub slot: u8,
     /// Length of the leaf in blocks.
     pub device_blocks: u64,
     /// Length of a segment in blocks.
@@ -527,12 +538,6 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Slot in the ring.
-    #[must_use]
-    pub fn slot(&self) -> u8 {
-        superblock_slot(self.generation)
-    }
-
     /// The 4096 bytes of the block.
     ///
     /// # Panics
@@ -548,7 +553,7 @@ impl Superblock {
         out.u64(self.highest_seen.0);
         out.u32(self.vdev.0);
         out.raw(&[self.tier, self.kind.tag(), self.leaf, self.leaf_count]);
-        out.raw(&[self.end.tag(), self.slot(), self.retired.len() as u8, self.topology.entries.len() as u8]);
+        out.raw(&[self.end.tag(), self.slot, self.retired.len() as u8, self.topology.entries.len() as u8]);
         out.u32(self.topology.next_vdev);
         out.u64(self.device_blocks);
         out.u32(self.segment_blocks);
@@ -592,9 +597,8 @@ impl Superblock {
         if usize::from(leaf_count) > LEAVES_MAX
             || retired_count > RETIRED_MAX
             || topology_count > TOPOLOGY_MAX
-            || slot != superblock_slot(generation)
         {
-            return Err(input.invalid("counts and slot").into());
+            return Err(input.invalid("counts").into());
         }
         let member_sequences = numbers(&mut input, usize::from(leaf_count), RETIRED_AT, "member sequences")?;
         let retired = numbers(&mut input, retired_count, TOPOLOGY_AT, "retired lengths")?;
@@ -618,6 +622,7 @@ impl Superblock {
             leaf,
             leaf_count,
             end,
+            slot,
             device_blocks,
             segment_blocks,
             member_sequences,
@@ -639,6 +644,7 @@ impl Superblock {
             && self.previous < self.generation
             && self.highest_seen >= self.generation
             && self.leaf < self.leaf_count
+            && u64::from(self.slot) < RING_SLOTS
             && self.member_sequences.len() == usize::from(self.leaf_count)
             && self.retired.len() <= RETIRED_MAX
             && lengths.iter().all(|blocks| (DEVICE_BLOCKS_MIN..=DEVICE_BLOCKS_MAX).contains(blocks))
@@ -862,6 +868,7 @@ mod tests {
             leaf: 1,
             leaf_count: 3,
             end: End::Back,
+            slot: 4,
             device_blocks: 0x10_0000,
             segment_blocks: 1 << 18,
             member_sequences: vec![0x0102_0304, 0x0102_0304, 7],

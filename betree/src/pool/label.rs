@@ -1,6 +1,8 @@
 //! The label areas of one leaf: reading every slot and saying what is in it.
 
-use super::format::{AREA_BLOCKS, End, LABEL_SLOTS, MembershipLabel, RING_SLOTS, SlotError, Superblock};
+use super::format::{
+    AREA_BLOCKS, End, LABEL_SLOTS, MembershipLabel, RING_SLOTS, SlotError, Superblock, ZERO_BLOCK,
+};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::{Generation, Uuid};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
@@ -8,8 +10,6 @@ use crate::vdev::{BlockDevice, VdevError};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-
-const ZERO_BLOCK: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// What a block of a label area is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,14 +260,14 @@ fn decode(slot: SlotUse, end: End, device_blocks: u64, bytes: &[u8]) -> SlotCont
         SlotUse::Superblock(index) => match Superblock::decode(bytes) {
             Err(error) => SlotContent::Invalid(error),
             Ok(superblock) => {
-                let in_place = (superblock.end, superblock.slot()) == (end, index)
+                let in_place = (superblock.end, superblock.slot) == (end, index)
                     && (end == End::Front || superblock.device_blocks == device_blocks);
                 if in_place {
                     SlotContent::Superblock(Box::new(superblock))
                 } else {
                     SlotContent::Invalid(SlotError::Misplaced {
                         end: superblock.end,
-                        slot: superblock.slot(),
+                        slot: superblock.slot,
                         device_blocks: superblock.device_blocks,
                     })
                 }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Blocks of a top-level vdev are those of its leaf, from 0. The label areas at both ends
-//! ([`Pool::reserved_ranges`]) are in the same numbering and belong to this module. The bytes are in [`format`].
+//! ([`Pool::reserved_ranges`]) are in the same numbering and belong to this module. The bytes are in [`mod@format`].
 //!
 //! # Invariants
 //!
@@ -21,8 +21,7 @@
 //! P2. **Nothing is made over data.** Create takes a device only when both label areas were read and are zero; whatever
 //!     cannot be understood is an error, never "no pool here". Only `force` overrides this.
 //! P3. **One generation is always whole.** Front areas of all leaves, flush, back areas, flush. At every instant each
-//!     leaf has a valid superblock of the last durable generation, and of the one before it until the commit after
-//!     next: a generation never goes to a slot that one of these two occupies.
+//!     leaf has a valid superblock of the last durable generation and of the one before it: slots take turns.
 //! P4. **Depth 1.** Open offers the highest valid generation, and the one before only when nothing newer can have been
 //!     durable; blocks that the newer one freed may have been reused.
 //! P5. **Loud.** A generation that is known or suspected to be lost is in the [`OpenReport`] and in the log. No crash

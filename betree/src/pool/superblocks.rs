@@ -1,7 +1,7 @@
 //! Writing superblocks: commits, and what open does before anything else is written.
 
 use super::assembly::{Assembly, Leaf};
-use super::format::{AREA_BLOCKS, End, Features, PAYLOAD_BYTES_MAX, Superblock, Topology, superblock_slot};
+use super::format::{AREA_BLOCKS, End, Features, PAYLOAD_BYTES_MAX, Superblock, Topology, next_slot};
 use super::label::{SlotDump, dump_device};
 use super::{Pool, PoolError};
 use crate::base::buffer::AlignedBuffer;
@@ -16,9 +16,9 @@ pub(super) struct Superblocks {
     segment_blocks: u32,
     leaves: Vec<Leaf>,
     topology: Topology,
-    /// The last durable generation and the one before; 0 for none.
+    /// The last durable generation, 0 for none, and its slot.
     committed: Generation,
-    previous: Generation,
+    slot: u8,
     highest_seen: Generation,
     /// Whether the pool continues from a known generation: always, but between open and `rewrite_chosen`.
     settled: bool,
@@ -31,6 +31,7 @@ pub(super) struct Superblocks {
 /// The part of a superblock that is the same on all leaves.
 struct Root<'a> {
     generation: Generation,
+    slot: u8,
     previous: Generation,
     highest_seen: Generation,
     topology: &'a Topology,
@@ -55,7 +56,7 @@ impl Superblocks {
             leaves: assembly.leaves,
             topology: assembly.topology,
             committed: Generation(0),
-            previous: Generation(0),
+            slot: 0,
             highest_seen: assembly.highest_seen,
             settled: assembly.candidates.is_empty(),
             candidates: assembly.candidates,
@@ -79,6 +80,7 @@ impl Superblocks {
             leaf: leaf.leaf,
             leaf_count: leaf.leaf_count,
             end,
+            slot: root.slot,
             device_blocks: blocks,
             segment_blocks: self.segment_blocks,
             // Every leaf is online: each will hold this generation before it counts.
@@ -89,7 +91,7 @@ impl Superblocks {
         };
         Image {
             leaf: index,
-            block: end.superblock_block(blocks, root.generation),
+            block: end.superblock_block(blocks, root.slot),
             bytes: AlignedBuffer::copy_of(&superblock.encode()),
         }
     }
@@ -138,16 +140,11 @@ impl Pool {
     }
 
     /// The generation that the next commit may have, at the least: above the last one, above every generation that
-    /// open saw, above `seen` (the highest that the caller saw in bitmaps or log records), and in a ring slot that
-    /// neither of the two newest durable generations occupies.
+    /// open saw, and above `seen` (the highest that the caller saw in bitmaps or log records).
     #[must_use]
     pub fn next_generation(&self, seen: Generation) -> Generation {
         let superblocks = self.superblocks().lock();
-        let mut next = superblocks.committed.max(superblocks.highest_seen).max(seen).next();
-        while superblocks.occupies(next) {
-            next = next.next();
-        }
-        next
+        superblocks.committed.max(superblocks.highest_seen).max(seen).next()
     }
 
     /// Makes `generation` the root of the pool: writes its superblock with `payload` to the front of all leaves,
@@ -163,8 +160,8 @@ impl Pool {
     /// durable is known only by opening anew. [`PoolError::Poisoned`], [`PoolError::ReadOnly`], [`PoolError::Closed`].
     ///
     /// # Panics
-    /// When `generation` is below [`Pool::next_generation`] or shares a slot with one of the two before, and between
-    /// open and [`Pool::rewrite_chosen`].
+    /// When `generation` is not above the last one and every generation that open saw, and between open and
+    /// [`Pool::rewrite_chosen`].
     pub fn commit(&self, generation: Generation, payload: &[u8]) -> Result<(), PoolError> {
         check_payload(payload)?;
         let mut superblocks = self.superblocks().lock();
@@ -174,7 +171,6 @@ impl Pool {
             generation > superblocks.committed && generation > superblocks.highest_seen,
             "generation {generation} was used before"
         );
-        assert!(!superblocks.occupies(generation), "generation {generation} would overwrite a newest one");
 
         let lengths: Vec<(u64, Vec<u64>)> =
             (0..superblocks.leaves.len()).map(|leaf| superblocks.next_lengths(leaf)).collect();
@@ -188,6 +184,7 @@ impl Pool {
         }
         let root = Root {
             generation,
+            slot: next_slot(superblocks.slot),
             previous: superblocks.committed,
             highest_seen: generation,
             topology: &superblocks.topology,
@@ -204,7 +201,7 @@ impl Pool {
             leaf.blocks = blocks;
             leaf.retired = retired;
         }
-        superblocks.previous = superblocks.committed;
+        superblocks.slot = next_slot(superblocks.slot);
         superblocks.committed = generation;
         superblocks.highest_seen = generation;
         Ok(())
@@ -231,6 +228,7 @@ impl Pool {
         self.flush_all()?;
         let root = Root {
             generation,
+            slot: candidate.slot,
             previous: candidate.previous,
             highest_seen: superblocks.highest_seen,
             topology: &candidate.topology,
@@ -260,7 +258,7 @@ impl Pool {
             }
         }
         superblocks.committed = generation;
-        superblocks.previous = candidate.previous;
+        superblocks.slot = candidate.slot;
         superblocks.settled = true;
         superblocks.candidates = Vec::new();
         superblocks.found = Vec::new();
@@ -276,12 +274,6 @@ impl Pool {
 }
 
 impl Superblocks {
-    /// Whether `generation` would go to the ring slot of one of the two newest durable generations.
-    fn occupies(&self, generation: Generation) -> bool {
-        let newest = [self.committed, self.previous].into_iter().filter(|newest| newest.0 > 0);
-        newest.map(superblock_slot).any(|slot| slot == superblock_slot(generation))
-    }
-
     pub fn pool(&self) -> Uuid {
         self.pool
     }
