@@ -7,6 +7,17 @@ use super::tree::Path;
 use super::{Job, Tree, TreeError};
 use std::sync::Arc;
 
+/// What a join leaves to do.
+enum Joined {
+    Nothing,
+    /// The slot at this lower bound may be due for more.
+    Slot(Vec<u8>),
+    /// The node at this lower bound has one slot left.
+    Node(Vec<u8>),
+    /// The root has one slot left.
+    Root,
+}
+
 impl Tree {
     /// Holds the pivots of the node of `level` that holds `key` alone; `None` when the tree is lower than that.
     pub(super) fn exclude_node(&self, level: u8, key: &[u8]) -> Result<Option<Gate<'_>>, TreeError> {
@@ -146,23 +157,30 @@ impl Tree {
     /// small; a node left with one slot is joined with its own neighbour, and a root with one slot gives way to its
     /// child. Nothing is read or written.
     pub(super) fn join_slots(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+        match self.join_behind_gates(level, low)? {
+            Joined::Nothing => Ok(()),
+            Joined::Slot(low) => self.queue_slot(level, &low),
+            Joined::Node(low) => {
+                self.jobs.push(self.id, Job::JoinSlots { level: level + 1, low });
+                Ok(())
+            }
+            Joined::Root => self.lower_root(),
+        }
+    }
+
+    /// As [`Tree::join_slots`]; what is left to do takes gates of its own, so these are given back first.
+    fn join_behind_gates(&self, level: u8, low: &[u8]) -> Result<Joined, TreeError> {
         let Some(_gate) = self.exclude_node(level, low)? else {
-            return Ok(());
+            return Ok(Joined::Nothing);
         };
         let version = self.version.load_full();
         let Some(path) = self.locate(&version.root, level, low)?.filter(|path| path.slot_low() == low) else {
-            return Ok(());
+            return Ok(Joined::Nothing);
         };
         let count = path.body().slots.len();
         if count == 1 {
-            let node_low = path.node_low().to_vec();
-            drop(path);
-            return if version.root.level() == level {
-                self.lower_root()
-            } else {
-                self.jobs.push(self.id, Job::JoinSlots { level: level + 1, low: node_low });
-                Ok(())
-            };
+            let is_root = version.root.level() == level;
+            return Ok(if is_root { Joined::Root } else { Joined::Node(path.node_low().to_vec()) });
         }
         let left = if path.index() + 1 < count { path.index() } else { path.index() - 1 };
         let place = |index: usize| {
@@ -172,7 +190,7 @@ impl Tree {
         let (Some(_left), Some(_right)) =
             (self.claims.claim(place(left)), self.claims.claim(place(left + 1)))
         else {
-            return Ok(());
+            return Ok(Joined::Nothing);
         };
         let (left_low, right_low) = (place(left).1, place(left + 1).1);
         // A merge in a child may be waiting to change the child's pivots: its gate must not lose its meaning.
@@ -186,15 +204,15 @@ impl Tree {
         let Some(path) =
             self.locate(&version.root, level, &left_low)?.filter(|path| path.slot_low() == left_low)
         else {
-            return Ok(());
+            return Ok(Joined::Nothing);
         };
         let body = path.body();
         let index = path.index();
         let Some((a, b)) = body.slots.get(index).zip(body.slots.get(index + 1)) else {
-            return Ok(());
+            return Ok(Joined::Nothing);
         };
         let Some((joined, dead)) = self.joined(a, b, &body.pivots[index])? else {
-            return Ok(());
+            return Ok(Joined::Nothing);
         };
         for cell in dead {
             cell.die(edit.generation);
@@ -207,14 +225,11 @@ impl Tree {
         let is_root = path.steps.len() == 1;
         self.publish(&edit, &path, new, None);
         drop(edit);
-        if alone && is_root {
-            drop(_gate);
-            return self.lower_root();
-        }
-        if alone {
-            self.jobs.push(self.id, Job::JoinSlots { level: level + 1, low: node_low });
-        }
-        self.queue_slot(level, &left_low)
+        Ok(match (alone, is_root) {
+            (true, true) => Joined::Root,
+            (true, false) => Joined::Node(node_low),
+            (false, _) => Joined::Slot(left_low),
+        })
     }
 
     /// `a` and `b` as one slot, and the child nodes that it no longer has; `None` when together they are too large.
