@@ -32,6 +32,8 @@ pub(super) struct Core {
     pub checkpointer: Mutex<Checkpointer>,
     pub admission: Admission,
     pub read_only: bool,
+    /// A newer generation than the one opened was durable.
+    pub rolled_back: bool,
     /// Head of the log at the newest cut.
     pub cut_head: Mutex<Option<LogHead>>,
     /// Jobs being worked on, and a signal for each change of what the background does.
@@ -59,6 +61,7 @@ pub(super) struct CoreParts {
     pub checkpointer: Checkpointer,
     pub scale: Scale,
     pub read_only: bool,
+    pub rolled_back: bool,
 }
 
 impl Core {
@@ -77,6 +80,7 @@ impl Core {
             checkpointer: Mutex::new(parts.checkpointer),
             admission: Admission::default(),
             read_only: parts.read_only,
+            rolled_back: parts.rolled_back,
             cut_head: Mutex::new(None),
             working: AtomicUsize::new(0),
             progress: (Mutex::new(0), Condvar::new()),

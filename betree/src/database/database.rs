@@ -176,6 +176,7 @@ impl Database {
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         let (pool, report) = Pool::open(&configuration.storage, access)?;
         let core = Core::open(configuration, pool, &report, read_only)?;
+        let report = OpenReport { rolled_back: report.rolled_back || core.rolled_back, ..report };
         Self::start(core, Some(report))
     }
 

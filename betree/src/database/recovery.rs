@@ -12,7 +12,7 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
 use crate::dmu::{Dmu, DmuOptions, OwnedExtents};
 use crate::log::{Log, LogHead, LogOptions, Verdict, replay};
 use crate::pool::{Candidate, OpenReport, Pool};
@@ -33,6 +33,10 @@ struct Loaded {
     root_tree: Arc<Tree>,
     catalog: Catalog,
     table: OwnedExtents,
+    /// The highest generation seen anywhere: superblocks, labels, allocation table.
+    highest: Generation,
+    /// The allocation table names a newer generation that was durable.
+    rolled_back: bool,
 }
 
 /// What the trees of a database share before there is a core.
@@ -70,6 +74,7 @@ impl Core {
             checkpointer: Checkpointer::new(Generation(0), None, 0, None),
             scale: ground.scale,
             read_only: false,
+            rolled_back: false,
         }));
         core.start_log()?;
         core.checkpoint(true)?;
@@ -92,7 +97,7 @@ impl Core {
                     if let Some(error) = &first_error {
                         log::error!("falling back to generation {}: {error}", candidate.generation);
                     }
-                    return Self::recover(configuration, pool, loaded, ground, highest, read_only);
+                    return Self::recover(configuration, pool, loaded, ground, read_only);
                 }
                 Err(error) => {
                     first_error.get_or_insert(error);
@@ -107,10 +112,9 @@ impl Core {
         pool: Arc<Pool>,
         loaded: Loaded,
         ground: Ground,
-        highest: Generation,
         read_only: bool,
     ) -> Result<Arc<Self>> {
-        let Loaded { record, dmu, root_tree, catalog, table } = loaded;
+        let Loaded { record, dmu, root_tree, catalog, table, highest, rolled_back } = loaded;
         let open_generation = pool.next_generation(highest.max(record.generation));
         let core = Arc::new(Self::new(CoreParts {
             configuration,
@@ -130,6 +134,7 @@ impl Core {
             checkpointer: Checkpointer::new(record.generation, Some(table), record.cut, Some(record.clone())),
             scale: ground.scale,
             read_only,
+            rolled_back,
         }));
         let log_extents = core.replay_log(&record)?;
         if read_only {
@@ -296,11 +301,16 @@ impl Core {
 
 impl Ground {
     fn new(configuration: &DatabaseConfiguration, dmu: &Dmu) -> Self {
+        let scale = Scale::new(configuration, dmu.capacity_blocks() * BLOCK_BYTES_U64);
+        // Room for the checkpoints that give space back: log, table roots, headers.
+        let table = blocks_for(dmu.table_root_bytes_max() as u64);
+        let wanted = u64::from(scale.log_extent_blocks) * 2 + table * 3 + 16;
+        dmu.set_reserve_min(wanted.min(dmu.capacity_blocks() / 8));
         Self {
             jobs: Arc::default(),
             visible: Arc::default(),
             root_visible: Arc::new(AtomicU64::new(u64::MAX)),
-            scale: Scale::new(configuration, dmu.capacity_blocks() * BLOCK_BYTES_U64),
+            scale,
         }
     }
 }
@@ -352,13 +362,19 @@ fn load(
     let dmu = Dmu::open(Arc::clone(pool), dmu_options(configuration), &table, record.generation)?;
     let ground = Ground::new(configuration, &dmu);
     ground.visible.store(record.cut, Ordering::Release);
+    let seen = dmu.seen_generations();
+    let highest = highest.max(seen.written);
+    let rolled_back = seen.durable > record.generation;
+    if rolled_back {
+        log::error!("opening generation {}, although {} was durable", record.generation, seen.durable);
+    }
     let open_generation = pool.next_generation(highest.max(record.generation));
     let options = root_options();
     let parts = tree_parts(&dmu, &ground.jobs, &ground.root_visible, ROOT, options, String::new(), None);
     let root_tree = Tree::open(parts, record.root_tree.clone(), Drops::default(), open_generation);
     let catalog = load_catalog(&root_tree, &dmu, &ground.jobs, &ground.visible, open_generation)?;
     let table = OwnedExtents::from_disk(&dmu, record.table_extents.all(), record.generation);
-    Ok((Loaded { record, dmu, root_tree, catalog, table }, ground))
+    Ok((Loaded { record, dmu, root_tree, catalog, table, highest, rolled_back }, ground))
 }
 
 fn read_table(dmu: &Dmu, record: &RootRecord) -> Result<Vec<u8>> {

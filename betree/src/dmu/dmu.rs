@@ -8,6 +8,7 @@ use super::layout::VdevGeometry;
 use super::lifetime::Lifetimes;
 use super::queue::{IoQueue, JobGroup, PendingJob};
 use super::space::TierSpace;
+use super::table::SeenGenerations;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, Uuid, VdevId};
@@ -299,6 +300,19 @@ impl Dmu {
         if let Err(error) = self.allocator().release(extents) {
             log::error!("{error}; no more is written");
             self.inner.defect.get_or_init(|| error);
+        }
+    }
+
+    /// The generations that the allocation table mentions, as found at open.
+    #[must_use]
+    pub fn seen_generations(&self) -> SeenGenerations {
+        self.allocator().seen_generations()
+    }
+
+    /// Makes the reserve of every tier that may hold headers, log or deletes at least `blocks`.
+    pub fn set_reserve_min(&self, blocks: u64) {
+        for tier in &self.inner.metadata {
+            self.allocator().set_reserve_min(*tier, blocks);
         }
     }
 
