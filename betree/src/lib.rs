@@ -14,11 +14,12 @@ pub use base::compression::Compression;
 pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
-    DatasetConfiguration, DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, StorageInfo,
-    VALUE_BYTES_MAX, VerifyReport,
+    DatasetConfiguration, DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, Metrics,
+    StorageInfo, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use pool::{
-    FileLeaf, LeafVdev, PreferredAccessType, StorageKind, StoragePoolConfiguration, TierConfiguration, Vdev,
+    ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,
+    StoragePoolConfiguration, TierConfiguration, Vdev,
 };
 pub use tree::{DefaultMessageAction, MergePolicy, MessageAction, TreeStats, Value};

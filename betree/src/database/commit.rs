@@ -296,7 +296,7 @@ impl Core {
     }
 
     /// Bytes of log on the devices since the newest cut.
-    fn log_bytes(&self) -> Result<u64> {
+    pub fn log_bytes(&self) -> Result<u64> {
         let log = self.log()?;
         Ok(self.cut_head.lock().as_ref().map_or(0, |head| log.bytes_since(head)))
     }

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::dataset::Dataset;
 use super::format::{DatasetRecord, NAME_BYTES_MAX};
 use super::limits::check_length;
+use super::metrics::Metrics;
 use super::verify::VerifyReport;
 use super::view::DatabaseView;
 use super::worker::Workers;
@@ -465,6 +466,12 @@ impl Database {
             tier.total = space.total * BLOCK_BYTES_U64;
         }
         tiers
+    }
+
+    /// What the database counts.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.core().metrics()
     }
 
     /// Drops all cached blocks; the next reads go to the devices.
