@@ -6,7 +6,7 @@
 
 use super::units::BLOCK_BYTES;
 use parking_lot::Mutex;
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -92,18 +92,21 @@ impl AlignedBuffer {
     }
 }
 
-/// Asks the processor to bring `bytes` into its cache, one line after the other; nothing waits for it. Nothing happens
-/// where there is no stable instruction for it.
+/// Asks the processor to bring the 64-byte lines from `address` on into its cache; nothing waits for it.
+///
+/// The address need not be valid: a prefetch shows the program nothing and never faults. Nothing happens where there is
+/// no stable instruction for it.
 #[inline]
-pub fn prefetch(bytes: &[u8]) {
+pub fn prefetch(address: usize, lines: usize) {
     #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
+    for line in 0..lines {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: SSE is part of x86-64, and a prefetch never faults and changes nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+        let at = address.wrapping_add(line * 64) as *const i8;
+        // SAFETY: SSE is part of x86-64, and a prefetch of any address never faults and changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
+    let _ = (address, lines);
 }
 
 fn layout(capacity: usize, align: usize) -> Layout {
@@ -120,14 +123,26 @@ fn allocate(capacity: usize, align: usize) -> NonNull<u8> {
     NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
+/// The address of a new slab, zeroed. The advice comes before the first touch: pages that are there already stay small.
+fn allocate_slab() -> usize {
+    let layout = layout(SLAB_BYTES, SLAB_BYTES);
+    // SAFETY: the layout has a non-zero size.
+    let start = unsafe { alloc(layout) };
+    if start.is_null() {
+        handle_alloc_error(layout);
+    }
+    #[cfg(target_os = "linux")]
+    // SAFETY: the slab was just allocated with this size; the advice changes no contents.
+    let _advice_only = unsafe { libc::madvise(start.cast(), SLAB_BYTES, libc::MADV_HUGEPAGE) };
+    // SAFETY: the slab was just allocated with this size, and nobody else knows it yet.
+    unsafe { start.write_bytes(0, SLAB_BYTES) };
+    start as usize
+}
+
 fn take_frame(class: usize) -> NonNull<u8> {
     let mut free = FREE[class].lock();
     if free.is_empty() {
-        let slab = allocate(SLAB_BYTES, SLAB_BYTES).as_ptr() as usize;
-        #[cfg(target_os = "linux")]
-        // SAFETY: the slab was just allocated with this size; the advice changes no contents.
-        let _advice_only =
-            unsafe { libc::madvise(slab as *mut libc::c_void, SLAB_BYTES, libc::MADV_HUGEPAGE) };
+        let slab = allocate_slab();
         let frame = BLOCK_BYTES << class;
         free.extend((0..SLAB_BYTES / frame).rev().map(|index| slab + index * frame));
     }

@@ -18,7 +18,8 @@
 //! 1. `used` is what live [`Charge`]s add up to: frames that a reader still holds count until it lets go.
 //! 2. Room is made before a frame is charged, so `used` exceeds the budget only by frames that are pinned or being read.
 //! 3. Lock order: the queues' lock comes before any lock of an owner. An owner never calls the cache from
-//!    [`Evictable`]'s methods, except by dropping charges, which takes no lock.
+//!    [`Evictable`]'s methods, except by dropping charges, which takes no lock. No owner is dropped under the lock, for
+//!    who knows what else it owns.
 
 use parking_lot::Mutex;
 use std::cell::Cell;
@@ -221,10 +222,11 @@ impl Cache {
 
     /// Empties all slots.
     pub fn clear(&self) {
-        let mut queues = self.inner.queues.lock();
-        queues.small_bytes = 0;
-        let small = std::mem::take(&mut queues.small);
-        let main = std::mem::take(&mut queues.main);
+        let (small, main) = {
+            let mut queues = self.inner.queues.lock();
+            queues.small_bytes = 0;
+            (std::mem::take(&mut queues.small), std::mem::take(&mut queues.main))
+        };
         for item in small.iter().chain(&main) {
             if let Some(owner) = item.owner.upgrade() {
                 owner.evict(item.slot);
@@ -260,36 +262,44 @@ impl Cache {
         if !self.is_over() {
             return;
         }
+        // Owners that were looked at; this may hold the last reference to one.
+        let mut owners = Vec::new();
         let mut queues = self.inner.queues.lock();
         // Every item may be looked at once per use that it has saved up; then the clock stops turning.
         let mut turns = 4 * (queues.small.len() + queues.main.len());
-        while self.is_over() && queues.step(self.bytes_max() / 10, turns == 0) {
+        while self.is_over() && queues.step(self.bytes_max() / 10, turns == 0, &mut owners) {
             turns = turns.saturating_sub(1);
         }
+        drop(queues);
     }
 }
 
 impl Queues {
-    /// Looks at one item: puts it out or moves it on. False when there is none. With `force` uses do not count.
-    fn step(&mut self, small_bytes_max: usize, force: bool) -> bool {
+    /// Looks at one item: puts it out or moves it on. False when there is none. With `force` uses do not count. Hands its
+    /// reference to the owner over in `owners`.
+    fn step(&mut self, small_bytes_max: usize, force: bool, owners: &mut Vec<Arc<dyn Evictable>>) -> bool {
         let from_small = self.small_bytes > small_bytes_max || self.main.is_empty();
         if from_small && let Some(item) = self.small.pop_front() {
             self.small_bytes -= item.bytes as usize;
             let Some(owner) = item.owner.upgrade() else { return true };
             if !force && owner.take_reference(item.slot) {
                 self.main.push_back(item);
+                owners.push(owner);
                 return true;
             }
             let (place, mark) = self.ghost(item.identity);
             self.ghosts[place] = mark;
             owner.evict(item.slot);
+            owners.push(owner);
         } else if let Some(item) = self.main.pop_front() {
             let Some(owner) = item.owner.upgrade() else { return true };
             if !force && owner.take_reference(item.slot) {
                 self.main.push_back(item);
+                owners.push(owner);
                 return true;
             }
             owner.evict(item.slot);
+            owners.push(owner);
         } else {
             return false;
         }

@@ -4,7 +4,7 @@ use super::entry::EntryRef;
 use super::format::{
     Frame, RawEntry, Shape, block_len, encode_block, head_of, tag_kind, tag_of, tag_preference, varint_len,
 };
-use crate::base::buffer::{AlignedBuffer, prefetch};
+use crate::base::buffer::AlignedBuffer;
 use crate::dmu::Charge;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -257,6 +257,9 @@ impl Heat {
     }
 }
 
+/// Bytes of a cache line; addresses in hints are multiples of it.
+pub(super) const HINT_ALIGNMENT: usize = 64;
+
 /// A checked block that is, or was, in the cache.
 #[derive(Debug)]
 pub(super) struct Block {
@@ -281,12 +284,13 @@ impl Block {
         self.bytes.capacity()
     }
 
-    /// Asks the processor for what a search reads first.
-    #[inline]
-    pub fn prefetch(&self) {
+    /// Where a search reads first: the address of the block's first line, and in its low bits how many lines lie from
+    /// there to the end of the offsets.
+    pub fn hint(&self) -> usize {
         // More lines than this would wait for each other.
         const LINES_MAX: usize = 16;
-        let end = self.shape.prefix.min(self.shape.start + LINES_MAX * 64);
-        prefetch(&self.bytes[self.shape.start..end]);
+        let address = self.bytes[self.shape.start..].as_ptr() as usize;
+        let lines = (self.shape.prefix - self.shape.start).div_ceil(HINT_ALIGNMENT).min(LINES_MAX);
+        (address / HINT_ALIGNMENT * HINT_ALIGNMENT) | lines
     }
 }

@@ -310,7 +310,9 @@ impl EntryCursor for RunCursor {
     fn seek(&mut self, key: &[u8]) -> Result<(), DmuError> {
         self.valid = false;
         let Some(meta) = self.meta()? else { return Ok(()) };
-        self.enter(&meta, meta.find(key), Direction::Forward)?;
+        let block = meta.find(key);
+        meta.prefetch(block);
+        self.enter(&meta, block, Direction::Forward)?;
         let entry = self.view().lower_bound(key);
         if entry < self.shape.count {
             self.place(entry);
@@ -323,6 +325,7 @@ impl EntryCursor for RunCursor {
         self.valid = false;
         let Some(meta) = self.meta()? else { return Ok(()) };
         let block = key.map_or(meta.blocks() - 1, |key| meta.find_before(key));
+        meta.prefetch(block);
         self.enter(&meta, block, Direction::Backward)?;
         let below = key.map_or(self.shape.count, |key| self.view().lower_bound(key));
         if below > 0 {

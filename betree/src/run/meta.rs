@@ -1,14 +1,24 @@
 //! The meta section of a run in memory: index, filter, range deletes, and the cells of resident blocks.
 
-use super::block::{Block, Heat};
+use super::block::{Block, HINT_ALIGNMENT, Heat};
 use super::format::{BlockRecord, decode_meta, filter_contains};
 use super::range_deletes::RangeDeleteSet;
-use crate::base::buffer::AlignedBuffer;
+use crate::base::buffer::{AlignedBuffer, prefetch};
 use crate::base::codec::DecodeError;
 use crate::dmu::{Cache, Charge, Evictable};
 use arc_swap::{ArcSwapOption, Guard};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What points to a block while it is resident.
+#[derive(Default)]
+struct Cell {
+    block: ArcSwapOption<Block>,
+    /// [`Block::hint`] of the block: the way to its frame that does not wait for the way to the block. It may be stale,
+    /// which costs nothing but a prefetch in vain.
+    hint: AtomicUsize,
+}
 
 /// A checked meta section.
 ///
@@ -18,7 +28,7 @@ use std::sync::Arc;
 pub(super) struct Meta {
     /// Per block the first eight bytes of its separator behind the common prefix, as a number with the same order.
     heads: Box<[u64]>,
-    cells: Box<[ArcSwapOption<Block>]>,
+    cells: Box<[Cell]>,
     bytes: AlignedBuffer,
     filter: Range<usize>,
     prefix: Range<usize>,
@@ -78,9 +88,9 @@ impl Meta {
                 head
             })
             .collect();
-        let cells: Box<[_]> = layout.records.iter().map(|_| ArcSwapOption::empty()).collect();
+        let cells: Box<[_]> = layout.records.iter().map(|_| Cell::default()).collect();
         let range_deletes = RangeDeleteSet::new(layout.range_deletes);
-        let per_block = size_of::<BlockRecord>() + size_of::<u64>() + size_of::<ArcSwapOption<Block>>();
+        let per_block = size_of::<BlockRecord>() + size_of::<u64>() + size_of::<Cell>();
         let footprint = bytes.capacity() + cells.len() * per_block + range_deletes.footprint();
         Ok(Self {
             heads,
@@ -119,16 +129,25 @@ impl Meta {
         filter_contains(&self.bytes[self.filter.clone()], hash)
     }
 
+    /// Asks the processor for what a search in the block reads first, when it is resident.
+    #[inline]
+    pub fn prefetch(&self, block: usize) {
+        let hint = self.cells[block].hint.load(Ordering::Relaxed);
+        prefetch(hint / HINT_ALIGNMENT * HINT_ALIGNMENT, hint % HINT_ALIGNMENT);
+    }
+
     /// The block when it is resident.
     #[inline]
     pub fn resident(&self, block: usize) -> Guard<Option<Arc<Block>>> {
-        self.cells[block].load()
+        self.cells[block].block.load()
     }
 
     /// Makes `new` resident, unless another thread was faster: then returns the other one.
     pub fn install(&self, block: usize, new: &Arc<Block>) -> Option<Arc<Block>> {
         let none: Option<Arc<Block>> = None;
-        let before = self.cells[block].compare_and_swap(&none, Some(Arc::clone(new)));
+        let cell = &self.cells[block];
+        cell.hint.store(new.hint(), Ordering::Relaxed);
+        let before = cell.block.compare_and_swap(&none, Some(Arc::clone(new)));
         Guard::into_inner(before)
     }
 
@@ -200,12 +219,13 @@ impl Meta {
 impl Evictable for Meta {
     fn evict(&self, slot: u32) {
         if let Some(cell) = self.cells.get(slot as usize) {
-            cell.store(None);
+            cell.block.store(None);
+            cell.hint.store(0, Ordering::Relaxed);
         }
     }
 
     fn take_reference(&self, slot: u32) -> bool {
         let cell = self.cells.get(slot as usize);
-        cell.is_some_and(|cell| cell.load().as_ref().is_some_and(|block| block.heat.take()))
+        cell.is_some_and(|cell| cell.block.load().as_ref().is_some_and(|block| block.heat.take()))
     }
 }

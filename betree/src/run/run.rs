@@ -137,10 +137,10 @@ impl Run {
             return Ok(ControlFlow::Continue(()));
         }
         let mut index = meta.find(key);
+        meta.prefetch(index);
         loop {
             let block = self.block(meta, index, Admission::Probation)?;
             let Some(block) = block.as_deref() else { return Ok(ControlFlow::Continue(())) };
-            block.prefetch();
             let view = block.view();
             for position in view.lower_bound(key)..view.shape.count {
                 let frame = view.frame(position);
