@@ -683,6 +683,12 @@ fn filter_line(lines: usize, hash: u64) -> usize {
     (((hash >> 32) * lines as u64) >> 32) as usize
 }
 
+/// Where the line of `hash` starts in a filter of `filter_bytes` bytes.
+#[inline]
+pub(super) fn filter_offset(filter_bytes: usize, hash: u64) -> usize {
+    filter_line(filter_bytes / FILTER_LINE_BYTES, hash) * FILTER_LINE_BYTES
+}
+
 /// Marks `hash` in `filter`, whole lines and at least one.
 pub(super) fn filter_add(filter: &mut [u8], hash: u64) {
     let line = filter_line(filter.len() / FILTER_LINE_BYTES, hash) * FILTER_LINE_BYTES;

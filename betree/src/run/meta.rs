@@ -1,7 +1,7 @@
 //! The meta section of a run in memory: index, filter, range deletes, and the cells of resident blocks.
 
 use super::block::{Block, HINT_ALIGNMENT, Heat};
-use super::format::{BlockRecord, decode_meta, filter_contains};
+use super::format::{BlockRecord, decode_meta, filter_contains, filter_offset};
 use super::range_deletes::RangeDeleteSet;
 use crate::base::buffer::{AlignedBuffer, prefetch};
 use crate::base::codec::DecodeError;
@@ -127,6 +127,13 @@ impl Meta {
     #[inline]
     pub fn may_contain(&self, hash: u64) -> bool {
         filter_contains(&self.bytes[self.filter.clone()], hash)
+    }
+
+    /// Asks the processor for the line of the filter that `hash` falls on.
+    #[inline]
+    pub fn prefetch_filter(&self, hash: u64) {
+        let filter = &self.bytes[self.filter.clone()];
+        prefetch(filter.as_ptr() as usize + filter_offset(filter.len(), hash), 1);
     }
 
     /// Asks the processor for what a search in the block reads first, when it is resident.

@@ -156,6 +156,15 @@ impl Run {
         }
     }
 
+    /// Asks the processor for the line of the filter that a key with this [`key_hash`] falls on, when the filter is in
+    /// memory.
+    #[inline]
+    pub fn prefetch_filter(&self, hash: u64) {
+        if let Some(meta) = &*self.meta.load() {
+            meta.prefetch_filter(hash);
+        }
+    }
+
     /// Whether the run may have an entry for a key with this [`key_hash`]; true when it has no filter. Says nothing about
     /// range deletes.
     ///

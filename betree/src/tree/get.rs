@@ -29,6 +29,7 @@ impl Tree {
     /// As [`Tree::get`].
     pub fn get_in(&self, version: &Version, visible: u64, key: &[u8]) -> Result<Option<Value>, TreeError> {
         let mut resolver = Resolver::new();
+        let hash = key_hash(key);
         for table in version.tables() {
             let memtable = &table.memtable;
             if memtable.is_empty() {
@@ -37,12 +38,14 @@ impl Tree {
             if let Some(sequence) = memtable.covering_range_delete(key, visible) {
                 resolver.delete_before(sequence);
             }
+            if !memtable.may_contain(hash) {
+                continue;
+            }
             memtable.get(key, visible, &mut |entry| resolver.push(entry));
             if resolver.is_done() {
                 return self.finish(resolver, key);
             }
         }
-        let hash = key_hash(key);
         let mut body = version.root.load(&self.dmu)?;
         loop {
             let index = body.slot_index(key);
@@ -54,9 +57,13 @@ impl Tree {
                     }
                 }
             }
+            // All filters at once: their cache misses overlap.
+            if slot.runs.len() > 1 {
+                slot.runs.iter().for_each(|run| run.prefetch_filter(hash));
+            }
             let mut searched = 0;
             for run in &slot.runs {
-                if !run.spans(key) {
+                if slot.sparse && !run.spans(key) {
                     continue;
                 }
                 searched += 1;

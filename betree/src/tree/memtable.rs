@@ -9,20 +9,26 @@
 //! lock may wait behind a writer that waits for the first.
 
 use super::memtable_deletes::RangeDeletes;
+use super::memtable_filter::Filter;
 use super::memtable_index::{Index, Place, Target};
 use crate::base::preference::StoragePreference;
 use crate::dmu::DmuError;
-use crate::run::{EntryCursor, EntryRef, Kind, RangeDelete};
+use crate::run::{EntryCursor, EntryRef, Kind, RangeDelete, key_hash};
 use parking_lot::RwLock;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Messages at which a memtable gets a filter: the walk down a smaller index is short, and many datasets may have one.
+const ENTRIES_BEFORE_FILTER: u64 = 4096;
 
 /// Messages of one dataset in order of key, newest first within a key.
 #[derive(Debug)]
 pub struct Memtable {
     index: RwLock<Index>,
     range_deletes: RwLock<RangeDeletes>,
+    /// Of all keys with messages; made when it pays.
+    filter: OnceLock<Filter>,
     entries: AtomicU64,
     range_delete_count: AtomicUsize,
     index_bytes: AtomicUsize,
@@ -45,6 +51,7 @@ impl Memtable {
         Self {
             index: RwLock::new(Index::new()),
             range_deletes: RwLock::new(RangeDeletes::default()),
+            filter: OnceLock::new(),
             entries: AtomicU64::new(0),
             range_delete_count: AtomicUsize::new(0),
             index_bytes: AtomicUsize::new(0),
@@ -77,11 +84,37 @@ impl Memtable {
         if large_bytes > 0 {
             self.large_bytes.fetch_add(large_bytes, Ordering::Relaxed);
         }
-        self.index_bytes.store(index.footprint(), Ordering::Relaxed);
+        let entries = self.entries.load(Ordering::Relaxed) + 1;
+        match self.filter.get() {
+            Some(filter) => filter.add(key_hash(entry.key)),
+            None if entries == ENTRIES_BEFORE_FILTER => self.make_filter(&index),
+            None => {}
+        }
+        let filter_bytes = if self.filter.get().is_some() { Filter::BYTES } else { 0 };
+        self.index_bytes.store(index.footprint() + filter_bytes, Ordering::Relaxed);
         // Stored, not added: the lock excludes other writers, and a locked addition costs more than all of this.
         // Release, so that who sees the count sees the sequences.
-        self.entries.store(self.entries.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.entries.store(entries, Ordering::Release);
         true
+    }
+
+    /// Makes the filter of all that is there; readers use it from the moment it is complete.
+    #[cold]
+    fn make_filter(&self, index: &Index) {
+        let filter = Filter::new();
+        let mut place = index.locate(Target { key: &[], sequence: u64::MAX }, false);
+        while let Some(entry) = index.entry(place) {
+            filter.add(key_hash(entry.key));
+            place = index.next(place);
+        }
+        self.filter.get_or_init(|| filter);
+    }
+
+    /// Whether there may be a message for a key with this [`key_hash`]. Says nothing about range deletes.
+    #[inline]
+    #[must_use]
+    pub fn may_contain(&self, hash: u64) -> bool {
+        self.filter.get().map_or_else(|| self.entries() > 0, |filter| filter.may_contain(hash))
     }
 
     /// Adds a range delete; one whose end is not after its start covers nothing and is left out.

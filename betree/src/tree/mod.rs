@@ -43,6 +43,7 @@ mod get;
 mod job;
 mod memtable;
 mod memtable_deletes;
+mod memtable_filter;
 mod memtable_index;
 mod merge;
 mod node;

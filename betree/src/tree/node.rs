@@ -32,6 +32,8 @@ pub struct Slot {
     pub depth: usize,
     /// Whether any run holds range deletes.
     pub range_deletes: bool,
+    /// Whether some runs do not overlap others, so that it pays to look at their bounds before their filters.
+    pub sparse: bool,
     /// Point reads that looked at more than one run here; drives consolidation on read.
     pub visits: AtomicU32,
 }
@@ -41,10 +43,12 @@ impl Slot {
     #[must_use]
     pub fn new(runs: Vec<Arc<Run>>, base: usize, child: Option<Arc<NodeCell>>) -> Self {
         let deltas = runs.len() - base;
+        let depth = overlap_depth(&runs[..deltas]);
         Self {
             delta_bytes: runs[..deltas].iter().map(|run| run.stored_bytes()).sum(),
             base_bytes: runs[deltas..].iter().map(|run| run.stored_bytes()).sum(),
-            depth: overlap_depth(&runs[..deltas]),
+            depth,
+            sparse: depth < deltas || base > 1,
             range_deletes: runs.iter().any(|run| run.reference().range_deletes > 0),
             visits: AtomicU32::new(0),
             runs,
@@ -71,6 +75,7 @@ impl Slot {
             base_bytes: self.base_bytes,
             depth: self.depth,
             range_deletes: self.range_deletes,
+            sparse: self.sparse,
             visits: AtomicU32::new(self.visits.load(Ordering::Relaxed)),
         }
     }
