@@ -9,7 +9,7 @@ use crate::base::ids::{DatasetId, Generation};
 use crate::dmu::Dmu;
 use crate::log::{Log, LogHead};
 use crate::pool::Pool;
-use crate::tree::{Action, Job, JobQueue, Tree, TreeError, TreeOptions, TreeParts};
+use crate::tree::{Action, Job, JobQueue, Tree, TreeOptions, TreeParts};
 use crate::{Error, Result};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -185,14 +185,20 @@ impl Core {
             return Ok(());
         };
         for _attempt in 0..3 {
-            match tree.run_job(job) {
+            let error = match tree.run_job(job) {
                 Ok(()) => return Ok(()),
-                Err(TreeError::Dmu(crate::dmu::DmuError::OutOfSpace { .. }))
-                    if self.dmu.deferred_blocks() > 0 =>
-                {
-                    self.free_deferred()?;
-                }
-                Err(error) => return Err(Error::of_tree(&self.name_of(id), error)),
+                Err(error) => Error::of_tree(&self.name_of(id), error),
+            };
+            if !matches!(error, Error::OutOfSpace { .. }) {
+                return Err(error);
+            }
+            if self.dmu.deferred_blocks() == 0 {
+                break;
+            }
+            match self.free_deferred() {
+                Ok(()) => {}
+                Err(Error::OutOfSpace { .. }) => break,
+                Err(error) => return Err(error),
             }
         }
         // Still no room: writers that wait for the job queue it again, and so does a reclaim.
