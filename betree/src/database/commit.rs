@@ -116,6 +116,7 @@ impl Core {
         let lsn = self.commit(writes, large)?;
         self.after_write()?;
         if durability == Durability::Sync {
+            self.admission.note_sync();
             self.log()?.sync(lsn)?;
         }
         Ok(())
@@ -265,8 +266,7 @@ impl Core {
 
     /// Many datasets with small memtables: freezes the largest when all together are too large.
     fn freeze_largest(&self, generation: Generation) {
-        let (all, frozen) = self.memtable_bytes();
-        self.admission.note_memtables(frozen);
+        let (all, frozen) = self.measure_memtables();
         if all - frozen > self.scale.memtables_bytes_max / 2 {
             let datasets = self.catalog.read().all();
             if let Some(largest) = datasets.iter().max_by_key(|dataset| dataset.tree.active().bytes()) {
@@ -334,8 +334,7 @@ impl Core {
             }
             waits += 1;
             if waits % 16 == 0 {
-                let (_, frozen) = self.memtable_bytes();
-                self.admission.note_memtables(frozen);
+                self.measure_memtables();
                 if self.admission.put_off.swap(false, Ordering::AcqRel) {
                     if waits >= PUT_OFF_WAITS_MAX {
                         let class = self.dmu.class_of(StoragePreference::NONE);
@@ -386,7 +385,9 @@ impl Core {
         if self.admission.gave_up_at.load(Ordering::Relaxed) != deletes + 1 || self.dmu.deferred_blocks() > 0
         {
             self.reclaim()?;
-            if self.grant(class, privilege, need) {
+            // A little space at a time would cost a reclaim for every few writes.
+            let slack = if privilege == Privilege::User { self.scale.merge_bytes() as i64 / 2 } else { 0 };
+            if self.grant(class, privilege, need + slack) {
                 return Ok(());
             }
             let deletes = self.admission.deletes.load(Ordering::Relaxed);
@@ -398,10 +399,9 @@ impl Core {
 
     /// Whether `need` bytes fit; extends the credit of the class.
     fn grant(&self, class: u8, privilege: Privilege, need: i64) -> bool {
-        let (all, frozen) = self.memtable_bytes();
-        self.admission.note_memtables(frozen);
+        let (all, _) = self.measure_memtables();
         let free = self.dmu.available_blocks(class, privilege) * BLOCK_BYTES_U64;
-        let promised = all as u64 * 3 + self.scale.merge_bytes();
+        let promised = all as u64 + self.scale.merge_bytes();
         let left = free as i64 - promised as i64 - need;
         let credit = if privilege == Privilege::User { (left / 4).clamp(0, 64 << 20) } else { 0 };
         self.admission.credit[usize::from(class)].store(credit, Ordering::Relaxed);
@@ -447,6 +447,7 @@ impl Core {
     pub fn sync(&self) -> Result<()> {
         self.check_writable()?;
         let log = self.log()?;
+        self.admission.note_sync();
         Ok(log.sync(log.position())?)
     }
 }
@@ -464,6 +465,13 @@ impl Admission {
     /// Remembers the size of all memtables for the pacing of writers.
     pub fn note_memtables(&self, frozen: usize) {
         self.frozen.store(frozen, Ordering::Relaxed);
+    }
+
+    /// A sync rounds the log up to whole blocks, which no write was counted for.
+    fn note_sync(&self) {
+        for credit in &self.credit {
+            credit.fetch_sub(2 * BLOCK_BYTES_U64 as i64, Ordering::Relaxed);
+        }
     }
 
     fn frozen_bytes(&self) -> usize {

@@ -6,6 +6,7 @@ use super::checkpoint::Checkpointer;
 use super::commit::{Admission, Commit};
 use super::limits::Scale;
 use crate::base::ids::{DatasetId, Generation};
+use crate::base::units::blocks_for;
 use crate::dmu::Dmu;
 use crate::log::{Log, LogHead};
 use crate::pool::Pool;
@@ -229,8 +230,7 @@ impl Core {
 
     /// After a job: how full memtables are now, for writers that wait.
     pub fn note_progress(&self) {
-        let (_, frozen) = self.memtable_bytes();
-        self.admission.note_memtables(frozen);
+        self.measure_memtables();
         if self.dmu.deferred_blocks() > self.scale.deferred_blocks_max() {
             self.want_checkpoint();
         }
@@ -259,6 +259,16 @@ impl Core {
                 self.jobs.push(dataset.id, Job::FlushTable);
             }
         }
+    }
+
+    /// Measures the memtables: for the pacing of writers, and so that the reserve has room to flush all of them. Half of
+    /// the reserve is for that and for checkpoints; deletes and merges leave it alone.
+    pub fn measure_memtables(&self) -> (usize, usize) {
+        let (all, frozen) = self.memtable_bytes();
+        self.admission.note_memtables(frozen);
+        let flushes = blocks_for(all as u64 + self.scale.memtable_bytes as u64 / 2);
+        self.dmu.set_reserve_min(self.scale.reserve_blocks + 2 * flushes);
+        (all, frozen)
     }
 
     /// Bytes in all memtables, and in those that are frozen.

@@ -34,6 +34,8 @@ pub(super) struct Scale {
     pub checkpoint_log_bytes: u64,
     /// Length of a log extent, in blocks.
     pub log_extent_blocks: u32,
+    /// Blocks that are kept for deletes, merges and checkpoints, without the flushes of memtables.
+    pub reserve_blocks: u64,
     /// Bytes of durable storage.
     capacity: u64,
 }
@@ -48,6 +50,7 @@ impl Scale {
             memtables_bytes_max: memtable as usize * 4,
             checkpoint_log_bytes: log.min(capacity / 16).max(128 << 10),
             log_extent_blocks: extent as u32,
+            reserve_blocks: 0,
             capacity,
         }
     }

@@ -301,11 +301,12 @@ impl Core {
 
 impl Ground {
     fn new(configuration: &DatabaseConfiguration, dmu: &Dmu) -> Self {
-        let scale = Scale::new(configuration, dmu.capacity_blocks() * BLOCK_BYTES_U64);
+        let mut scale = Scale::new(configuration, dmu.capacity_blocks() * BLOCK_BYTES_U64);
         // Room for the checkpoints that give space back: log, table roots, headers.
         let table = blocks_for(dmu.table_root_bytes_max() as u64);
-        let wanted = u64::from(scale.log_extent_blocks) * 2 + table * 3 + 16;
-        dmu.set_reserve_min(wanted.min(dmu.capacity_blocks() / 8));
+        let log = u64::from(scale.log_extent_blocks);
+        scale.reserve_blocks = dmu.capacity_blocks() * 3 / 100 + log * 2 + table * 6 + 16;
+        dmu.set_reserve_min(scale.reserve_blocks);
         Self {
             jobs: Arc::default(),
             visible: Arc::default(),

@@ -65,9 +65,9 @@ impl Stream {
 pub enum Privilege {
     /// User data: not at all.
     User,
-    /// Point deletes: half of it.
+    /// Point deletes, and merges, which may wait: half of it.
     Delete,
-    /// Checkpoints, log, merges, open, close: all of it.
+    /// Flushes of memtables, checkpoints, log, open, close: all of it.
     System,
 }
 
@@ -241,10 +241,10 @@ impl Allocator {
         self.seen
     }
 
-    /// Makes the reserve of `tier` at least `blocks`.
+    /// Makes the reserve of `tier` at least `blocks`, up to a quarter of the tier.
     pub fn set_reserve_min(&self, tier: u8, blocks: u64) {
         if let Some(tier) = self.tiers.get(usize::from(tier)) {
-            tier.reserve_min.store(blocks, Ordering::Relaxed);
+            tier.reserve_min.store(blocks.min(tier.total / 4), Ordering::Relaxed);
         }
     }
 

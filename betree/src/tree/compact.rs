@@ -83,6 +83,7 @@ pub(super) struct Compactor<'a> {
     dmu: &'a Dmu,
     options: &'a TreeOptions,
     action: Option<&'a Action>,
+    privilege: Privilege,
     /// Nothing lies below: deletes are dropped, upserts folded.
     bottom: bool,
     /// Birth for large values that folding writes.
@@ -100,6 +101,7 @@ impl<'a> Compactor<'a> {
         dmu: &'a Dmu,
         options: &'a TreeOptions,
         action: Option<&'a Action>,
+        privilege: Privilege,
         bottom: bool,
         generation: Generation,
         ranges: Vec<RangeDelete>,
@@ -108,6 +110,7 @@ impl<'a> Compactor<'a> {
             dmu,
             options,
             action,
+            privilege,
             bottom,
             generation,
             ranges: RangeSweep::new(ranges),
@@ -229,7 +232,7 @@ impl<'a> Compactor<'a> {
         match value {
             Some(value) if value.len() >= self.options.large_value_bytes => {
                 let wanted = preference.or(self.options.preference);
-                let mut pointer = LargeValue::write(self.dmu, &value, wanted, Privilege::System)?;
+                let mut pointer = LargeValue::write(self.dmu, &value, wanted, self.privilege)?;
                 pointer.birth = self.generation;
                 self.effects.written.push(OwnedExtents::unborn(self.dmu, pointer.extents.clone()));
                 sink.put(EntryRef {

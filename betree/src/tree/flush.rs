@@ -9,7 +9,7 @@ use super::value::LargeValue;
 use super::version::Table;
 use super::{Tree, TreeError};
 use crate::base::ids::Generation;
-use crate::dmu::Stream;
+use crate::dmu::{Privilege, Stream};
 use crate::run::{EntryCursor, MergeCursor, RangeDelete, ReadMode, Run, RunCursor};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -52,9 +52,16 @@ impl Tree {
         let body = root.root.load(&self.dmu)?;
         let action = self.action();
         let ranges = table.memtable.range_deletes(u64::MAX);
-        let options = self.arrival_options(&body, table.memtable.bytes() as u64);
-        let mut compactor =
-            Compactor::new(&self.dmu, &self.options, action.as_ref(), false, generation, ranges.clone());
+        let options = self.arrival_options(&body, table.memtable.bytes() as u64, Privilege::System);
+        let mut compactor = Compactor::new(
+            &self.dmu,
+            &self.options,
+            action.as_ref(),
+            Privilege::System,
+            false,
+            generation,
+            ranges.clone(),
+        );
         let mut outputs = SlotOutputs::new(options, &[], &body.pivots, ranges.clone());
         table.memtable.for_each(None, None, &mut |entry| {
             compactor.push(entry, &mut outputs)?;
@@ -142,11 +149,17 @@ impl Tree {
     }
 
     /// Options for runs that arrive in the slots of `target`.
-    pub(super) fn arrival_options(&self, target: &NodeBody, total_bytes: u64) -> OutputOptions<'_> {
+    pub(super) fn arrival_options(
+        &self,
+        target: &NodeBody,
+        total_bytes: u64,
+        privilege: Privilege,
+    ) -> OutputOptions<'_> {
         OutputOptions {
             dmu: &self.dmu,
             tree: &self.options,
             stream: Stream::Delta,
+            privilege,
             expected_bytes: total_bytes / target.slots.len() as u64 + (16 << 10),
             run_bytes_max: self.options.leaf_bytes,
             admit: true,
@@ -164,9 +177,16 @@ impl Tree {
     ) -> Result<(Vec<Vec<Arc<Run>>>, Effects), TreeError> {
         let total = runs.iter().map(|run| run.stored_bytes()).sum();
         let action = self.action();
-        let options = self.arrival_options(target, total);
-        let mut compactor =
-            Compactor::new(&self.dmu, &self.options, action.as_ref(), false, generation, ranges.clone());
+        let options = self.arrival_options(target, total, Privilege::Delete);
+        let mut compactor = Compactor::new(
+            &self.dmu,
+            &self.options,
+            action.as_ref(),
+            Privilege::Delete,
+            false,
+            generation,
+            ranges.clone(),
+        );
         let mut outputs = SlotOutputs::new(options, low, &target.pivots, ranges);
         let mut cursor = merge_cursor(runs);
         cursor.seek(&[])?;

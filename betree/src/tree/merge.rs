@@ -7,7 +7,7 @@ use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
 use super::{Job, Tree, TreeError};
 use crate::base::ids::Generation;
-use crate::dmu::Stream;
+use crate::dmu::{Privilege, Stream};
 use crate::run::{EntryCursor, Run};
 use std::sync::Arc;
 
@@ -174,14 +174,22 @@ impl Tree {
             dmu: &self.dmu,
             tree: &self.options,
             stream: Stream::Base,
+            privilege: Privilege::Delete,
             expected_bytes: piece,
             run_bytes_max: piece.max(1),
             admit: true,
         };
         let action = self.action();
         let ranges = range_deletes(&slot.runs)?;
-        let mut compactor =
-            Compactor::new(&self.dmu, &self.options, action.as_ref(), true, generation, ranges);
+        let mut compactor = Compactor::new(
+            &self.dmu,
+            &self.options,
+            action.as_ref(),
+            Privilege::Delete,
+            true,
+            generation,
+            ranges,
+        );
         let mut outputs = LeafOutputs::new(options);
         let mut cursor = merge_cursor(&slot.runs);
         cursor.seek(&[])?;

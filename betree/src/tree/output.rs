@@ -33,6 +33,8 @@ pub(super) struct OutputOptions<'a> {
     pub dmu: &'a Dmu,
     pub tree: &'a TreeOptions,
     pub stream: Stream,
+    /// How deep into the reserve the runs may reach.
+    pub privilege: Privilege,
     /// Expected stored bytes of one run, for contiguous allocation.
     pub expected_bytes: u64,
     /// A run is ended at this size and another one begun.
@@ -53,7 +55,7 @@ impl OutputOptions<'_> {
             compression: self.tree.compression,
             stream: self.stream,
             preference,
-            privilege: Privilege::System,
+            privilege: self.privilege,
             ..RunOptions::default()
         };
         let mut writer = RunWriter::new(self.dmu, options, self.expected_bytes);
