@@ -237,15 +237,18 @@ impl RunCursor {
             _ => {
                 let span = self.plan(meta, index, direction);
                 self.grow();
-                (span, self.run.dmu().read(&self.run.reference().extents, span.offset, span.len)?)
+                (span, self.run.dmu().read(self.run.reference().extents.extents(), span.offset, span.len)?)
             }
         };
         self.window = Some(Window { span, bytes });
         if let Some(next) = next_missing(meta, span, direction) {
             let span = self.plan(meta, next, direction);
             self.grow();
-            let read =
-                self.run.dmu().read_in_background(&self.run.reference().extents, span.offset, span.len);
+            let read = self.run.dmu().read_in_background(
+                self.run.reference().extents.extents(),
+                span.offset,
+                span.len,
+            );
             self.ahead = Some((span, read));
         }
         Ok(())

@@ -82,9 +82,8 @@
 //! | 1 | version | 1 | later format |
 //! | 1 | preference | class 0…3, 254 none | |
 //! | 1 | flags | bit 0 entry keys follow, bit 1 hull of the range deletes follows, bit 2 the hull has an end | |
-//! | 1 | extents | 1…3 inline, 255: an extent list | |
 //! | 4 | meta checksum | CRC-32C of the meta section | bit rot, torn and misdirected writes |
-//! | 16 each | extents | or: 8 block, 4 vdev, 4 checksum of the first extent-list block | fragmentation that overflows a header |
+//! | … | extents | as `dmu/extent_list.rs` says | fragmentation that overflows a header |
 //! | varint | meta offset | bytes from the start of the run, multiple of 64 | |
 //! | varint | meta length | bytes | |
 //! | varint | blocks | data blocks | |
@@ -100,32 +99,18 @@
 //! | varint + n | first key, last key | of the entries, both inclusive | |
 //! | varint + n | start, end of the hull | of the range deletes | |
 //!
-//! # Extent-list block (4096 bytes)
-//!
-//! | offset | bytes | field | unit, meaning | threat guarded |
-//! |---|---|---|---|---|
-//! | 0 | 4 | magic | `RXTL` | pointer to something else |
-//! | 4 | 4 | count | extents in this block, 1…253 | |
-//! | 8 | 4 | next checksum | CRC-32C of the next block, 0 at the last | bit rot, torn and misdirected writes |
-//! | 12 | 4 | next vdev | | |
-//! | 16 | 8 | next block | u64::MAX: this is the last block | |
-//! | 24 | 8 | zero | | |
-//! | 32 | 16 each | extents | then zeros | |
-//!
-//! The checksum is of all 4096 bytes.
-//!
 //! # History
 //!
 //! * 1: first version.
 
 use super::entry::{Kind, RangeDelete};
-use crate::base::checksum::crc;
 use crate::base::codec::{DecodeError, Decoder, Encoder, get_varint};
 use crate::base::compression::Codec;
-use crate::base::extent::Extent;
-use crate::base::ids::{DatasetId, Generation, VdevId};
+use crate::base::extent::total_blocks;
+use crate::base::ids::{DatasetId, Generation};
 use crate::base::preference::StoragePreference;
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::base::units::BLOCK_BYTES_U64;
+use crate::dmu::{Dmu, DmuError, StoredExtents};
 use std::ops::Range;
 
 /// Longest key in bytes: 64 KiB of the user's and room for what layers above put before it.
@@ -140,8 +125,6 @@ pub(super) const META_BYTES_MAX: usize = 256 << 20;
 pub(super) const BLOCKS_MAX: usize = 4 << 20;
 /// Most range deletes of a run.
 pub(super) const RANGE_DELETES_MAX: usize = 4 << 20;
-/// Most extents of a run.
-pub(super) const EXTENTS_MAX: usize = 1 << 20;
 /// Alignment of the meta section, and so of the filter's lines, in bytes.
 pub(super) const META_ALIGNMENT: u64 = 64;
 
@@ -156,13 +139,6 @@ const RECORD_CONTINUED: u8 = 1;
 
 pub(super) const FILTER_LINE_BYTES: usize = 64;
 const FILTER_PROBES: usize = 6;
-
-const LIST_MAGIC: u32 = u32::from_le_bytes(*b"RXTL");
-const LIST_HEADER_BYTES: usize = 32;
-pub(super) const LIST_EXTENTS: usize = (BLOCK_BYTES - LIST_HEADER_BYTES) / Extent::ENCODED_BYTES;
-
-const REFERENCE_INLINE_EXTENTS: usize = 3;
-const REFERENCE_LIST: u8 = 255;
 
 const VERSION: u8 = 1;
 
@@ -715,79 +691,14 @@ pub(super) fn filter_contains(filter: &[u8], hash: u64) -> bool {
     all != 0
 }
 
-/// Where the first extent-list block of a run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExtentListPointer {
-    /// Its vdev.
-    pub vdev: VdevId,
-    /// Its block.
-    pub block: u64,
-    /// CRC-32C of its 4096 bytes.
-    pub crc: u32,
-}
-
-impl ExtentListPointer {
-    /// The block as an extent.
-    #[must_use]
-    pub fn extent(&self) -> Extent {
-        Extent { vdev: self.vdev, block: self.block, blocks: 1 }
-    }
-}
-
-/// Writes one extent-list block; at most [`LIST_EXTENTS`] extents.
-pub(super) fn encode_extent_list(extents: &[Extent], next: Option<ExtentListPointer>) -> Vec<u8> {
-    let mut out = Encoder::with_capacity(BLOCK_BYTES);
-    out.u32(LIST_MAGIC);
-    out.u32(extents.len() as u32);
-    out.u32(next.map_or(0, |next| next.crc));
-    out.u32(next.map_or(0, |next| next.vdev.0));
-    out.u64(next.map_or(u64::MAX, |next| next.block));
-    out.u64(0);
-    for extent in extents {
-        extent.encode(&mut out);
-    }
-    out.pad_to(BLOCK_BYTES);
-    out.finish()
-}
-
-/// Reads one extent-list block whose checksum must be `expected`.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn decode_extent_list(
-    bytes: &[u8],
-    expected: u32,
-) -> Result<(Vec<Extent>, Option<ExtentListPointer>), DecodeError> {
-    if crc(bytes) != expected {
-        return Err(wrong("extent list", 0, "checksum does not match"));
-    }
-    let mut input = Decoder::new(bytes);
-    if input.u32("extent list magic")? != LIST_MAGIC {
-        return Err(wrong("extent list magic", 0, "not an extent list"));
-    }
-    let count = input.count(LIST_EXTENTS, "extents")?;
-    let crc = input.u32("next checksum")?;
-    let vdev = VdevId(input.u32("next vdev")?);
-    let block = input.u64("next block")?;
-    input.u64("zero")?;
-    if count == 0 || (block != u64::MAX && block > 1 << 52) {
-        return Err(input.invalid("extent list"));
-    }
-    let extents = (0..count).map(|_| Extent::decode(&mut input)).collect::<Result<_, _>>()?;
-    Ok((extents, (block != u64::MAX).then_some(ExtentListPointer { vdev, block, crc })))
-}
-
 /// Owned bytes of a key.
 pub type Key = Box<[u8]>;
 
 /// What a node header stores of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRef {
-    /// Where the bytes are, in order. After decoding a reference with [`RunRef::extent_list`] empty until
-    /// `Run::open` has read the list.
-    pub extents: Vec<Extent>,
-    /// Where the list of extents is when there are more than fit into the reference.
-    pub extent_list: Option<ExtentListPointer>,
+    /// Where the bytes are, in order.
+    pub extents: StoredExtents,
     /// Start of the meta section, bytes from the start of the run.
     pub meta_offset: u64,
     /// Length of the meta section in bytes.
@@ -876,26 +787,14 @@ impl RunRef {
     }
 
     /// Appends the reference.
-    ///
-    /// # Panics
-    /// When there are more than three extents and no extent list: the writer of runs makes one.
     pub fn encode(&self, out: &mut Encoder) {
-        assert!(self.extent_list.is_some() || (1..=REFERENCE_INLINE_EXTENTS).contains(&self.extents.len()));
         out.u8(VERSION);
         out.u8(self.preference.as_u8());
         let hull_end = self.hull.as_ref().and_then(|(_, end)| end.as_deref());
         let flags = [self.keys.is_some(), self.hull.is_some(), hull_end.is_some()];
         out.u8(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
-        out.u8(self.extent_list.map_or(self.extents.len() as u8, |_| REFERENCE_LIST));
         out.u32(self.meta_crc);
-        match self.extent_list {
-            Some(list) => {
-                out.u64(list.block);
-                out.u32(list.vdev.0);
-                out.u32(list.crc);
-            }
-            None => self.extents.iter().for_each(|extent| extent.encode(out)),
-        }
+        self.extents.encode(out);
         out.varint(self.meta_offset);
         out.varint(u64::from(self.meta_len));
         out.varint(u64::from(self.blocks));
@@ -920,38 +819,25 @@ impl RunRef {
         }
     }
 
-    /// Reads what [`RunRef::encode`] wrote.
+    /// Reads what [`RunRef::encode`] wrote, and the list of extents, where there is one, from `dmu`.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        if input.u8("run version")? != VERSION {
-            return Err(input.invalid("run version"));
-        }
-        let preference = StoragePreference::from_u8(input.u8("run preference")?)
-            .ok_or_else(|| input.invalid("run preference"))?;
-        let flags = input.u8("run flags")?;
-        let extent_count = input.u8("run extents")?;
-        let meta_crc = input.u32("meta checksum")?;
-        let (mut extents, mut extent_list) = (Vec::new(), None);
-        if extent_count == REFERENCE_LIST {
-            let block = input.u64("extent list block")?;
-            let vdev = VdevId(input.u32("extent list vdev")?);
-            if block > 1 << 52 {
-                return Err(input.invalid("extent list block"));
-            }
-            extent_list = Some(ExtentListPointer { vdev, block, crc: input.u32("extent list checksum")? });
-        } else {
-            if !(1..=REFERENCE_INLINE_EXTENTS).contains(&usize::from(extent_count)) {
-                return Err(input.invalid("run extents"));
-            }
-            for _ in 0..extent_count {
-                extents.push(Extent::decode(input)?);
-            }
-        }
+    /// What is wrong with it; device errors and damage of the list.
+    pub fn decode(input: &mut Decoder<'_>, dmu: &Dmu) -> Result<Self, DmuError> {
+        let plain = |source| DmuError::Decode { what: "run reference", source };
+        let front = Front::decode(input).map_err(plain)?;
+        let extents = StoredExtents::decode(input, dmu)?;
+        Self::decode_rest(input, front, extents).map_err(plain)
+    }
+
+    fn decode_rest(
+        input: &mut Decoder<'_>,
+        front: Front,
+        extents: StoredExtents,
+    ) -> Result<Self, DecodeError> {
+        let Front { preference, flags, meta_crc } = front;
         let mut reference = Self {
             extents,
-            extent_list,
             meta_offset: input.varint("meta offset")?,
             meta_len: varint_u32(input, META_BYTES_MAX, "meta length")?,
             meta_crc,
@@ -1006,16 +892,28 @@ impl RunRef {
         if !aligned || self.meta_offset > 1 << 60 || (self.meta_len as usize) < META_HEADER_BYTES {
             return Err("run meta section");
         }
-        if self.extent_list.is_none() { self.check_extents() } else { Ok(()) }
-    }
-
-    /// Checks that the extents hold all stored bytes.
-    pub(super) fn check_extents(&self) -> Result<(), &'static str> {
-        let blocks = crate::base::extent::total_blocks(&self.extents);
-        if blocks.saturating_mul(BLOCK_BYTES_U64) < self.stored_bytes() {
+        if total_blocks(self.extents.extents()).saturating_mul(BLOCK_BYTES_U64) < self.stored_bytes() {
             return Err("run extents");
         }
         Ok(())
+    }
+}
+
+/// What comes before the extents in a reference.
+struct Front {
+    preference: StoragePreference,
+    flags: u8,
+    meta_crc: u32,
+}
+
+impl Front {
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        if input.u8("run version")? != VERSION {
+            return Err(input.invalid("run version"));
+        }
+        let preference = StoragePreference::from_u8(input.u8("run preference")?)
+            .ok_or_else(|| input.invalid("run preference"))?;
+        Ok(Self { preference, flags: input.u8("run flags")?, meta_crc: input.u32("meta checksum")? })
     }
 }
 
@@ -1030,6 +928,9 @@ fn varint_u32(input: &mut Decoder<'_>, limit: usize, field: &'static str) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::extent::Extent;
+    use crate::base::ids::VdevId;
+    use crate::run::testing::memory;
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -1132,10 +1033,10 @@ mod tests {
         2211000000000000a00f0000a10f0000ddccbbaa11000000030000000101000072756e7365700161\
         01016207000000000000000163000800000000000000";
 
-    fn reference() -> RunRef {
+    fn reference(dmu: &Dmu) -> RunRef {
+        let extents = vec![Extent { vdev: VdevId(1), block: 0x1234, blocks: 40 }];
         RunRef {
-            extents: vec![Extent { vdev: VdevId(1), block: 0x1234, blocks: 40 }],
-            extent_list: None,
+            extents: dmu.store_extents(extents, StoragePreference::NONE).unwrap(),
             meta_offset: 128 << 10,
             meta_len: 3000,
             meta_crc: 0xdead_beef,
@@ -1155,60 +1056,37 @@ mod tests {
         }
     }
 
-    fn check_reference(reference: &RunRef, golden: &str) {
+    fn check_reference(dmu: &Dmu, reference: &RunRef, golden: &str) {
         let mut out = Encoder::new();
         reference.encode(&mut out);
         assert_eq!(hex(out.as_slice()), golden);
         let mut input = Decoder::new(out.as_slice());
-        assert_eq!(&RunRef::decode(&mut input).unwrap(), reference);
+        assert_eq!(&RunRef::decode(&mut input, dmu).unwrap(), reference);
         assert_eq!(input.remaining(), 0);
     }
 
     #[test]
     fn golden_reference() {
-        check_reference(&reference(), GOLDEN_REFERENCE);
-        let list = ExtentListPointer { vdev: VdevId(2), block: 0x55, crc: 0x0102_0304 };
-        let listed = RunRef {
-            extents: Vec::new(),
-            extent_list: Some(list),
+        let (dmu, _devices) = memory(&[8 << 10], 0);
+        check_reference(&dmu, &reference(&dmu), GOLDEN_REFERENCE);
+        let ranges_only = RunRef {
             preference: StoragePreference::FAST,
             hull: Some((Box::default(), None)),
             keys: None,
             blocks: 0,
             entries: 0,
             deletes: 0,
-            ..reference()
+            ..reference(&dmu)
         };
-        check_reference(&listed, GOLDEN_LISTED_REFERENCE);
+        check_reference(&dmu, &ranges_only, GOLDEN_RANGES_REFERENCE);
     }
 
     const GOLDEN_REFERENCE: &str = "\
-        01fe0701efbeadde01000000280000003412000000000000808008b81708d0f70705e8070a0264ac\
+        01fe07efbeadde0101000000280000003412000000000000808008b81708d0f70705e8070a0264ac\
         020607056669727374046c6173740161017a";
-    const GOLDEN_LISTED_REFERENCE: &str = "\
-        010102ffefbeadde55000000000000000200000004030201808008b81700d0f7070500000264ac02\
+    const GOLDEN_RANGES_REFERENCE: &str = "\
+        010102efbeadde0101000000280000003412000000000000808008b81700d0f7070500000264ac02\
         060700";
-
-    #[test]
-    fn golden_extent_list() {
-        let extents = [
-            Extent { vdev: VdevId(1), block: 0x1234, blocks: 40 },
-            Extent { vdev: VdevId(2), block: 9, blocks: 1 },
-        ];
-        let next = ExtentListPointer { vdev: VdevId(3), block: 0x77, crc: 0x0a0b_0c0d };
-        let bytes = encode_extent_list(&extents, Some(next));
-        assert_eq!(bytes.len(), BLOCK_BYTES);
-        assert_eq!(hex(&bytes[..80]), GOLDEN_EXTENT_LIST);
-        assert!(bytes[80..].iter().all(|byte| *byte == 0));
-        assert_eq!(decode_extent_list(&bytes, crc(&bytes)).unwrap(), (extents.to_vec(), Some(next)));
-        assert!(decode_extent_list(&bytes, 1).is_err());
-        let last = encode_extent_list(&extents, None);
-        assert_eq!(decode_extent_list(&last, crc(&last)).unwrap().1, None);
-    }
-
-    const GOLDEN_EXTENT_LIST: &str = "\
-        5258544c020000000d0c0b0a03000000770000000000000000000000000000000100000028000000\
-        34120000000000000200000001000000090000000000000000000000000000000000000000000000";
 
     #[test]
     fn filters_find_all_and_few_others() {

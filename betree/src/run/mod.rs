@@ -40,7 +40,7 @@ mod writer;
 
 pub use cursor::{ReadMode, RunCursor};
 pub use entry::{EntryCursor, EntryRef, Kind, RangeDelete};
-pub use format::{ExtentListPointer, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, RunRef};
+pub use format::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, RunRef};
 pub use merge::MergeCursor;
 pub use range_deletes::RangeDeleteSet;
 pub use run::{Run, key_hash};

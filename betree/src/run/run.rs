@@ -2,9 +2,7 @@
 
 use super::block::Block;
 use super::entry::EntryRef;
-use super::format::{
-    BLOCKS_MAX, BlockRecord, EXTENTS_MAX, ExtentListPointer, RunRef, Shape, decode_extent_list,
-};
+use super::format::{BLOCKS_MAX, BlockRecord, RunRef, Shape};
 use super::meta::Meta;
 use super::range_deletes::RangeDeleteSet;
 use crate::base::buffer::{AlignedBuffer, footprint};
@@ -44,28 +42,15 @@ pub(super) type MetaGuard = Guard<Option<Arc<Meta>>>;
 pub(super) type BlockGuard = Guard<Option<Arc<Block>>>;
 
 impl Run {
-    /// The run that `reference` names. Reads nothing but the list of extents, where there is one.
-    ///
-    /// # Errors
-    /// Device errors and damage of the extent list.
-    pub fn open(dmu: &Dmu, mut reference: RunRef) -> Result<Arc<Self>, DmuError> {
-        let mut list_extents = Vec::new();
-        if let Some(first) = reference.extent_list {
-            (reference.extents, list_extents) = read_extent_list(dmu, first)?;
-            if let Err(reason) = reference.check_extents() {
-                return Err(corrupt(dmu, &list_extents, 0, "extent list of a run", &reason));
-            }
-        }
-        Ok(Self::new(dmu.clone(), reference, list_extents))
-    }
-
-    pub(super) fn new(dmu: Dmu, reference: RunRef, list_extents: Vec<Extent>) -> Arc<Self> {
-        let extents = [reference.extents.as_slice(), &list_extents].concat();
+    /// The run that `reference` names. Reads nothing.
+    #[must_use]
+    pub fn open(dmu: &Dmu, reference: RunRef) -> Arc<Self> {
+        let extents = reference.extents.all();
         let space = match reference.birth {
-            Generation(0) => OwnedExtents::unborn(&dmu, extents),
-            birth => OwnedExtents::from_disk(&dmu, extents, birth),
+            Generation(0) => OwnedExtents::unborn(dmu, extents),
+            birth => OwnedExtents::from_disk(dmu, extents, birth),
         };
-        Arc::new(Self { dmu, reference, space, meta: ArcSwapOption::empty() })
+        Arc::new(Self { dmu: dmu.clone(), reference, space, meta: ArcSwapOption::empty() })
     }
 
     /// What is known of the run without reading it.
@@ -74,16 +59,16 @@ impl Run {
         &self.reference
     }
 
-    /// The run that the encoded `reference` names, as [`Run::open`].
+    /// The run that the encoded `reference` names. Reads nothing but the list of extents, where there is one.
     ///
     /// # Errors
     /// Bytes that are not a reference; device errors and damage of the extent list.
     pub fn from_reference(dmu: &Dmu, reference: &[u8]) -> Result<Arc<Self>, DmuError> {
-        let what = "run reference";
         let mut input = Decoder::new(reference);
-        let decoded =
-            RunRef::decode(&mut input).and_then(|decoded| input.finish("run reference").map(|()| decoded));
-        Self::open(dmu, decoded.map_err(|source| DmuError::Decode { what, source })?)
+        let decoded = RunRef::decode(&mut input, dmu)?;
+        let whole = input.finish("run reference");
+        whole.map_err(|source| DmuError::Decode { what: "run reference", source })?;
+        Ok(Self::open(dmu, decoded))
     }
 
     /// Appends the reference, with the present birth, to a node header.
@@ -372,18 +357,19 @@ impl Run {
     fn read_window(&self, offset: u64, len: usize) -> Result<(AlignedBuffer, usize), DmuError> {
         let at = (offset % BLOCK_BYTES_U64) as usize;
         let window = (at + len).next_multiple_of(BLOCK_BYTES);
-        let bytes = self.dmu.read(&self.reference.extents, offset - at as u64, window)?;
+        let bytes = self.dmu.read(self.reference.extents.extents(), offset - at as u64, window)?;
         Ok((bytes, at))
     }
 
     /// The error for damage at byte `offset` of the run.
     #[cold]
     pub(super) fn corrupt(&self, offset: u64, what: &'static str, reason: &dyn Display) -> DmuError {
-        corrupt(&self.dmu, &self.reference.extents, offset, what, reason)
+        corrupt(&self.dmu, self.reference.extents.extents(), offset, what, reason)
     }
 
     fn identity(&self, slot: usize) -> u64 {
-        let place = self.reference.extents.first().map_or(0, |e| e.block ^ u64::from(e.vdev.0) << 48);
+        let place =
+            self.reference.extents.extents().first().map_or(0, |e| e.block ^ u64::from(e.vdev.0) << 48);
         place.wrapping_mul(0xff51_afd7_ed55_8ccd).wrapping_add(slot as u64)
     }
 }
@@ -416,25 +402,4 @@ fn corrupt(dmu: &Dmu, extents: &[Extent], offset: u64, what: &'static str, reaso
         },
     };
     DmuError::Corrupt { what, device, block, reason: reason.to_string() }
-}
-
-type ExtentLists = (Vec<Extent>, Vec<Extent>);
-
-/// Reads the extents of a run from its list; also returns the extents of the list.
-fn read_extent_list(dmu: &Dmu, first: ExtentListPointer) -> Result<ExtentLists, DmuError> {
-    let (mut extents, mut own) = (Vec::new(), Vec::new());
-    let mut next = Some(first);
-    while let Some(pointer) = next {
-        let at = [pointer.extent()];
-        let bytes = dmu.read(&at, 0, BLOCK_BYTES)?;
-        let (mut part, following) = decode_extent_list(&bytes, pointer.crc)
-            .map_err(|error| corrupt(dmu, &at, 0, "extent list of a run", &error))?;
-        extents.append(&mut part);
-        own.push(pointer.extent());
-        if extents.len() > EXTENTS_MAX {
-            return Err(corrupt(dmu, &at, 0, "extent list of a run", &"more extents than a run may have"));
-        }
-        next = following;
-    }
-    Ok((extents, own))
 }

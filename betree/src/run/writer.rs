@@ -3,9 +3,8 @@
 use super::block::{Block, BlockBuilder, common_prefix};
 use super::entry::{EntryRef, Kind, RangeDelete};
 use super::format::{
-    BLOCK_RAW_BYTES_MAX, BlockRecord, ExtentListPointer, FILTER_LINE_BYTES, KEY_BYTES_MAX, LIST_EXTENTS,
-    META_ALIGNMENT, MetaParts, PAYLOAD_BYTES_MAX, RunRef, Shape, encode_extent_list, encode_meta, filter_add,
-    filter_lines,
+    BLOCK_RAW_BYTES_MAX, BlockRecord, FILTER_LINE_BYTES, KEY_BYTES_MAX, META_ALIGNMENT, MetaParts,
+    PAYLOAD_BYTES_MAX, RunRef, Shape, encode_meta, filter_add, filter_lines,
 };
 use super::meta::Meta;
 use super::range_deletes::RangeDeleteSet;
@@ -17,7 +16,7 @@ use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
-use crate::dmu::{Admission, Dmu, DmuError, Privilege, Stream, WriteBatch};
+use crate::dmu::{Admission, Dmu, DmuError, Privilege, StoredExtents, Stream, WriteBatch};
 use std::sync::Arc;
 
 /// Bytes of a write: large enough that a device is at full speed.
@@ -292,12 +291,11 @@ impl RunWriter {
         self.output.pad_to(META_ALIGNMENT)?;
         let meta_offset = self.output.position();
         self.output.append(&meta)?;
-        let (extents, list_extents, extent_list) = self.output.finish()?;
+        let extents = self.output.finish()?;
         let hull = deletes.hull().map(|(start, end)| (start.into(), end.map(Into::into)));
         let index = &self.index;
         let reference = RunRef {
             extents,
-            extent_list,
             meta_offset,
             meta_len: meta.len() as u32,
             meta_crc: crc(&meta),
@@ -316,7 +314,7 @@ impl RunWriter {
                 .then(|| (index.first_key.as_slice().into(), index.last_key.as_slice().into())),
             hull,
         };
-        let run = Run::new(self.dmu.clone(), reference, list_extents);
+        let run = Run::open(&self.dmu, reference);
         self.warm(&run, &meta, meta_offset);
         Ok(Some(run))
     }
@@ -425,15 +423,12 @@ struct Output {
     /// Blocks expected in all.
     expected: u64,
     extents: Vec<Extent>,
-    list_extents: Vec<Extent>,
     batch: Option<WriteBatch>,
     /// Bytes given to `batch`; a multiple of [`OUT_BYTES`].
     written: u64,
     buffer: Option<AlignedBuffer>,
     filled: usize,
 }
-
-type Finished = (Vec<Extent>, Vec<Extent>, Option<ExtentListPointer>);
 
 impl Output {
     fn new(dmu: &Dmu, options: RunOptions, expected_bytes: u64) -> Self {
@@ -444,7 +439,6 @@ impl Output {
             privilege: options.privilege,
             expected: blocks_for(expected_bytes),
             extents: Vec::new(),
-            list_extents: Vec::new(),
             batch: None,
             written: 0,
             buffer: None,
@@ -521,8 +515,8 @@ impl Output {
         }
     }
 
-    /// Writes what is left, gives back what is not used, and hands over the extents: of the run, of its extent list.
-    fn finish(&mut self) -> Result<Finished, DmuError> {
+    /// Writes what is left, gives back what is not used, and hands over the extents.
+    fn finish(&mut self) -> Result<StoredExtents, DmuError> {
         let used = blocks_for(self.position());
         // Do not ask for more than is left.
         self.expected = used;
@@ -532,33 +526,12 @@ impl Output {
         }
         let tail = split_tail(&mut self.extents, used);
         self.dmu.release(&tail);
-        let pointer = self.write_extent_list()?;
         if let Some(batch) = self.batch.take() {
             batch.finish()?;
         }
-        Ok((std::mem::take(&mut self.extents), std::mem::take(&mut self.list_extents), pointer))
-    }
-
-    fn write_extent_list(&mut self) -> Result<Option<ExtentListPointer>, DmuError> {
-        if self.extents.len() <= 3 {
-            return Ok(None);
-        }
-        let parts: Vec<&[Extent]> = self.extents.chunks(LIST_EXTENTS).collect();
-        let blocks = parts.len() as u32;
-        self.list_extents = self.dmu.allocate(Stream::Header, self.preference, blocks, self.privilege)?;
-        let places: Vec<Extent> = self
-            .list_extents
-            .iter()
-            .flat_map(|e| (0..u64::from(e.blocks)).map(|i| Extent { block: e.block + i, blocks: 1, ..*e }))
-            .collect();
-        let mut next = None;
-        for (part, place) in parts.iter().zip(&places).rev() {
-            let bytes = encode_extent_list(part, next);
-            next = Some(ExtentListPointer { vdev: place.vdev, block: place.block, crc: crc(&bytes) });
-            self.dmu.write(&[*place], 0, &AlignedBuffer::copy_of(&bytes))?;
-        }
-        self.list_extents = places;
-        Ok(next)
+        let stored = self.dmu.store_extents(self.extents.clone(), self.preference)?;
+        self.extents.clear();
+        Ok(stored)
     }
 }
 
@@ -571,9 +544,6 @@ impl Drop for Output {
         }
         if !self.extents.is_empty() {
             self.dmu.release(&self.extents);
-        }
-        if !self.list_extents.is_empty() {
-            self.dmu.release(&self.list_extents);
         }
     }
 }
@@ -613,35 +583,38 @@ fn split_tail(extents: &mut Vec<Extent>, used: u64) -> Vec<Extent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::codec::{Decoder, Encoder};
+    use crate::base::codec::Encoder;
     use crate::run::testing::{Entry, Keys, Random, entries, memory};
     use crate::run::{EntryCursor, ReadMode, RunCursor};
 
-    /// A writer that has `pieces` blocks already, none next to another.
-    fn scattered(dmu: &Dmu, pieces: usize) -> RunWriter {
-        let mut writer = RunWriter::new(dmu, RunOptions::default(), 0);
-        for _ in 0..pieces {
-            let two = dmu.allocate(Stream::Base, StoragePreference::NONE, 2, Privilege::User).unwrap();
-            writer.output.extents.push(Extent { blocks: 1, ..two[0] });
-        }
-        writer
+    fn free(dmu: &Dmu) -> u64 {
+        dmu.space()[0].free
     }
 
     #[test]
     fn a_run_in_many_pieces_has_a_list_of_extents() {
         let (dmu, _devices) = memory(&[8 << 10], 1 << 20);
+        let before = free(&dmu);
         let model = entries(&mut Random(1), 30_000, Keys::Random);
-        let mut writer = scattered(&dmu, 1200);
+        let mut writer = RunWriter::new(&dmu, RunOptions::default(), 0);
+        // Every other block of a free range: the writer takes these first.
+        let mut gaps = Vec::new();
+        for _ in 0..1200 {
+            let two = dmu.allocate(Stream::Base, StoragePreference::NONE, 2, Privilege::User).unwrap();
+            writer.output.extents.push(Extent { blocks: 1, ..two[0] });
+            gaps.push(Extent { block: two[0].block + 1, blocks: 1, ..two[0] });
+        }
         model.iter().for_each(|entry| writer.add(entry.borrow()).unwrap());
         let run = writer.finish().unwrap().unwrap();
-        let pieces = run.reference().extents.len();
-        assert!(pieces > LIST_EXTENTS && pieces < 1200);
+        let pieces = run.reference().extents.extents().len();
         assert_eq!(pieces as u64, blocks_for(run.reference().stored_bytes()));
-        assert_eq!(run.space().extents().len(), pieces + pieces.div_ceil(LIST_EXTENTS));
+        assert!(pieces > 255 && run.space().extents().len() > pieces);
+        dmu.release(&gaps);
+        assert_eq!(before - free(&dmu), total_blocks(run.space().extents()));
+
         let mut out = Encoder::new();
-        crate::run::RunRef { birth: Generation(1), ..run.reference().clone() }.encode(&mut out);
-        let reference = RunRef::decode(&mut Decoder::new(out.as_slice())).unwrap();
-        let again = Run::open(&dmu, reference.clone()).unwrap();
+        RunRef { birth: Generation(1), ..run.reference().clone() }.encode(&mut out);
+        let again = Run::from_reference(&dmu, out.as_slice()).unwrap();
         assert_eq!(again.space().extents(), run.space().extents());
         let mut cursor = RunCursor::new(again, ReadMode::Merge);
         cursor.seek(&[]).unwrap();
@@ -650,17 +623,40 @@ mod tests {
             cursor.next().unwrap();
         }
         assert!(cursor.entry().is_none());
+        drop(run);
+        assert_eq!(free(&dmu), before);
+    }
 
-        let list = &run.space().extents()[pieces..];
-        for block in 0..list.len() {
-            let mut bytes = dmu.read(&list[block..=block], 0, BLOCK_BYTES).unwrap();
-            bytes[9] ^= 1;
-            dmu.write(&list[block..=block], 0, &bytes).unwrap();
-            assert!(matches!(Run::open(&dmu, reference.clone()), Err(DmuError::Corrupt { .. })));
-            bytes[9] ^= 1;
-            dmu.write(&list[block..=block], 0, &bytes).unwrap();
+    #[test]
+    fn what_is_not_used_is_given_back() {
+        let (dmu, _devices) = memory(&[8 << 10], 1 << 20);
+        let before = free(&dmu);
+        let model = entries(&mut Random(1), 20_000, Keys::Random);
+        for expected in [0, 100, 8 << 20, 1 << 40] {
+            let mut writer = RunWriter::new(&dmu, RunOptions::default(), expected);
+            model.iter().for_each(|entry| writer.add(entry.borrow()).unwrap());
+            assert!(free(&dmu) < before);
+            drop(writer);
+            assert_eq!(free(&dmu), before);
+            let mut writer = RunWriter::new(&dmu, RunOptions::default(), expected);
+            model.iter().for_each(|entry| writer.add(entry.borrow()).unwrap());
+            let run = writer.finish().unwrap().unwrap();
+            assert_eq!(before - free(&dmu), blocks_for(run.reference().stored_bytes()));
+            assert!(run.reference().extents.extents().len() <= 3);
         }
-        assert!(Run::open(&dmu, reference).is_ok());
+        assert_eq!(free(&dmu), before);
+    }
+
+    #[test]
+    fn a_full_pool_is_an_error_and_keeps_nothing() {
+        let (dmu, _devices) = memory(&[2 << 10], 1 << 20);
+        let before = free(&dmu);
+        let model = entries(&mut Random(1), 200_000, Keys::Random);
+        let mut writer = RunWriter::new(&dmu, RunOptions::default(), 0);
+        let result = model.iter().try_for_each(|entry| writer.add(entry.borrow()));
+        assert!(matches!(result, Err(DmuError::OutOfSpace { .. })));
+        drop(writer);
+        assert_eq!(free(&dmu), before);
     }
 
     #[test]
