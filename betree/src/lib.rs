@@ -3,7 +3,6 @@
 pub mod base;
 pub mod database;
 pub mod dmu;
-mod error;
 pub mod log;
 pub mod pool;
 pub mod run;
@@ -14,10 +13,9 @@ pub use base::compression::Compression;
 pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
-    DatasetConfiguration, DatasetView, Durability, Entries, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, Metrics,
-    StorageInfo, VALUE_BYTES_MAX, VerifyReport,
+    DatasetConfiguration, DatasetView, Durability, Entries, Error, ErrorKind, KEY_BYTES_MAX,
+    MESSAGE_BYTES_MAX, Metrics, Result, StorageInfo, VALUE_BYTES_MAX, VerifyReport,
 };
-pub use error::{Error, ErrorKind, Result};
 pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,
     StoragePoolConfiguration, TierConfiguration, Vdev,

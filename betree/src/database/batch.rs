@@ -5,11 +5,11 @@ use super::catalog::DatasetState;
 use super::commit::Write;
 use super::database::Handle;
 use super::dataset::{Dataset, bounds};
+use super::error::{Error, Result};
 use super::limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX, check_length};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
 use crate::tree::DefaultMessageAction;
-use crate::{Error, Result};
 use std::ops::RangeBounds;
 use std::sync::Arc;
 

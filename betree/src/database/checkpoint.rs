@@ -7,6 +7,7 @@
 
 use super::catalog::DatasetState;
 use super::core::Core;
+use super::error::{Error, Result};
 use super::format::{DatasetRecord, RootRecord, dataset_key, drops_key};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
@@ -19,7 +20,6 @@ use crate::dmu::{DmuError, OwnedExtents, Privilege, Stream};
 use crate::log::LogHead;
 use crate::run::{EntryRef, Kind};
 use crate::tree::{Captured, Tree, TreeError};
-use crate::{Error, Result};
 use std::sync::Arc;
 
 /// What one checkpoint leaves for the next.

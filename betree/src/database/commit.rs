@@ -3,6 +3,7 @@
 use super::Durability;
 use super::catalog::DatasetState;
 use super::core::Core;
+use super::error::{Error, Result};
 use super::limits::BATCH_BYTES_MAX;
 use super::record::RecordWriter;
 use crate::base::ids::Generation;
@@ -12,7 +13,6 @@ use crate::dmu::{DmuError, OwnedExtents, Privilege};
 use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
 use crate::tree::LargeValue;
-use crate::{Error, Result};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};

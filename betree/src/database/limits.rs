@@ -1,9 +1,9 @@
 //! Limits that callers meet, and sizes that follow from the size of the pool.
 
+use super::error::{Error, Result};
 use super::{DatabaseConfiguration, DatasetConfiguration};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::tree::TreeOptions;
-use crate::{Error, Result};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 << 10;

@@ -10,6 +10,7 @@ mod core;
 mod database;
 mod dataset;
 mod durability;
+mod error;
 mod format;
 mod limits;
 mod metrics;
@@ -28,6 +29,7 @@ pub use configuration::{
 pub use database::{Database, StorageInfo};
 pub use dataset::Dataset;
 pub use durability::Durability;
+pub use error::{Error, ErrorKind, Result};
 pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
 pub use metrics::Metrics;
 pub use verify::VerifyReport;

@@ -2,12 +2,12 @@
 
 use super::checkpoint::Checkpointer;
 use super::core::{Core, tree_parts};
+use super::error::{Error, Result};
 use super::format::RootRecord;
 use super::recovery::{ROOT, load_catalog, root_options};
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, VdevId};
 use crate::tree::{Drops, Tree, Verified};
-use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 

@@ -3,8 +3,8 @@
 use super::catalog::DatasetState;
 use super::database::Handle;
 use super::dataset::{Dataset, bounds, prefix_bounds};
+use super::error::{Error, Result};
 use crate::tree::{Range, Value, View};
-use crate::{Error, Result};
 use std::collections::HashMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;

@@ -61,7 +61,7 @@ impl Workers {
             // A panic here is a defect; it must stop commits, not hang those who wait for the thread.
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(&core, &stop)));
             if caught.is_err() {
-                core.fail(crate::Error::Corrupt {
+                core.fail(super::error::Error::Corrupt {
                     what: "background thread",
                     reason: String::from("it panicked"),
                 });

@@ -41,6 +41,10 @@ impl Random {
     }
 }
 
+/// Blocks at the front of a device that are never given out: three slots of a page of the allocation table, three of
+/// the first segment's bitmap. What is given out first is the block behind them.
+const FRONT: u64 = 6;
+
 /// Block of the frame that starts at `head`.
 fn frame_after(head: &LogHead) -> u64 {
     head.extent.block + u64::from(head.offset)
@@ -231,9 +235,14 @@ impl BlockDevice for Disk {
 
 /// A unit over `disks` with nothing allocated, so that what it gives out was given out before by another one.
 fn unit(disks: &[&Arc<Disk>]) -> Dmu {
-    let vdevs = disks.iter().enumerate().map(|(index, disk)| TopLevelVdev {
+    unit_on_tiers(&disks.iter().map(|disk| (*disk, 0)).collect::<Vec<_>>())
+}
+
+/// As [`unit`], of disks and their tiers.
+fn unit_on_tiers(disks: &[(&Arc<Disk>, u8)]) -> Dmu {
+    let vdevs = disks.iter().enumerate().map(|(index, (disk, tier))| TopLevelVdev {
         id: VdevId(index as u32),
-        tier: 0,
+        tier: *tier,
         blocks: disk.bytes / BLOCK_BYTES_U64,
         device: Arc::clone(*disk) as Arc<dyn BlockDevice>,
     });
@@ -289,7 +298,7 @@ fn append(log: &Log, records: &mut Vec<Record>, bytes: Vec<u8>) -> u64 {
 fn random_lives(seed: u64, background: bool) {
     println!("seed {seed} background {background}");
     let mut random = Random::new(seed);
-    let disks = [Disk::new("a", 64 + 40), Disk::new("b", 64 + 6000)];
+    let disks = [Disk::new("a", FRONT + 40), Disk::new("b", FRONT + 6000)];
     let disks = [&disks[0], &disks[1]];
     for epoch in 1..=3 {
         let dmu = unit(&disks);
@@ -388,7 +397,7 @@ fn one_small_record_and_a_sync_are_one_write_and_one_flush() {
 #[test]
 fn records_come_back_at_every_fill_level_of_an_extent() {
     for extent_blocks in [1, 2, 3] {
-        let disk = Disk::new("a", 64 + 64);
+        let disk = Disk::new("a", FRONT + 64);
         for (epoch, length) in
             (0..2 * BLOCK_BYTES + 250).step_by(if cfg!(debug_assertions) { 3 } else { 1 }).enumerate()
         {
@@ -423,7 +432,7 @@ fn records_come_back_at_every_fill_level_of_an_extent() {
 
 #[test]
 fn records_longer_than_extents_and_the_limit() {
-    let disk = Disk::new("a", 64 + 3000);
+    let disk = Disk::new("a", FRONT + 3000);
     for background in [false, true] {
         let dmu = unit(&[&disk]);
         let options =
@@ -450,7 +459,7 @@ fn records_longer_than_extents_and_the_limit() {
 
 #[test]
 fn running_out_of_space_changes_nothing() {
-    let disk = Disk::new("a", 64 + 16);
+    let disk = Disk::new("a", FRONT + 16);
     let dmu = unit(&[&disk]);
     let (log, head) = Log::start(&dmu, options(4, 4), 1).unwrap();
     let mut records = Vec::new();
@@ -465,7 +474,8 @@ fn running_out_of_space_changes_nothing() {
     assert_eq!(replay_all(&dmu, &head).unwrap().records, records);
 }
 
-/// A synced log of `count` one-block frames with one record each: unit, head after the start, records.
+/// A synced log of `count` one-block frames with one record each, in the blocks from [`FRONT`] on: unit, head after the
+/// start, records.
 fn synced_frames(disk: &Arc<Disk>, epoch: u64, count: usize) -> (Dmu, LogHead, Vec<Record>) {
     let dmu = unit(&[disk]);
     let (log, mut head) = Log::start(&dmu, options(5, 2), epoch).unwrap();
@@ -475,6 +485,11 @@ fn synced_frames(disk: &Arc<Disk>, epoch: u64, count: usize) -> (Dmu, LogHead, V
         log.sync(end).unwrap();
     }
     head.durable_lsn = log.durable_lsn();
+    let mut next = FRONT;
+    for extent in log.extents() {
+        assert_eq!(extent.block, next, "tests find frames and extents by their numbers");
+        next = extent.end();
+    }
     (dmu, head, records)
 }
 
@@ -487,7 +502,7 @@ fn damage_below_the_durable_position_is_reported_and_above_it_is_the_tail() {
             let (dmu, with_durable, records) = synced_frames(&disk, 1, count);
             let head = LogHead { durable_lsn: 0, ..with_durable };
             let start = frame as u64 * 104;
-            disk.flip(64 + frame as u64, offset);
+            disk.flip(FRONT + frame as u64, offset);
             let (found, knowing) = (replay_all(&dmu, &head), replay_all(&dmu, &with_durable));
             if offset == HEADER_BYTES + 104 {
                 assert_eq!(found.unwrap().records, records, "padding");
@@ -495,7 +510,7 @@ fn damage_below_the_durable_position_is_reported_and_above_it_is_the_tail() {
             }
             match found {
                 Err(LogError::Damaged { device, block, lsn, durable_lsn }) if frame < count - 1 => {
-                    assert_eq!((device.as_str(), block, lsn), ("the device", 64 + frame as u64, start));
+                    assert_eq!((device.as_str(), block, lsn), ("the device", FRONT + frame as u64, start));
                     assert!(durable_lsn > start);
                 }
                 // Nothing vouches for the last frame, but the superblock may.
@@ -518,7 +533,7 @@ fn of_unflushed_frames_only_the_second_landed() {
     append(&log, &mut records, vec![2; 3996]);
     append(&log, &mut records, vec![3; 3996]);
     assert_eq!(disk.counts(), (3, 1), "one synced frame and two full ones");
-    disk.poke(65, 0, &[0; BLOCK_BYTES]);
+    disk.poke(frame_after(&head) + 1, 0, &[0; BLOCK_BYTES]);
     let found = replay_all(&dmu, &head).unwrap();
     assert_eq!(found.records, records[..1]);
     assert_eq!((found.end.reason, found.end.durable_lsn), (CutReason::Tail, end));
@@ -535,28 +550,28 @@ fn frames_of_other_lives_pools_places_and_uses_are_not_taken() {
     let found = replay_all(&dmu, &head).unwrap();
     assert_eq!((found.records, found.end.reason), (records.clone(), CutReason::End));
     // A copy of the last frame elsewhere, and a frame of the same epoch from an earlier use of the block.
-    disk.poke(68, 0, &disk.peek(67));
-    let mut ghost = disk.peek(66);
+    disk.poke(FRONT + 4, 0, &disk.peek(FRONT + 3));
+    let mut ghost = disk.peek(FRONT + 2);
     let (header, _) = FrameHeader::decode(&ghost).unwrap();
-    FrameHeader { block: 69, ..header }.seal(&mut ghost);
-    disk.poke(69, 0, &ghost);
+    FrameHeader { block: FRONT + 5, ..header }.seal(&mut ghost);
+    disk.poke(FRONT + 5, 0, &ghost);
     let found = replay_all(&dmu, &head).unwrap();
     assert_eq!((found.records, found.end.reason), (records.clone(), CutReason::End));
     // A frame that continues the stream, but of another pool or behind another frame.
-    let (last, checksum) = FrameHeader::decode(&disk.peek(67)).unwrap();
-    let follower = FrameHeader { lsn: last.end_lsn(), block: 68, previous: checksum, ..last };
+    let (last, checksum) = FrameHeader::decode(&disk.peek(FRONT + 3)).unwrap();
+    let follower = FrameHeader { lsn: last.end_lsn(), block: FRONT + 4, previous: checksum, ..last };
     for (header, taken) in [
         (follower, true),
         (FrameHeader { pool: Uuid([1; 16]), ..follower }, false),
         (FrameHeader { epoch: 1, ..follower }, false),
         (FrameHeader { previous: checksum ^ 1, ..follower }, false),
         (FrameHeader { vdev: VdevId(1), ..follower }, false),
-        (FrameHeader { block: 69, ..follower }, false),
+        (FrameHeader { block: FRONT + 5, ..follower }, false),
         (FrameHeader { next: Extent { block: 200, ..follower.next }, ..follower }, false),
     ] {
-        let mut frame = disk.peek(67);
+        let mut frame = disk.peek(FRONT + 3);
         header.seal(&mut frame);
-        disk.poke(68, 0, &frame);
+        disk.poke(FRONT + 4, 0, &frame);
         assert_eq!(replay_all(&dmu, &head).unwrap().records.len(), 4 + usize::from(taken), "{header:?}");
     }
     assert!(replay_all(&dmu, &LogHead { epoch: 3, ..head }).unwrap().records.is_empty());
@@ -566,15 +581,15 @@ fn frames_of_other_lives_pools_places_and_uses_are_not_taken() {
 fn every_prefix_of_a_torn_frame_over_every_past_is_the_tail() {
     let disk = Disk::new("a", 256);
     synced_frames(&disk, 1, 12);
-    let old = disk.peek(68);
+    let old = disk.peek(FRONT + 4);
     let (dmu, head, records) = synced_frames(&disk, 2, 5);
     let head = LogHead { durable_lsn: 0, ..head };
-    let new = disk.peek(68);
+    let new = disk.peek(FRONT + 4);
     for past in [vec![0; BLOCK_BYTES], vec![0xff; BLOCK_BYTES], old] {
         for length in 0..=BLOCK_BYTES {
-            disk.poke(68, 0, &past);
-            disk.poke(68, 0, &new[..length]);
-            let arrived = disk.peek(68)[..HEADER_BYTES + 104] == new[..HEADER_BYTES + 104];
+            disk.poke(FRONT + 4, 0, &past);
+            disk.poke(FRONT + 4, 0, &new[..length]);
+            let arrived = disk.peek(FRONT + 4)[..HEADER_BYTES + 104] == new[..HEADER_BYTES + 104];
             let found = replay_all(&dmu, &head).unwrap();
             assert_eq!(found.records, records[..4 + usize::from(arrived)], "{length}");
         }
@@ -590,7 +605,7 @@ fn random_damage_never_panics_and_never_makes_records_up() {
         let (dmu, head, records) = synced_frames(&disk, 1, 20);
         for _ in 0..=random.below(3) {
             let (block, offset, length) =
-                (64 + random.below(22) as u64, random.below(220), 1 + random.below(30));
+                (FRONT + random.below(22) as u64, random.below(220), 1 + random.below(30));
             let bytes = random.bytes(length);
             disk.poke(block, offset, &bytes);
         }
@@ -628,7 +643,7 @@ fn the_caller_cuts_and_stops() {
 #[test]
 fn large_values_are_flushed_before_the_log() {
     let (logs, values) = (Disk::new("log", 4096), Disk::new("values", 64));
-    let (log, _) = Log::start(&unit(&[&logs, &values]), options(16, 4), 1).unwrap();
+    let (log, _) = Log::start(&unit_on_tiers(&[(&logs, 0), (&values, 1)]), options(16, 4), 1).unwrap();
     log.note_device(VdevId(1));
     log.note_device(VdevId(0));
     let end = log.append(&[b"names both"]).unwrap();
@@ -637,7 +652,7 @@ fn large_values_are_flushed_before_the_log() {
     assert_eq!(logs.counts(), (0, 0), "so the record was not even written");
 
     let values = Disk::new("values", 64);
-    let (log, _) = Log::start(&unit(&[&logs, &values]), options(16, 4), 2).unwrap();
+    let (log, _) = Log::start(&unit_on_tiers(&[(&logs, 0), (&values, 1)]), options(16, 4), 2).unwrap();
     log.note_device(VdevId(1));
     log.note_device(VdevId(0));
     let end = log.append(&[b"names both"]).unwrap();
@@ -710,7 +725,7 @@ fn a_read_that_fails_once_does_not_matter_and_a_bad_sector_is_an_error() {
         }
     }
     // Whether tail or not: behind the end it may hide evidence.
-    for block in 64..64 + 25 {
+    for block in FRONT..FRONT + 25 {
         disk.state.lock().bad_block = Some(block);
         assert!(matches!(replay_all(&dmu, &head), Err(LogError::Dmu(_))), "block {block}");
     }
@@ -825,7 +840,7 @@ fn eight_threads_share_two_flushes() {
 
 #[test]
 fn threads_append_sync_cut_and_release_together() {
-    let disk = Disk::new("a", 64 + 20_000);
+    let disk = Disk::new("a", FRONT + 20_000);
     let dmu = unit(&[&disk]);
     let options = LogOptions { queue_bytes_max: 32 << 10, background: true, ..options(16, 4) };
     let (log, _) = Log::start(&dmu, options, 1).unwrap();

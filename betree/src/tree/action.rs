@@ -74,7 +74,7 @@ impl Action {
     /// As [`MessageAction::apply`].
     ///
     /// # Errors
-    /// [`ActionPanicked`] now or earlier.
+    /// `ActionPanicked` now or earlier.
     pub fn apply(
         &self,
         key: &[u8],
@@ -87,7 +87,7 @@ impl Action {
     /// As [`MessageAction::merge`].
     ///
     /// # Errors
-    /// [`ActionPanicked`] now or earlier.
+    /// `ActionPanicked` now or earlier.
     pub fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Result<Option<Vec<u8>>, ActionPanicked> {
         self.guarded(|action| action.merge(key, upper, lower))
     }

@@ -69,7 +69,7 @@ impl Drops {
         self.entries.last().map(|(_, dropped)| dropped.clone())
     }
 
-    /// Finishes the step that [`Step::prepare`] prepared for `dropped`. Entries may have come since, and none may have
+    /// Finishes the step that `Step::prepare` prepared for `dropped`. Entries may have come since, and none may have
     /// been resolved: steps take turns.
     pub fn apply(&mut self, dropped: &Dropped, step: Step, dmu: &Dmu, generation: Generation) {
         let same = |other: &Dropped| match (other, dropped) {

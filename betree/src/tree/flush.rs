@@ -14,6 +14,9 @@ use crate::run::{EntryCursor, MergeCursor, RangeDelete, ReadMode, Run, RunCursor
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+/// Runs of one slot.
+type Runs = Vec<Arc<Run>>;
+
 /// What a flush puts into one slot of the node below.
 #[derive(Debug, Default)]
 struct Arrival {
@@ -174,7 +177,7 @@ impl Tree {
         low: &[u8],
         ranges: Vec<RangeDelete>,
         generation: Generation,
-    ) -> Result<(Vec<Vec<Arc<Run>>>, Effects), TreeError> {
+    ) -> Result<(Vec<Runs>, Effects), TreeError> {
         let total = runs.iter().map(|run| run.stored_bytes()).sum();
         let action = self.action();
         let options = self.arrival_options(target, total, Privilege::Delete);
@@ -290,7 +293,7 @@ pub(super) fn unconsumed(slot: &Slot, consumed: &[Arc<Run>]) -> Option<Vec<Arc<R
 }
 
 /// Runs that may move by reference, with the slot of `target` that they go to, and the others.
-fn split_trivial(runs: &[Arc<Run>], target: &NodeBody) -> (Vec<(usize, Arc<Run>)>, Vec<Arc<Run>>) {
+fn split_trivial(runs: &[Arc<Run>], target: &NodeBody) -> (Vec<(usize, Arc<Run>)>, Runs) {
     let (mut moved, mut merged) = (Vec::new(), Vec::new());
     for run in runs {
         let index = target.slot_index(run.low());
@@ -309,7 +312,7 @@ fn split_trivial(runs: &[Arc<Run>], target: &NodeBody) -> (Vec<(usize, Arc<Run>)
 
 /// Joins the runs for each slot with whether a range delete covers it whole.
 fn arrivals(
-    runs: Vec<Vec<Arc<Run>>>,
+    runs: Vec<Runs>,
     ranges: &[RangeDelete],
     low: &[u8],
     high: Option<&[u8]>,

@@ -7,6 +7,9 @@ use super::tree::Path;
 use super::{Job, Tree, TreeError};
 use std::sync::Arc;
 
+/// A slot made of two, and the child nodes that it no longer has.
+type JoinedSlot = (Slot, Vec<Arc<NodeCell>>);
+
 /// What a join leaves to do.
 enum Joined {
     Nothing,
@@ -232,13 +235,8 @@ impl Tree {
         })
     }
 
-    /// `a` and `b` as one slot, and the child nodes that it no longer has; `None` when together they are too large.
-    fn joined(
-        &self,
-        a: &Slot,
-        b: &Slot,
-        pivot: &[u8],
-    ) -> Result<Option<(Slot, Vec<Arc<NodeCell>>)>, TreeError> {
+    /// `a` and `b` as one slot; `None` when together they are too large.
+    fn joined(&self, a: &Slot, b: &Slot, pivot: &[u8]) -> Result<Option<JoinedSlot>, TreeError> {
         let runs = |slot: &Slot, base: bool| {
             let deltas = slot.runs.len() - slot.base;
             if base { slot.runs[deltas..].to_vec() } else { slot.runs[..deltas].to_vec() }

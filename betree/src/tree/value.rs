@@ -72,7 +72,7 @@ pub struct LargeValue {
     pub length: u32,
     /// Where it is.
     pub extents: Vec<Extent>,
-    /// One checksum per [`CHECKSUM_CHUNK_BYTES`].
+    /// One checksum per 16 KiB of value.
     pub checksums: Vec<u32>,
 }
 

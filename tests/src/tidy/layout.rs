@@ -3,7 +3,8 @@
 use super::lexer::{Kind, Line};
 use super::{File, Finding};
 
-/// The columns that the table must have; a heading may say more ("threat guarded").
+/// The columns that the table must have. A heading may say more ("threat guarded"), and one cell may be two columns
+/// ("unit, meaning").
 const COLUMNS: &[&str] = &["offset", "bytes", "field", "unit", "meaning", "threat"];
 
 /// Reports a `format.rs` whose leading doc holds no layout table, or an empty one.
@@ -32,7 +33,7 @@ pub fn check(file: &File, lines: &[Line], findings: &mut Vec<Finding>) {
 /// Whether `row` heads a table with all of [`COLUMNS`].
 fn is_heading(row: &str) -> bool {
     row.starts_with('|') && {
-        let cells: Vec<String> = row.split('|').map(|cell| cell.trim().to_lowercase()).collect();
+        let cells: Vec<String> = row.split(['|', ',']).map(|cell| cell.trim().to_lowercase()).collect();
         COLUMNS.iter().all(|column| cells.iter().any(|cell| cell.starts_with(column)))
     }
 }
@@ -53,6 +54,8 @@ mod tests {
             ("//! Bytes.\n".to_string(), true),
             (format!("//! Bytes.\n//!\n{}{RULE}{ROW}", HEADING.replace("Threat", "Thread")), true),
             (format!("//! Bytes.\n{}{}{}", HEADING, RULE, ROW).replace("//! |", "// |"), true),
+            (format!("//! Bytes.\n//!\n{}{RULE}{ROW}", HEADING.replace("Unit | M", "Unit, m")), false),
+            (format!("//! Bytes.\n//!\n{}{RULE}{ROW}", HEADING.replace("Unit | M", "Unit m")), true),
         ] {
             let expected: &[_] = if missing { &[("layout", 1)] } else { &[] };
             assert_eq!(rules_broken("betree/src/run/format.rs", &text), expected, "{text}");

@@ -1,3 +1,5 @@
+//! The allocator against a model of its blocks, on disks that crash and lie.
+
 use super::*;
 use crate::base::extent::total_blocks;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};

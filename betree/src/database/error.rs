@@ -1,7 +1,7 @@
-//! The public error.
+//! What a database reports: the public error of this crate, and what it means to the caller.
 
+use super::ConfigurationError;
 use crate::base::preference::TIER_NAMES;
-use crate::database::ConfigurationError;
 use crate::dmu::DmuError;
 use crate::log::LogError;
 use crate::pool::PoolError;
