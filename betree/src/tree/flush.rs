@@ -55,7 +55,7 @@ impl Tree {
         let body = root.root.load(&self.dmu)?;
         let action = self.action();
         let ranges = table.memtable.range_deletes(u64::MAX);
-        let options = self.arrival_options(&body, table.memtable.bytes() as u64, Privilege::System);
+        let options = self.arrival_options(&body, table.memtable.bytes() as u64, Privilege::System, None);
         let mut compactor = Compactor::new(
             &self.dmu,
             &self.options,
@@ -152,12 +152,13 @@ impl Tree {
     }
 
     /// Options for runs that arrive in the slots of `target`.
-    pub(super) fn arrival_options(
-        &self,
+    pub(super) fn arrival_options<'a>(
+        &'a self,
         target: &NodeBody,
         total_bytes: u64,
         privilege: Privilege,
-    ) -> OutputOptions<'_> {
+        replaced: Option<&'a [Arc<Run>]>,
+    ) -> OutputOptions<'a> {
         OutputOptions {
             dmu: &self.dmu,
             tree: &self.options,
@@ -165,7 +166,7 @@ impl Tree {
             privilege,
             expected_bytes: total_bytes / target.slots.len() as u64 + (16 << 10),
             run_bytes_max: self.options.leaf_bytes,
-            admit: true,
+            replaced,
         }
     }
 
@@ -180,7 +181,7 @@ impl Tree {
     ) -> Result<(Vec<Runs>, Effects), TreeError> {
         let total = runs.iter().map(|run| run.stored_bytes()).sum();
         let action = self.action();
-        let options = self.arrival_options(target, total, Privilege::Delete);
+        let options = self.arrival_options(target, total, Privilege::Delete, Some(runs));
         let mut compactor = Compactor::new(
             &self.dmu,
             &self.options,

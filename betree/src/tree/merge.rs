@@ -177,7 +177,7 @@ impl Tree {
             privilege: Privilege::Delete,
             expected_bytes: piece,
             run_bytes_max: piece.max(1),
-            admit: true,
+            replaced: Some(&slot.runs),
         };
         let action = self.action();
         let ranges = range_deletes(&slot.runs)?;

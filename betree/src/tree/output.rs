@@ -39,8 +39,8 @@ pub(super) struct OutputOptions<'a> {
     pub expected_bytes: u64,
     /// A run is ended at this size and another one begun.
     pub run_bytes_max: u64,
-    /// Whether the blocks written go into the cache.
-    pub admit: bool,
+    /// The runs that are replaced: blocks go into the cache where a block of these is in it. `None`: all blocks go there.
+    pub replaced: Option<&'a [Arc<Run>]>,
 }
 
 impl OutputOptions<'_> {
@@ -59,9 +59,13 @@ impl OutputOptions<'_> {
             ..RunOptions::default()
         };
         let mut writer = RunWriter::new(self.dmu, options, self.expected_bytes);
-        if self.admit {
-            writer.set_heat(HeatOfBlocks::Hot);
-        }
+        writer.set_heat(match self.replaced {
+            None => HeatOfBlocks::Hot,
+            Some(runs) => {
+                let runs = runs.to_vec();
+                HeatOfBlocks::Where(Box::new(move |key| runs.iter().any(|run| run.is_resident(key))))
+            }
+        });
         writer
     }
 
