@@ -16,7 +16,7 @@ use crate::base::ids::DatasetId;
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::pool::{Access, CreateOptions, OpenReport, Pool, PoolError, StoragePoolConfiguration};
-use crate::tree::{Action, DefaultMessageAction, MessageAction, Tree};
+use crate::tree::{Action, DefaultMessageAction, MessageAction, Tree, Value};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -472,6 +472,17 @@ impl Database {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.core().metrics()
+    }
+
+    /// The entries of the root tree in the order of their keys, as of the newest checkpoint: for looking inside.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`]; device errors and damage.
+    pub fn root_entries(&self) -> Result<Vec<(Value, Value)>> {
+        let core = self.core();
+        core.check_open()?;
+        let entries = core.root_tree.view().range(Vec::new(), None);
+        entries.map(|entry| entry.map_err(|error| Error::of_tree(b"root tree", error))).collect()
     }
 
     /// Drops all cached blocks; the next reads go to the devices.

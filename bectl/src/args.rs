@@ -1,0 +1,562 @@
+//! The command line.
+
+use crate::text::Encoding;
+use betree::{Compression, MergePolicy, StoragePreference};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::PathBuf;
+
+/// Works with betree databases: key-value datasets on tiered storage.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bectl",
+    version,
+    after_help = "Exit codes: 0 done, 1 failure, 2 usage, 3 not found, 4 damage, \
+    5 no space, 6 pool in use, 7 degraded, 8 refused or exists already, 130 interrupted."
+)]
+pub struct CommandLine {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command; they may stand before or after it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Configuration (JSON) [default: $BETREE_CONFIG, ./betree.json, $XDG_CONFIG_HOME/betree/config.json,
+    /// ~/.config/haura.json, /etc/betree/config.json, else one pool file]
+    #[arg(short, short_alias = 'd', long, alias = "database-config", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(short, long, global = true)]
+    pub json: bool,
+    /// Numbers in JSON as integers; they always are, and zfs users may still say so
+    #[arg(long, global = true)]
+    pub json_int: bool,
+    /// Separate columns by tabs and leave out the header
+    #[arg(short = 'H', long, global = true)]
+    pub no_header: bool,
+    /// Print exact numbers
+    #[arg(short, long, global = true)]
+    pub parsable: bool,
+    /// Say nothing but data, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more (kv list: the values too); twice: messages of the library
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Colour messages
+    #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    pub color: ColorChoice,
+    /// Draw no progress
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The database as a whole
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Datasets
+    #[command(subcommand)]
+    Dataset(DatasetCommand),
+    /// Keys and values of a dataset
+    Kv(Kv),
+    /// Configurations
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// Create the pool and an empty database on it
+    Init(Init),
+    /// Health and size
+    Status,
+    /// Free and used space of each tier
+    Space,
+    /// Names of the datasets
+    ListDatasets,
+    /// What the superblock and label slots of every device hold; -v: the empty ones too
+    DumpSuperblock,
+    /// Entries of the root tree, as of the newest checkpoint
+    ListRoot,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// A vdev of a tier, where there is no configuration yet; may be repeated. TIER is fastest, fast, slow or slowest;
+    /// VDEV is PATH[:SIZE], mem:SIZE, or mirror:, parity1:, parity2: before several of them with commas between
+    #[arg(long = "tier", value_name = "TIER=VDEV")]
+    pub tiers: Vec<String>,
+    /// Size of the files that are to be created and have none of their own
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub size: Option<u64>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also over an existing pool, which is lost
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Create a dataset
+    Create(Create),
+    /// Names and sizes
+    List,
+    /// Give a dataset another name
+    Rename {
+        /// Its name
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Bytes,
+        /// The new one
+        #[arg(value_parser = bytes())]
+        new_name: Bytes,
+    },
+    /// Destroy a dataset and all that is in it
+    Destroy {
+        /// Its name
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Bytes,
+        /// Say what would be lost, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Shape and size of the tree
+    Stats {
+        /// Its name
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Bytes,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Its name
+    #[arg(value_name = "DATASET", value_parser = bytes())]
+    pub name: Bytes,
+    /// When runs are merged: lazy-leveled, tiered (cheapest writes) or leveled (cheapest reads)
+    #[arg(long, value_name = "POLICY", value_parser = merge_policy)]
+    pub merge_policy: Option<MergePolicy>,
+    /// Slots of a node before it splits
+    #[arg(long, value_name = "COUNT")]
+    pub fanout: Option<usize>,
+    /// Size of a data block, a multiple of 4 KiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub block_size: Option<u64>,
+    /// Size of the largest leaf
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub leaf_size: Option<u64>,
+    /// none, lz4, zstd or zstd:LEVEL (1 to 22)
+    #[arg(long, value_parser = compression)]
+    pub compression: Option<Compression>,
+    /// Where its data goes: fastest, fast, slow, slowest, none, or 0 to 3
+    #[arg(long, alias = "storage-preference", value_name = "TIER", value_parser = preference)]
+    pub preference: Option<StoragePreference>,
+}
+
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub struct Kv {
+    /// The dataset
+    #[arg(value_parser = OsStringValueParser::new().map(unshield))]
+    pub dataset: Bytes,
+    /// How keys are written here and in the output
+    #[arg(long, global = true, value_enum, value_name = "ENCODING", default_value_t)]
+    pub key_enc: Encoding,
+    /// How values are written here and in the output
+    #[arg(long, global = true, value_enum, value_name = "ENCODING", default_value_t)]
+    pub value_enc: Encoding,
+    /// Where what is written goes: fastest, fast, slow, slowest, none, or 0 to 3
+    #[arg(long, alias = "preference", global = true, value_name = "TIER", value_parser = preference)]
+    pub storage_preference: Option<StoragePreference>,
+    #[command(subcommand)]
+    pub command: KvCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KvCommand {
+    /// Set the value of a key; creates the dataset when it does not exist
+    Put {
+        #[arg(value_parser = bytes(), allow_negative_numbers = true)]
+        key: Bytes,
+        /// Without it, the value is read from standard input, to the byte
+        #[arg(value_parser = bytes(), allow_negative_numbers = true)]
+        value: Option<Bytes>,
+    },
+    /// Print the value of a key, to the byte
+    Get {
+        #[arg(value_parser = bytes(), allow_negative_numbers = true)]
+        key: Bytes,
+    },
+    /// Delete a key
+    Del {
+        #[arg(value_parser = bytes(), allow_negative_numbers = true)]
+        key: Bytes,
+    },
+    /// Print the keys in order; -v: with their values
+    List {
+        #[command(flatten)]
+        selection: Selection,
+        /// At most so many
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<u64>,
+        /// From the largest key down
+        #[arg(long)]
+        reverse: bool,
+        /// Print the values too
+        #[arg(long)]
+        with_value: bool,
+    },
+    /// Delete all keys from FROM up to, but not including, TO
+    RangeDel {
+        /// First key; without it or when it is empty, from the start
+        #[arg(value_parser = bytes(), allow_negative_numbers = true)]
+        from: Option<Bytes>,
+        /// The first key that stays; without it, to the end
+        #[arg(value_parser = bytes(), allow_negative_numbers = true)]
+        to: Option<Bytes>,
+        /// Say what would be lost, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Print the number of keys
+    Count {
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Read entries; creates the dataset when it does not exist
+    Load(Load),
+    /// Print entries in the order of their keys, so that load can read them
+    Dump {
+        #[command(flatten)]
+        selection: Selection,
+        /// A file that does not exist yet [default: standard output]
+        file: Option<PathBuf>,
+        /// Form of a line
+        #[arg(long, value_enum, default_value_t)]
+        format: DumpFormat,
+    },
+    /// Print nodes, slots and runs as JSON
+    TreeDump,
+}
+
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// Only keys that start so
+    #[arg(long, value_name = "KEY", value_parser = bytes(), conflicts_with_all = ["from", "to"])]
+    pub prefix: Option<Bytes>,
+    /// The first key
+    #[arg(long, value_name = "KEY", value_parser = bytes())]
+    pub from: Option<Bytes>,
+    /// The first key that is left out
+    #[arg(long, value_name = "KEY", value_parser = bytes())]
+    pub to: Option<Bytes>,
+}
+
+#[derive(Debug, Args)]
+pub struct Load {
+    /// The file; - or nothing: standard input
+    pub file: Option<PathBuf>,
+    /// Form of a line [default: tsv, or raw with any of the options below]
+    #[arg(long, value_enum)]
+    pub format: Option<LoadFormat>,
+    /// raw: what stands between fields, one byte (\t for a tab); without it, a line is one field
+    #[arg(long, value_name = "BYTE", value_parser = delimiter)]
+    pub delimiter: Option<u8>,
+    /// raw: the field that is the key, from 1; the others are the value
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "delimiter")]
+    pub key_field: Option<u32>,
+    /// raw: the value is the whole line, key included
+    #[arg(long)]
+    pub whole_line: bool,
+}
+
+/// Form of a line that `dump` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum DumpFormat {
+    /// Key, tab, value; \\ \t \n \r \xNN stand for what cannot be there
+    #[default]
+    Tsv,
+    /// {"key": …, "value": …}; bytes that are not UTF-8 as {"hex": "…"}
+    Jsonl,
+}
+
+/// Form of a line that `load` reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoadFormat {
+    /// Key, tab, value; \\ \t \n \r \xNN stand for what cannot be there
+    Tsv,
+    /// {"key": …, "value": …}; bytes that are not UTF-8 as {"hex": "…"}
+    Jsonl,
+    /// Bytes as they are, without escapes
+    Raw,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// The configuration that a command would use, environment included
+    PrintActive,
+    /// The configuration without any file
+    PrintDefault,
+    /// Check a file
+    Validate {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// Bytes of an argument. An own type, because clap would take `Vec<u8>` for several arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bytes(pub Vec<u8>);
+
+fn bytes() -> impl clap::builder::TypedValueParser<Value = Bytes> {
+    OsStringValueParser::new().map(|argument| Bytes(argument.into_vec()))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    betree::base::units::parse_bytes(text)
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [byte] if *byte != b'\n' => Ok(*byte),
+        b"\\t" => Ok(b'\t'),
+        _ => Err("one byte, or \\t".into()),
+    }
+}
+
+/// Reads a storage preference: a name in any case, or 0 to 3.
+fn preference(text: &str) -> Result<StoragePreference, String> {
+    let all = [
+        StoragePreference::FASTEST,
+        StoragePreference::FAST,
+        StoragePreference::SLOW,
+        StoragePreference::SLOWEST,
+        StoragePreference::NONE,
+    ];
+    let is_meant = |preference: &StoragePreference| {
+        let number = preference.class().map(|class| class.to_string());
+        preference.to_string().eq_ignore_ascii_case(text) || number.as_deref() == Some(text)
+    };
+    all.into_iter().find(is_meant).ok_or_else(|| "fastest, fast, slow, slowest, none, or 0 to 3".into())
+}
+
+fn merge_policy(text: &str) -> Result<MergePolicy, String> {
+    match text.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
+        "lazyleveled" => Ok(MergePolicy::LazyLeveled),
+        "tiered" => Ok(MergePolicy::Tiered),
+        "leveled" => Ok(MergePolicy::Leveled),
+        _ => Err("lazy-leveled, tiered or leveled".into()),
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, String> {
+    let lower = text.to_ascii_lowercase();
+    let level = match lower.as_str() {
+        "none" => return Ok(Compression::None),
+        "lz4" => return Ok(Compression::Lz4),
+        "zstd" => Some(1),
+        other => other.strip_prefix("zstd:").and_then(|level| level.parse().ok()),
+    };
+    match level {
+        Some(level @ 1..=22) => Ok(Compression::Zstd { level }),
+        _ => Err("none, lz4, zstd or zstd:LEVEL with a level from 1 to 22".into()),
+    }
+}
+
+/// Stands before a dataset's name on its way through clap.
+const SHIELD: u8 = 0x01;
+
+fn unshield(argument: OsString) -> Bytes {
+    let bytes = argument.into_vec();
+    Bytes(bytes.strip_prefix(&[SHIELD]).map(<[u8]>::to_vec).unwrap_or(bytes))
+}
+
+impl CommandLine {
+    /// Reads the arguments of the process; ends it for help and for what is wrong.
+    pub fn read() -> Self {
+        Self::parse_from(shield_dataset(std::env::args_os().collect()))
+    }
+}
+
+/// Marks the dataset of `kv DATASET VERB …`: clap would take a dataset with the name of a verb (`kv list list`) for the
+/// verb.
+fn shield_dataset(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let root = CommandLine::command();
+    let Some(kv) = root.find_subcommand("kv") else { return arguments };
+    let with_value: Vec<_> = root
+        .get_arguments()
+        .chain(kv.get_arguments())
+        .filter(|option| option.get_action().takes_values())
+        .collect();
+    let takes_value = |option: &[u8]| match option {
+        [b'-', b'-', name @ ..] => {
+            let is_named = |long: &str| long.as_bytes() == name;
+            with_value.iter().any(|option| {
+                let aliases = option.get_all_aliases().unwrap_or_default();
+                option.get_long().into_iter().chain(aliases).any(is_named)
+            })
+        }
+        // Of several short options in one argument, the first that takes a value takes the rest of it, if there is any.
+        [b'-', letters @ ..] => {
+            let is_valued = |letter: u8| {
+                let letter = char::from(letter);
+                with_value.iter().any(|option| {
+                    let aliases = option.get_all_short_aliases().unwrap_or_default();
+                    option.get_short().into_iter().chain(aliases).any(|short| short == letter)
+                })
+            };
+            letters.iter().position(|letter| is_valued(*letter)).is_some_and(|at| at + 1 == letters.len())
+        }
+        _ => false,
+    };
+    let mut words = 0;
+    let mut index = 1;
+    while let Some(argument) = arguments.get(index).map(|argument| argument.as_bytes()) {
+        if argument == b"--" {
+            break;
+        }
+        if argument.len() > 1 && argument.starts_with(b"-") {
+            index += if takes_value(argument) { 2 } else { 1 };
+            continue;
+        }
+        if words == 1 {
+            let mut shielded = vec![SHIELD];
+            shielded.extend_from_slice(argument);
+            arguments[index] = OsString::from_vec(shielded);
+            break;
+        }
+        if argument != b"kv" {
+            break;
+        }
+        words += 1;
+        index += 1;
+    }
+    arguments
+}
+
+impl Command {
+    /// The words of the command: `kv list`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Db(DbCommand::Init(_)) => "db init",
+            Self::Db(DbCommand::Status) => "db status",
+            Self::Db(DbCommand::Space) => "db space",
+            Self::Db(DbCommand::ListDatasets) => "db list-datasets",
+            Self::Db(DbCommand::DumpSuperblock) => "db dump-superblock",
+            Self::Db(DbCommand::ListRoot) => "db list-root",
+            Self::Dataset(DatasetCommand::Create(_)) => "dataset create",
+            Self::Dataset(DatasetCommand::List) => "dataset list",
+            Self::Dataset(DatasetCommand::Rename { .. }) => "dataset rename",
+            Self::Dataset(DatasetCommand::Destroy { .. }) => "dataset destroy",
+            Self::Dataset(DatasetCommand::Stats { .. }) => "dataset stats",
+            Self::Kv(kv) => match kv.command {
+                KvCommand::Put { .. } => "kv put",
+                KvCommand::Get { .. } => "kv get",
+                KvCommand::Del { .. } => "kv del",
+                KvCommand::List { .. } => "kv list",
+                KvCommand::RangeDel { .. } => "kv range-del",
+                KvCommand::Count { .. } => "kv count",
+                KvCommand::Load(_) => "kv load",
+                KvCommand::Dump { .. } => "kv dump",
+                KvCommand::TreeDump => "kv tree-dump",
+            },
+            Self::Config(ConfigCommand::PrintActive) => "config print-active",
+            Self::Config(ConfigCommand::PrintDefault) => "config print-default",
+            Self::Config(ConfigCommand::Validate { .. }) => "config validate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<CommandLine, clap::Error> {
+        let words = std::iter::once("bectl").chain(words.split(' ')).map(OsString::from).collect();
+        CommandLine::try_parse_from(shield_dataset(words))
+    }
+
+    fn dataset_of(words: &str) -> Vec<u8> {
+        match parse(words).unwrap().command {
+            Command::Kv(kv) => kv.dataset.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_dataset_may_have_the_name_of_a_verb() {
+        for words in [
+            "kv list list",
+            "kv list list -v",
+            "-c x kv list count",
+            "-jc x kv list count",
+            "-cx kv list count",
+            "--color never kv --key-enc hex list get 00",
+            "--color=never -v kv list get 00",
+            "-d x kv --preference 3 list put a b",
+        ] {
+            assert_eq!(dataset_of(words), b"list", "{words}");
+        }
+        assert_eq!(dataset_of("kv help list"), b"help");
+        assert_eq!(dataset_of("kv \u{1}x list"), b"\x01x");
+        assert_eq!(dataset_of("kv kv get kv"), b"kv");
+        assert!(parse("kv list").is_err());
+        assert!(parse("kv a lits").is_err());
+        assert!(parse("kv").is_err());
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let before = parse("-c x -H -p -q --json kv a list").unwrap();
+        let after = parse("kv a list -c x -H -p -q --json").unwrap();
+        for line in [before, after] {
+            let Global { config, json, no_header, parsable, quiet, .. } = line.global;
+            assert_eq!(config, Some("x".into()));
+            assert!(json && no_header && parsable && quiet);
+        }
+        assert!(parse("-q -v db status").is_err());
+    }
+
+    #[test]
+    fn values_are_read() {
+        assert_eq!(preference("Slow").unwrap(), StoragePreference::SLOW);
+        assert_eq!(preference("3").unwrap(), StoragePreference::SLOWEST);
+        assert_eq!(preference("none").unwrap(), StoragePreference::NONE);
+        assert_eq!(compression("ZSTD:22").unwrap(), Compression::Zstd { level: 22 });
+        assert_eq!(compression("zstd").unwrap(), Compression::Zstd { level: 1 });
+        assert_eq!(merge_policy("LazyLeveled").unwrap(), MergePolicy::LazyLeveled);
+        assert_eq!(delimiter("\\t").unwrap(), b'\t');
+        for text in ["4", "254", "", "medium"] {
+            assert!(preference(text).is_err(), "{text}");
+        }
+        for text in ["zstd:0", "zstd:23", "zstd:", "gzip"] {
+            assert!(compression(text).is_err(), "{text}");
+        }
+        for text in ["", "ab", "\n", "é"] {
+            assert!(delimiter(text).is_err(), "{text:?}");
+        }
+    }
+}

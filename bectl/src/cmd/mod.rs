@@ -1,0 +1,59 @@
+//! The commands, one file per noun.
+
+mod config;
+mod dataset;
+mod db;
+mod init;
+mod kv;
+mod load;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::progress::Progress;
+use betree::Entries;
+use serde::Serialize;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever fails; [`crate::failure::exit_code`] says what it means.
+pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Db(command) => db::run(context, command),
+        Command::Dataset(command) => dataset::run(context, command),
+        Command::Kv(kv) => kv::run(context, kv),
+        Command::Config(command) => config::run(context, &command),
+    }
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+struct Amount {
+    /// Keys.
+    entries: u64,
+    /// Bytes of keys and values.
+    bytes: u64,
+}
+
+impl Amount {
+    /// For a sentence.
+    fn words(self, context: &Context) -> String {
+        let noun = if self.entries == 1 { "entry" } else { "entries" };
+        format!("{} {noun} ({})", self.entries, context.output.size(self.bytes))
+    }
+}
+
+/// Counts entries; may be interrupted.
+fn count(context: &Context, entries: Entries) -> anyhow::Result<Amount> {
+    let mut progress = Progress::start(&context.output, "counting", None);
+    let mut amount = Amount::default();
+    for entry in entries {
+        context.interrupt.check()?;
+        let (key, value) = entry?;
+        let bytes = (key.len() + value.len()) as u64;
+        amount.entries += 1;
+        amount.bytes += bytes;
+        progress.entry(bytes);
+    }
+    Ok(amount)
+}

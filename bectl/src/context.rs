@@ -1,0 +1,120 @@
+//! What every command works with.
+
+use crate::args::Global;
+use crate::configuration::{self, Active, Source};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::output::Output;
+use anyhow::Context as _;
+use betree::pool::PoolError;
+use betree::vdev::VdevError;
+use betree::{AccessMode, Database, DatabaseConfiguration, ErrorKind};
+use std::path::PathBuf;
+
+/// What every command works with.
+#[derive(Debug)]
+pub struct Context {
+    /// How to print.
+    pub output: Output,
+    /// Ctrl-C.
+    pub interrupt: Interrupt,
+    /// How often `-v` was said.
+    pub verbose: u8,
+    /// The file that `-c` names.
+    pub config: Option<PathBuf>,
+}
+
+impl Context {
+    /// For a command named `command`.
+    ///
+    /// # Errors
+    /// The system does not give what Ctrl-C needs.
+    pub fn new(global: &Global, command: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            output: Output::new(global, command.to_owned()),
+            interrupt: Interrupt::install().context("taking over Ctrl-C")?,
+            verbose: global.verbose,
+            config: global.config.clone(),
+        })
+    }
+
+    /// The configuration to use.
+    ///
+    /// # Errors
+    /// As [`configuration::active`].
+    pub fn configuration(&self) -> anyhow::Result<Active> {
+        let active = configuration::active(self.config.as_deref())?;
+        log::info!("configuration: {}", active.source);
+        for setting in active.configuration.inactive_settings() {
+            log::info!("{setting} has no effect yet");
+        }
+        if active.configuration.access_mode == AccessMode::AlwaysCreateNew {
+            self.output
+                .warn("access_mode AlwaysCreateNew has no effect: only `bectl db init` creates a pool");
+        }
+        Ok(active)
+    }
+
+    /// Opens the database for reading: nothing is changed or created.
+    ///
+    /// # Errors
+    /// As [`Database::open_read_only`].
+    pub fn open_read_only(&self) -> anyhow::Result<Database> {
+        open(self.configuration()?, Database::open_read_only)
+    }
+
+    /// As [`Context::open_read_only`], and says where the configuration comes from.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_read_only_from(&self) -> anyhow::Result<(Database, Source)> {
+        let active = self.configuration()?;
+        let source = active.source.clone();
+        Ok((open(active, Database::open_read_only)?, source))
+    }
+
+    /// Opens the database for reading and writing; it must exist.
+    ///
+    /// # Errors
+    /// As [`Database::open_with`].
+    pub fn open(&self) -> anyhow::Result<Database> {
+        open(self.configuration()?, Database::open_with)
+    }
+}
+
+fn open(
+    active: Active,
+    open: impl Fn(DatabaseConfiguration) -> betree::Result<Database>,
+) -> anyhow::Result<Database> {
+    let Active { configuration, source } = active;
+    if configuration.storage.is_empty() {
+        return Err(Failure::NotFound(format!("no pool: the configuration {source} names no vdev")).into());
+    }
+    if !configuration::is_durable(&configuration.storage) {
+        let why = "no pool: the configuration names only memory, which does not outlive a command";
+        return Err(Failure::NotFound(why.into()).into());
+    }
+    open(configuration).map_err(|error| explain(error, &source))
+}
+
+/// Adds what a user can do about `error` of opening or creating.
+pub fn explain(error: betree::Error, source: &Source) -> anyhow::Error {
+    if error.kind() == ErrorKind::NotFound {
+        return Failure::NotFound(format!("no pool; run `bectl db init` to make one ({error})")).into();
+    }
+    let refuses_direct_io = match &error {
+        betree::Error::Pool(PoolError::Vdev(error)) => matches!(**error, VdevError::NoDirectIo { .. }),
+        _ => false,
+    };
+    if refuses_direct_io && matches!(source, Source::Default { .. }) {
+        let hint = match configuration::user_file() {
+            Some(path) => format!(
+                "\"direct\": false is needed: `bectl config print-default > {}`, and set it there",
+                path.display()
+            ),
+            None => "\"direct\": false is needed in a configuration".into(),
+        };
+        return anyhow::Error::from(error).context(hint);
+    }
+    error.into()
+}

@@ -1,0 +1,58 @@
+//! A line on the terminal that says how far a long command is.
+
+use crate::output::Output;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
+
+/// Entries and bytes so far, with their rate; drawn on a terminal only.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    entries: u64,
+}
+
+impl Progress {
+    /// Starts at nothing, of `bytes` bytes where that is known; `verb` says what is being done ("loading").
+    pub fn start(output: &Output, verb: &'static str, bytes: Option<u64>) -> Self {
+        let bar = output.progress.then(|| {
+            let (bar, template) = match bytes {
+                Some(bytes) => (
+                    ProgressBar::new(bytes),
+                    "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}",
+                ),
+                None => (
+                    ProgressBar::new_spinner(),
+                    "{spinner} {prefix} {binary_bytes} {binary_bytes_per_sec} {msg} {elapsed}",
+                ),
+            };
+            // The templates are constants; a wrong one would show as the default style.
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_prefix(verb);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { bar, entries: 0 }
+    }
+
+    /// One more entry, of `bytes` bytes.
+    pub fn entry(&mut self, bytes: u64) {
+        self.entries += 1;
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+            // Making the text costs more than counting.
+            if self.entries.is_multiple_of(1024) {
+                bar.set_message(format!("{} entries", self.entries));
+            }
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The binary as its users meet it: exit codes, bytes on standard output, what is on disk afterwards.
+
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
+mod datasets;
+#[cfg(test)]
+mod entries;
+#[cfg(test)]
+mod home;
+#[cfg(test)]
+mod init;
+#[cfg(test)]
+mod loading;
+#[cfg(test)]
+mod safety;
+#[cfg(test)]
+mod terminal;
