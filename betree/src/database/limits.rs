@@ -42,7 +42,7 @@ pub(super) struct Scale {
 
 impl Scale {
     pub fn new(configuration: &DatabaseConfiguration, capacity: u64) -> Self {
-        let memtable = (configuration.memtable_size as u64).min(capacity / 64).max(32 << 10);
+        let memtable = (configuration.memtable_size as u64).min(capacity / 64).max(4 << 10);
         let log = configuration.checkpoint_log_bytes.unwrap_or(memtable * 8);
         let extent = (capacity / 256).clamp(64 << 10, 4 << 20) / BLOCK_BYTES_U64;
         Self {
@@ -61,7 +61,7 @@ impl Scale {
         database: &DatabaseConfiguration,
         dataset: &DatasetConfiguration,
     ) -> TreeOptions {
-        let leaf = dataset.leaf_size.min(self.capacity / 128).max(16 << 10);
+        let leaf = dataset.leaf_size.min(self.capacity / 128).max(dataset.block_size as u64);
         TreeOptions {
             policy: dataset.merge_policy,
             fanout: dataset.fanout,

@@ -134,8 +134,39 @@ pub struct OwnedExtents {
     death: AtomicU64,
     /// Named by log records: never used again within its generation.
     logged: AtomicBool,
-    /// Dead extents that readers of this one may still look at.
-    held: Mutex<Vec<Arc<OwnedExtents>>>,
+    keeper: Arc<Keeper>,
+}
+
+/// What readers of a run or memtable may look at besides it: large values that died when it was consumed, and, in turn,
+/// what readers of the runs may look at to which it passed on its other values, because those may die later.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    kept: Mutex<Vec<Arc<OwnedExtents>>>,
+    heirs: Mutex<Vec<Arc<Keeper>>>,
+}
+
+impl Keeper {
+    /// Keeps `extents` from being used again as long as this one is held.
+    pub fn keep(&self, extents: Arc<OwnedExtents>) {
+        self.kept.lock().push(extents);
+    }
+
+    /// Keeps, now and later, what `heir` keeps.
+    pub fn follow(&self, heir: Arc<Self>) {
+        self.heirs.lock().push(heir);
+    }
+}
+
+impl Drop for Keeper {
+    /// Without recursion: a view that is held for long has a long line of heirs behind it.
+    fn drop(&mut self) {
+        let mut line = std::mem::take(self.heirs.get_mut());
+        while let Some(heir) = line.pop() {
+            if let Some(mut heir) = Arc::into_inner(heir) {
+                line.append(heir.heirs.get_mut());
+            }
+        }
+    }
 }
 
 impl OwnedExtents {
@@ -146,7 +177,7 @@ impl OwnedExtents {
             birth: AtomicU64::new(birth.0),
             death: AtomicU64::new(0),
             logged: AtomicBool::new(logged),
-            held: Mutex::new(Vec::new()),
+            keeper: Arc::default(),
         }
     }
 
@@ -195,9 +226,10 @@ impl OwnedExtents {
         self.dmu.lifetimes().died(generation, &self.extents);
     }
 
-    /// Keeps `other` from being used again as long as this one is held.
-    pub fn hold(&self, other: Arc<Self>) {
-        self.held.lock().push(other);
+    /// What readers of the owner may look at besides it.
+    #[must_use]
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
     }
 }
 

@@ -25,7 +25,7 @@ pub use error::DmuError;
 pub use extent_list::StoredExtents;
 pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 pub use layout::VdevGeometry;
-pub use lifetime::OwnedExtents;
+pub use lifetime::{Keeper, OwnedExtents};
 pub use queue::{IoQueue, JobGroup, PendingJob};
 pub use space::{TierSpace, VdevSpace};
 pub use table::SeenGenerations;

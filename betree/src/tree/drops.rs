@@ -90,7 +90,7 @@ impl Drops {
                 for value in values {
                     let space = Arc::new(OwnedExtents::of_value(dmu, value.extents, value.birth));
                     space.kill(generation);
-                    run.space().hold(space);
+                    run.space().keeper().keep(space);
                 }
                 run.space().kill(generation);
             }

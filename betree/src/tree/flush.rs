@@ -4,7 +4,7 @@
 use super::compact::{Compactor, Effects};
 use super::node::{NodeBody, Slot};
 use super::output::{OutputOptions, SlotOutputs};
-use super::tree::{Edit, Path};
+use super::tree::{Edit, Path, keepers};
 use super::value::LargeValue;
 use super::version::Table;
 use super::{Tree, TreeError};
@@ -71,7 +71,9 @@ impl Tree {
             Ok::<_, TreeError>(ControlFlow::Continue(()))
         })?;
         let effects = compactor.finish(&mut outputs)?;
-        let arrivals = arrivals(outputs.finish()?, &ranges, &[], None, &body);
+        let runs = outputs.finish()?;
+        let heirs = keepers(runs.iter().flatten());
+        let arrivals = arrivals(runs, &ranges, &[], None, &body);
 
         let mut edit = self.edit.lock();
         let version = self.version.load_full();
@@ -84,8 +86,9 @@ impl Tree {
         let body = self.arrive(&mut edit, path.body(), arrivals);
         self.apply_written(&effects, edit.generation);
         for value in effects.dropped {
-            oldest.hold(self.kill_value(value, edit.generation));
+            oldest.keeper().keep(self.kill_value(value, edit.generation));
         }
+        heirs.into_iter().for_each(|heir| oldest.keeper().follow(heir));
         let frozen = version.frozen[..version.frozen.len() - 1].to_vec();
         self.publish(&edit, &path, body, Some(frozen));
         drop(edit);
@@ -125,6 +128,7 @@ impl Tree {
         }
         let generation = self.edit.lock().generation;
         let (runs, effects) = self.merge_into_slots(&merged, &target, low, ranges.clone(), generation)?;
+        let heirs = keepers(runs.iter().flatten());
         let mut arrivals = arrivals(runs, &ranges, low, high.as_deref(), &target);
         for (index, run) in moved {
             arrivals[index].runs.push(run);
@@ -143,7 +147,7 @@ impl Tree {
         };
         let body = self.arrive(&mut edit, below.body(), arrivals);
         self.apply_written(&effects, edit.generation);
-        self.retire_runs(&merged, effects.dropped, edit.generation);
+        self.retire_runs(&merged, effects.dropped, heirs, edit.generation);
         self.publish_below(&edit, &below, above.steps.len() - 1, newer, body);
         drop(edit);
         drop(gate);

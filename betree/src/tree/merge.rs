@@ -5,6 +5,7 @@ use super::compact::Compactor;
 use super::flush::{merge_cursor, unconsumed};
 use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
+use super::tree::keepers;
 use super::{Job, Tree, TreeError};
 use crate::base::ids::Generation;
 use crate::dmu::{Privilege, Stream};
@@ -53,9 +54,11 @@ impl Tree {
         let mut slots = Vec::new();
         let mut divided_runs = divided.map(|(_, parts, effects)| {
             self.apply_written(&effects, edit.generation);
-            self.retire_runs(&newer, effects.dropped, edit.generation);
+            let heirs = keepers(parts.iter().flatten());
+            self.retire_runs(&newer, effects.dropped, heirs, edit.generation);
             parts.into_iter()
         });
+        let heirs = keepers(leaves.iter().flat_map(|leaf| &leaf.runs));
         for leaf in leaves {
             for run in leaf.runs.iter().filter(|run| run.birth().0 == 0) {
                 run.space().install(edit.generation);
@@ -74,7 +77,7 @@ impl Tree {
         }
         self.apply_written(&effects, edit.generation);
         if !by_reference {
-            self.retire_runs(&slot.runs, effects.dropped, edit.generation);
+            self.retire_runs(&slot.runs, effects.dropped, heirs, edit.generation);
         }
         let bytes: u64 = slots.iter().map(|slot| slot.base_bytes + slot.delta_bytes).sum();
         let body = path.body().with_slots(path.index(), slots, pivots);
@@ -122,12 +125,13 @@ impl Tree {
         let Some(mut all) = unconsumed(path.slot(), &slot.runs) else {
             return Ok(());
         };
+        let heirs = keepers(runs.iter().flatten());
         for run in runs.into_iter().flatten() {
             run.space().install(edit.generation);
             all.push(run);
         }
         self.apply_written(&effects, edit.generation);
-        self.retire_runs(&slot.runs, effects.dropped, edit.generation);
+        self.retire_runs(&slot.runs, effects.dropped, heirs, edit.generation);
         let merged = Arc::new(Slot::new(all, 0, path.slot().child.clone()));
         let body = path.body().with_slots(path.index(), vec![merged], Vec::new());
         self.publish(&edit, &path, body, None);

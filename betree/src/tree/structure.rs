@@ -3,7 +3,7 @@
 use super::claim::Gate;
 use super::merge::range_deletes;
 use super::node::{NodeBody, NodeCell, Slot};
-use super::tree::Path;
+use super::tree::{Path, keepers};
 use super::{Job, Tree, TreeError};
 use std::sync::Arc;
 
@@ -105,7 +105,8 @@ impl Tree {
         }
         self.apply_written(&effects, edit.generation);
         if crossing {
-            self.retire_runs(&slot.runs, effects.dropped, edit.generation);
+            let heirs = keepers(parts.iter().flatten());
+            self.retire_runs(&slot.runs, effects.dropped, heirs, edit.generation);
         }
         if let Some(step) = path.steps.last() {
             step.cell.die(edit.generation);

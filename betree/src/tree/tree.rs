@@ -12,7 +12,7 @@ use super::value::LargeValue;
 use super::version::{Table, Version};
 use super::{TreeError, TreeOptions};
 use crate::base::ids::{DatasetId, Generation};
-use crate::dmu::{Dmu, OwnedExtents};
+use crate::dmu::{Dmu, Keeper, OwnedExtents};
 use crate::run::Run;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -295,7 +295,7 @@ impl Tree {
         let generation = edit.generation;
         for table in version.tables() {
             for value in table.large_values()? {
-                table.hold(self.kill_value(value, generation));
+                table.keeper().keep(self.kill_value(value, generation));
             }
         }
         edit.drops.add_node(&version.root, generation);
@@ -484,17 +484,26 @@ impl Tree {
         (full || split || small || garbage).then_some(Job::MergeLeaf { low })
     }
 
-    /// Kills consumed runs and lets them hold the large values that the merge dropped, because their readers may still
-    /// look at those.
-    pub(super) fn retire_runs(&self, runs: &[Arc<Run>], dropped: Vec<LargeValue>, generation: Generation) {
+    /// Kills consumed runs. Their readers may still look at the large values that the merge dropped, and at those that
+    /// went on into other runs (`heirs`), when they are dropped later.
+    pub(super) fn retire_runs(
+        &self,
+        runs: &[Arc<Run>],
+        dropped: Vec<LargeValue>,
+        heirs: Vec<Arc<Keeper>>,
+        generation: Generation,
+    ) {
         for run in runs {
             run.space().kill(generation);
         }
-        for value in dropped {
-            let space = self.kill_value(value, generation);
-            for run in runs {
-                run.space().hold(Arc::clone(&space));
-            }
+        if dropped.is_empty() && heirs.is_empty() {
+            return;
+        }
+        let keeper = Arc::new(Keeper::default());
+        dropped.into_iter().for_each(|value| keeper.keep(self.kill_value(value, generation)));
+        heirs.into_iter().for_each(|heir| keeper.follow(heir));
+        for run in runs.iter().filter(|run| run.reference().large_bytes > 0) {
+            run.space().keeper().follow(Arc::clone(&keeper));
         }
     }
 
@@ -508,4 +517,10 @@ impl Tree {
 /// do not see.
 pub(super) fn frees_much(run: &Run) -> bool {
     run.reference().large_bytes > (16 << 20) && run.reference().large_bytes > 4 * run.stored_bytes()
+}
+
+/// The keepers of those of `runs` that name large values.
+pub(super) fn keepers<'a>(runs: impl IntoIterator<Item = &'a Arc<Run>>) -> Vec<Arc<Keeper>> {
+    let runs = runs.into_iter().filter(|run| run.reference().large_bytes > 0);
+    runs.map(|run| Arc::clone(run.space().keeper())).collect()
 }

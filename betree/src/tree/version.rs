@@ -3,8 +3,7 @@
 use super::memtable::Memtable;
 use super::node::NodeCell;
 use crate::base::ids::Generation;
-use crate::dmu::OwnedExtents;
-use parking_lot::Mutex;
+use crate::dmu::Keeper;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +14,7 @@ pub struct Table {
     pub memtable: Arc<Memtable>,
     /// The generation that was open when the table was frozen; 0 while it is active.
     frozen_in: AtomicU64,
-    /// Large values that its flush dropped, and that readers of the table may still look at.
-    held: Mutex<Vec<Arc<OwnedExtents>>>,
+    keeper: Keeper,
 }
 
 impl Table {
@@ -26,7 +24,7 @@ impl Table {
         Arc::new(Self {
             memtable: Arc::new(Memtable::new()),
             frozen_in: AtomicU64::new(0),
-            held: Mutex::new(Vec::new()),
+            keeper: Keeper::default(),
         })
     }
 
@@ -41,9 +39,9 @@ impl Table {
         Generation(self.frozen_in.load(Ordering::Acquire))
     }
 
-    /// Keeps `extents` from being used again as long as the table is held.
-    pub fn hold(&self, extents: Arc<OwnedExtents>) {
-        self.held.lock().push(extents);
+    /// Large values that readers of the table may still look at after its flush.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 }
 

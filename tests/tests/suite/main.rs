@@ -3,4 +3,6 @@
 //! Every module is `#[cfg(test)]`, so that the lints which forbid panics know their helpers as test code.
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tidy;
