@@ -1,5 +1,7 @@
 //! What the tests of the whole share; the tests themselves are the one binary `tests/suite`.
 //!
+//! * [`rig`]: crashes of a database on simulated disks, against a model.
 //! * [`tidy`]: rules that the sources must keep, checked by reading them.
 
+pub mod rig;
 pub mod tidy;
