@@ -278,7 +278,11 @@ impl Core {
                 let tree = Tree::create(parts, generation);
                 self.catalog.write().insert(DatasetState::new(dataset, tree, record, 0, false));
             }
-            Operation::Rename { dataset, name } => self.catalog.write().rename(&*dataset_of(dataset)?, name),
+            Operation::Rename { dataset, name } => {
+                // Looked up before the catalog is locked for the change.
+                let dataset = dataset_of(dataset)?;
+                self.catalog.write().rename(&dataset, name);
+            }
             Operation::Destroy { dataset } => {
                 let dataset = dataset_of(dataset)?;
                 self.catalog.write().destroy(&dataset);
