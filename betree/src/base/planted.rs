@@ -14,6 +14,14 @@ pub enum Bug {
     DropLogRecord = 4,
     /// A flush leaves tombstones out of the run that it writes.
     SkipDeadMessage = 8,
+    /// A sync does not flush the large values that its records name.
+    SkipValueFlush = 16,
+    /// A flush leaves range deletes out of the runs that it writes.
+    DropRangeDelete = 32,
+    /// A checkpoint does not flush its superblock.
+    SkipSuperblockFlush = 64,
+    /// Every opening starts a log of the same epoch.
+    ReuseEpoch = 128,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -51,7 +51,7 @@ const MEMORY_BYTES_MAX: u64 = 1 << 46;
 /// Smallest memtable; tests fill it with a handful of writes.
 const MEMTABLE_BYTES_MIN: u64 = 4 << 10;
 /// Smallest segment, for tests.
-const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+const SEGMENT_BYTES_MIN: u64 = 128 << 10;
 /// Largest segment: its bitmap of one bit per block is 32 KiB.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Smallest log at which a checkpoint may start.
@@ -107,8 +107,8 @@ pub struct DatabaseConfiguration {
     pub log_tier: Option<u8>,
     /// Bytes of intent log at which a checkpoint starts; `None`: derived from the size of memtables and pool.
     pub checkpoint_log_bytes: Option<u64>,
-    /// Bytes of a segment, the unit of allocation state, fixed when a pool is created: a power of two from 256 KiB
-    /// to 1 GiB. Small ones are for tests.
+    /// Bytes of a segment, the unit of allocation state, fixed when a pool is created: a power of two from 128 KiB to
+    /// 1 GiB. Small ones are for tests.
     pub segment_size: u64,
     /// Threads that flush, merge and checkpoint; `None`: chosen from the number of processors.
     pub background_threads: Option<usize>,

@@ -13,6 +13,7 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
+use crate::base::planted::{Bug, planted};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
 use crate::dmu::{Dmu, DmuOptions, OwnedExtents};
 use crate::log::{Log, LogHead, LogOptions, Verdict, replay};
@@ -151,7 +152,7 @@ impl Core {
     /// Starts a log of a new epoch. The open generation names it: that is above everything seen anywhere, so that no
     /// frame of an abandoned life is taken for one of this.
     fn start_log(&self) -> Result<()> {
-        let epoch = self.open_generation().0;
+        let epoch = if planted(Bug::ReuseEpoch) { 1 } else { self.open_generation().0 };
         let options = LogOptions {
             extent_blocks: self.scale.log_extent_blocks,
             background: self.has_threads(),
@@ -277,7 +278,11 @@ impl Core {
                 let tree = Tree::create(parts, generation);
                 self.catalog.write().insert(DatasetState::new(dataset, tree, record, 0, false));
             }
-            Operation::Rename { dataset, name } => self.catalog.write().rename(&*dataset_of(dataset)?, name),
+            Operation::Rename { dataset, name } => {
+                // Looked up before the catalog is locked for the change.
+                let dataset = dataset_of(dataset)?;
+                self.catalog.write().rename(&dataset, name);
+            }
             Operation::Destroy { dataset } => {
                 let dataset = dataset_of(dataset)?;
                 self.catalog.write().destroy(&dataset);

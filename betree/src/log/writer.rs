@@ -429,7 +429,7 @@ impl Shared {
                 && state.writing.is_none_or(|(_, writing)| writing != *vdev)
                 && !state.queue.iter().any(|frame| frame.extent.vdev == *vdev)
         });
-        if !noted.is_empty() {
+        if !noted.is_empty() && !planted(Bug::SkipValueFlush) {
             MutexGuard::unlocked(state, || self.dmu.flush(&noted))?;
             state.check()?;
         }

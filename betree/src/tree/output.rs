@@ -3,6 +3,7 @@
 use super::compact::Sink;
 use super::value::LargeValue;
 use super::{TreeError, TreeOptions};
+use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::dmu::{Dmu, Privilege, Stream};
 use crate::run::{EntryRef, HeatOfBlocks, Kind, RangeDelete, Run, RunOptions, RunWriter};
@@ -97,7 +98,7 @@ impl OutputOptions<'_> {
         }
         for writer in &mut writers.by_class {
             let Some(mut writer) = writer.take() else { continue };
-            for range in ranges {
+            for range in ranges.iter().filter(|_| !planted(Bug::DropRangeDelete)) {
                 writer.add_range_delete(range.clone());
             }
             runs.extend(writer.finish()?);

@@ -1,0 +1,157 @@
+//! Many workloads, each crashed many times.
+
+use super::explore::Explorer;
+use super::layout::Layout;
+use super::machine::Machine;
+use super::workload::Workload;
+use super::{Failure, number_from_environment};
+use betree::vdev::{LoggedOperation, SimRng};
+use std::fmt;
+use std::time::Instant;
+
+/// How much is tried.
+#[derive(Debug, Clone, Copy)]
+pub struct Campaign {
+    /// Devices.
+    pub layout: Layout,
+    /// Seed of the first workload; the next ones count up.
+    pub seed: u64,
+    /// States after which no further workload is begun.
+    pub states: u64,
+    /// Operations of a workload.
+    pub operations: u64,
+    /// Crashes of a workload.
+    pub crashes: u64,
+    /// Crashes of each state after a crash.
+    pub branches: u64,
+    /// Crashes after the first.
+    pub depth: u32,
+}
+
+/// What was tried.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally {
+    /// Workloads.
+    pub workloads: u64,
+    /// Their operations.
+    pub operations: u64,
+    /// Operations that found no room.
+    pub refused: u64,
+    /// Writes and flushes of their disks.
+    pub writes: u64,
+    /// States after crashes.
+    pub states: u64,
+    /// Of those, states in which operations were lost that had begun.
+    pub lost: u64,
+    /// Of those, states that a crash within a recovery left.
+    pub in_recovery: u64,
+    /// Milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} states ({} with lost operations, {} from crashes within a recovery) of {} workloads with {} operations \
+             ({} refused) and {} writes and flushes in {:.1} s: {} states/s",
+            self.states,
+            self.lost,
+            self.in_recovery,
+            self.workloads,
+            self.operations,
+            self.refused,
+            self.writes,
+            self.elapsed_ms as f64 / 1000.0,
+            self.states * 1000 / self.elapsed_ms.max(1)
+        )
+    }
+}
+
+impl Campaign {
+    /// A campaign on `layout` with `states` states, or what `BETREE_CRASH_STATES` (for each layout) and `BETREE_SEED`
+    /// say.
+    #[must_use]
+    pub fn new(layout: Layout, states: u64) -> Self {
+        Self {
+            layout,
+            seed: number_from_environment("BETREE_SEED").unwrap_or(1),
+            states: number_from_environment("BETREE_CRASH_STATES").unwrap_or(states),
+            operations: 160,
+            crashes: 150,
+            branches: 4,
+            depth: 1,
+        }
+    }
+
+    /// Runs workloads until there are enough states.
+    ///
+    /// # Errors
+    /// The first state that is not as it must be.
+    pub fn run(&self) -> Result<Tally, Failure> {
+        let started = Instant::now();
+        let mut tally = Tally::default();
+        while tally.states < self.states {
+            let seed = self.seed + tally.workloads;
+            self.one(seed, &mut tally)
+                .map_err(|failure| failure.within(format!("{:?}, BETREE_SEED={seed}", self.layout)))?;
+            tally.workloads += 1;
+        }
+        tally.elapsed_ms = started.elapsed().as_millis() as u64;
+        Ok(tally)
+    }
+
+    /// Runs one workload and crashes it.
+    fn one(&self, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
+        let mut choice = SimRng::new(seed);
+        let mut machine = Machine::create(self.layout, choice.next_u64())?;
+        let mut workload = Workload::new(self.layout, choice.next_u64());
+        let created = machine.clock().operations();
+        let operations = self.operations / 2 + choice.below(self.operations);
+        for number in 0..operations {
+            let operation = workload.next(machine.timeline().newest());
+            machine.run(&operation).map_err(|failure| failure.within(format!("operation {number}")))?;
+            if std::env::var_os("BETREE_VERIFY_EACH").is_some() {
+                machine.database()?.verify().map_err(|error| {
+                    Failure::new(error).within(format!("verify after operation {number}, {operation:?}"))
+                })?;
+            }
+        }
+        let end = machine.clock().operations();
+        // The last things written wait for a flush that does not come.
+        machine.clock().crash();
+        let mut explorer = Explorer::new(choice.next_u64(), self.branches);
+        let interesting = moments(&machine, created);
+        for crash in 0..self.crashes {
+            let operation = match crash % 3 {
+                0 if !interesting.is_empty() => interesting[explorer.rng.index(interesting.len())],
+                _ => created + explorer.rng.below(end + 1 - created),
+            };
+            explorer.crash(&machine, operation, self.depth)?;
+        }
+        tally.operations += operations;
+        tally.refused += machine.refused();
+        tally.writes += end;
+        tally.states += explorer.states;
+        tally.lost += explorer.lost;
+        tally.in_recovery += explorer.in_recovery;
+        Ok(())
+    }
+}
+
+/// The moments right before flushes: most writes are pending then.
+fn moments(machine: &Machine, from: u64) -> Vec<u64> {
+    let mut moments = Vec::new();
+    for disk in machine.disks() {
+        for operation in disk.log() {
+            if let LoggedOperation::Flush { number } = operation
+                && number > from
+            {
+                moments.push(number - 1);
+            }
+        }
+    }
+    moments.sort_unstable();
+    moments.dedup();
+    moments
+}

@@ -1,0 +1,297 @@
+//! A database on simulated disks with its model in lockstep.
+
+use super::layout::Layout;
+use super::model::{Change, Operation, State, Value, dataset_fingerprint, entry_fingerprint};
+use super::timeline::Timeline;
+use super::{Failure, model};
+use betree::vdev::{SimClock, SimDisk};
+use betree::{Batch, Database, Durability, Error, ErrorKind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A database in use, the disks below it and the timeline beside it.
+#[derive(Debug)]
+pub struct Machine {
+    layout: Layout,
+    /// Seed of the configuration.
+    shape: u64,
+    clock: SimClock,
+    disks: Vec<SimDisk>,
+    pulled: Arc<AtomicBool>,
+    database: Option<Database>,
+    timeline: Timeline,
+    /// Operations that found no room.
+    refused: u64,
+}
+
+/// Reads everything: the fingerprint of the state that the database holds.
+///
+/// # Errors
+/// A read fails, or a scan is not in order.
+pub fn scan(database: &Database) -> Result<u64, Failure> {
+    let failed = |error: Error| Failure::new(error).within("scan");
+    let mut fingerprint = 0_u64;
+    for name in database.datasets().map_err(failed)? {
+        let dataset = database.open_dataset(&name).map_err(failed)?;
+        let (mut sum, mut count) = (0_u64, 0);
+        let mut last: Option<Vec<u8>> = None;
+        for entry in dataset.range::<&[u8]>(..) {
+            let (key, value) = entry.map_err(failed)?;
+            if last.as_ref().is_some_and(|last| last.as_slice() >= &key[..]) {
+                return Err(Failure::new(format!("scan: key {} is out of order", key.escape_ascii())));
+            }
+            last = Some(key.to_vec());
+            sum = sum.wrapping_add(entry_fingerprint(&key, xxh3_64(&value)));
+            count += 1;
+        }
+        fingerprint = fingerprint.wrapping_add(dataset_fingerprint(&name, sum, count));
+    }
+    Ok(fingerprint)
+}
+
+/// Reads everything into a model.
+pub(super) fn contents(database: &Database) -> Result<State, Failure> {
+    let failed = |error: Error| Failure::new(error).within("scan");
+    let mut state = State::default();
+    for name in database.datasets().map_err(failed)? {
+        let dataset = database.open_dataset(&name).map_err(failed)?;
+        let mut entries = BTreeMap::new();
+        for entry in dataset.range::<&[u8]>(..) {
+            let (key, value) = entry.map_err(failed)?;
+            entries.insert(key.to_vec(), Value::new(&value));
+        }
+        state.datasets.insert(name, entries);
+    }
+    Ok(state)
+}
+
+impl Machine {
+    /// A new database on fresh disks that keep their history.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn create(layout: Layout, seed: u64) -> Result<Self, Failure> {
+        let clock = SimClock::new(seed);
+        let disks = layout.disks(&clock);
+        disks.iter().for_each(SimDisk::keep_history);
+        let pulled = Arc::new(AtomicBool::new(false));
+        let configuration = layout.configuration(&disks, &pulled, seed);
+        let database = Database::create_with(configuration, false)
+            .map_err(|error| Failure::new(error).within("create"))?;
+        let mut timeline = Timeline::new(Arc::default());
+        timeline.acknowledge(clock.operations());
+        let database = Some(database);
+        Ok(Self { layout, shape: seed, clock, disks, pulled, database, timeline, refused: 0 })
+    }
+
+    /// The database that `disks` hold, whose states are `timeline` so far.
+    ///
+    /// # Errors
+    /// It does not open.
+    pub fn open(
+        layout: Layout,
+        shape: u64,
+        clock: SimClock,
+        disks: Vec<SimDisk>,
+        timeline: Timeline,
+    ) -> Result<Self, Error> {
+        let pulled = Arc::new(AtomicBool::new(false));
+        let configuration = layout.configuration(&disks, &pulled, shape);
+        let database = Some(Database::open_with(configuration)?);
+        Ok(Self { layout, shape, clock, disks, pulled, database, timeline, refused: 0 })
+    }
+
+    /// Its devices' layout.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Seed of its configuration.
+    #[must_use]
+    pub fn shape(&self) -> u64 {
+        self.shape
+    }
+
+    /// The clock of its disks.
+    #[must_use]
+    pub fn clock(&self) -> &SimClock {
+        &self.clock
+    }
+
+    /// Its disks.
+    #[must_use]
+    pub fn disks(&self) -> &[SimDisk] {
+        &self.disks
+    }
+
+    /// The states so far.
+    #[must_use]
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// Starts over with the timeline, at `state`, which is durable now.
+    pub fn restart_timeline(&mut self, state: Arc<State>) {
+        self.timeline = Timeline::new(state);
+    }
+
+    /// How many operations found no room.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// The database.
+    ///
+    /// # Errors
+    /// It was killed.
+    pub fn database(&self) -> Result<&Database, Failure> {
+        self.database.as_ref().ok_or_else(|| Failure::new("there is no database"))
+    }
+
+    /// Does `operation` to the database and the model.
+    ///
+    /// # Errors
+    /// Anything but a lack of room, which must leave the database as it was.
+    pub fn run(&mut self, operation: &Operation) -> Result<(), Failure> {
+        match self.attempt(operation) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                self.refused += 1;
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(error).within(format!("{operation:?}"))),
+        }
+    }
+
+    /// Does `operation` to the database, and to the model when the database did it.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn attempt(&mut self, operation: &Operation) -> Result<(), Error> {
+        let begun = self.clock.operations();
+        match operation {
+            Operation::Reopen => {
+                if let Some(database) = self.database.take() {
+                    database.close()?;
+                }
+                self.timeline.acknowledge(self.clock.operations());
+                self.start()?;
+                return Ok(());
+            }
+            Operation::Kill => {
+                self.kill();
+                self.start()?;
+                let found = match self.database.as_ref().map(scan) {
+                    Some(Ok(found)) => found,
+                    // What cannot be read now is reported by the comparison that follows every run.
+                    _ => return Ok(()),
+                };
+                let steps = self.timeline.steps();
+                let legal = self.timeline.legal(begun);
+                if let Some(step) = legal.rev().find(|step| steps[*step].fingerprint == found) {
+                    let state = Arc::clone(&steps[step].state);
+                    self.timeline.push(begun, Operation::Kill, state);
+                    self.timeline.acknowledge(self.clock.operations());
+                    return Ok(());
+                }
+                let newest = self.timeline.newest();
+                let differences = self.database.as_ref().and_then(|database| contents(database).ok());
+                let differences = differences.map(|found| newest.differences(&found)).unwrap_or_default();
+                return Err(Error::Corrupt {
+                    what: "state after a killed process",
+                    reason: differences.join("; "),
+                });
+            }
+            _ => {}
+        }
+        let mut state = State::clone(self.timeline.newest());
+        state.apply(operation);
+        // Before it runs: a crash inside of it may leave what it does.
+        self.timeline.push(begun, operation.clone(), Arc::new(state));
+        let Some(database) = &self.database else { return Err(Error::Closed) };
+        let done = perform(database, operation);
+        match done {
+            Ok(durable) => {
+                if durable {
+                    self.timeline.acknowledge(self.clock.operations());
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.timeline.take_back();
+                Err(error)
+            }
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        self.pulled = Arc::new(AtomicBool::new(false));
+        let configuration = self.layout.configuration(&self.disks, &self.pulled, self.shape);
+        self.database = Some(Database::open_with(configuration)?);
+        self.timeline.acknowledge(self.clock.operations());
+        Ok(())
+    }
+
+    /// The process dies; the disks see nothing of it any more.
+    pub fn kill(&mut self) {
+        self.pulled.store(true, Ordering::Release);
+        self.database = None;
+        for disk in self.disks.iter().filter(|disk| betree::vdev::BlockDevice::is_volatile(&disk.device())) {
+            // Its memory is gone with it.
+            disk.overwrite(0, &vec![0; disk.len() as usize]);
+        }
+    }
+}
+
+/// Does `operation`; whether it says that everything up to it is durable.
+fn perform(database: &Database, operation: &Operation) -> Result<bool, Error> {
+    match operation {
+        Operation::Write { dataset, change } => {
+            let dataset = database.open_dataset(dataset)?;
+            match change {
+                Change::Put { key, value, preference } => {
+                    dataset.insert_with_pref(key, value.bytes(), *preference)?;
+                }
+                Change::Delete { key } => dataset.delete(key)?,
+                Change::Upsert { key, offset, bytes } => dataset.upsert(key, bytes, *offset)?,
+                Change::RangeDelete { low, high } => {
+                    dataset.range_delete(low.as_slice()..high.as_slice())?;
+                }
+            }
+            Ok(false)
+        }
+        Operation::Batch { changes, sync } => {
+            let mut batch = database.batch();
+            for (name, change) in changes {
+                batch = add(batch, database, name, change)?;
+            }
+            batch.commit(if *sync { Durability::Sync } else { Durability::Buffered })?;
+            Ok(*sync)
+        }
+        Operation::Sync => database.sync().map(|()| true),
+        Operation::Checkpoint => database.checkpoint().map(|()| true),
+        Operation::Settle => database.settle().map(|()| false),
+        Operation::Create(name) => database.create_dataset(name).map(|_| false),
+        Operation::Rename(from, to) => database.rename_dataset(from, to).map(|()| false),
+        Operation::Destroy(name) => database.destroy_dataset(name).map(|()| false),
+        Operation::Reopen | Operation::Kill => Ok(false),
+    }
+}
+
+fn add(batch: Batch, database: &Database, name: &[u8], change: &model::Change) -> Result<Batch, Error> {
+    let dataset = database.open_dataset(name)?;
+    Ok(match change {
+        Change::Put { key, value, preference } => {
+            batch.insert_with_pref(&dataset, key, value.bytes(), *preference)
+        }
+        Change::Delete { key } => batch.delete(&dataset, key),
+        Change::Upsert { key, offset, bytes } => batch.upsert(&dataset, key, bytes, *offset),
+        Change::RangeDelete { low, high } => {
+            batch.range_delete(&dataset, low.as_slice()..high.as_slice())
+        }
+    })
+}

@@ -1,0 +1,148 @@
+//! Random operations that make sense on a state.
+
+use super::layout::Layout;
+use super::model::{Change, Operation, State, Value};
+use betree::StoragePreference;
+use betree::vdev::SimRng;
+
+/// A source of operations.
+#[derive(Debug)]
+pub struct Workload {
+    rng: SimRng,
+    layout: Layout,
+    /// Number of different keys.
+    keys: u64,
+    /// Counts values, so that no two are alike.
+    written: u64,
+}
+
+/// Names that datasets may have.
+const NAMES: [&[u8]; 4] = [b"alpha", b"beta", b"gamma", b"\xff\x00delta"];
+
+impl Workload {
+    /// Operations that depend on `seed` alone.
+    #[must_use]
+    pub fn new(layout: Layout, seed: u64) -> Self {
+        let mut rng = SimRng::new(seed);
+        let keys = [6, 40, 150][rng.index(3)];
+        Self { rng, layout, keys, written: 0 }
+    }
+
+    /// The next operation on `state`.
+    pub fn next(&mut self, state: &State) -> Operation {
+        let present = state.datasets.len();
+        if present == 0 {
+            return Operation::Create(self.absent_name(state).unwrap_or_else(|| NAMES[0].to_vec()));
+        }
+        let live: usize =
+            state.datasets.values().flat_map(|entries| entries.values()).map(|value| value.bytes().len()).sum();
+        if live > self.layout.live_bytes() {
+            return match self.rng.below(3) {
+                0 if present > 1 => Operation::Destroy(self.name(state)),
+                _ => Operation::Write { dataset: self.name(state), change: self.range_delete() },
+            };
+        }
+        match self.rng.below(100) {
+            0..64 => {
+                let dataset = self.name(state);
+                Operation::Write { dataset, change: self.change() }
+            }
+            64..76 => {
+                let count = 1 + self.rng.below(8);
+                let changes = (0..count).map(|_| (self.name(state), self.change())).collect();
+                Operation::Batch { changes, sync: self.rng.chance(1, 4) }
+            }
+            76..88 => Operation::Sync,
+            88..91 => Operation::Checkpoint,
+            91 => Operation::Settle,
+            92..94 => match self.absent_name(state) {
+                Some(name) => Operation::Create(name),
+                None => Operation::Destroy(self.name(state)),
+            },
+            94..96 => match self.absent_name(state) {
+                Some(to) => Operation::Rename(self.name(state), to),
+                None => Operation::Sync,
+            },
+            96 if present > 1 => Operation::Destroy(self.name(state)),
+            97 => Operation::Reopen,
+            98 => Operation::Kill,
+            _ => Operation::Sync,
+        }
+    }
+
+    fn name(&mut self, state: &State) -> Vec<u8> {
+        let index = self.rng.index(state.datasets.len());
+        state.datasets.keys().nth(index).cloned().unwrap_or_default()
+    }
+
+    fn absent_name(&mut self, state: &State) -> Option<Vec<u8>> {
+        let absent: Vec<&[u8]> =
+            NAMES.into_iter().filter(|name| !state.datasets.contains_key(*name)).collect();
+        (!absent.is_empty()).then(|| absent[self.rng.index(absent.len())].to_vec())
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let number = self.rng.below(self.keys);
+        match number {
+            0 => Vec::new(),
+            // A few that are longer than what indexes and filters keep of a key.
+            number if number % 16 == 5 => {
+                let mut key = format!("key{:03}", number).into_bytes();
+                key.resize(40 + (number as usize * 37) % 700, b'.');
+                key
+            }
+            number => format!("key{number:03}").into_bytes(),
+        }
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        self.written += 1;
+        let mut bytes = format!("{:016x}", self.rng.next_u64()).into_bytes();
+        let head = format!("v{}:", self.written).into_bytes();
+        bytes.splice(0..0, head);
+        // Half of the values compress, half do not.
+        if self.rng.chance(1, 2) {
+            bytes.resize(length, b'x');
+        } else {
+            while bytes.len() < length {
+                bytes.extend(self.rng.next_u64().to_le_bytes());
+            }
+            bytes.truncate(length);
+        }
+        bytes
+    }
+
+    fn change(&mut self) -> Change {
+        let key = self.key();
+        match self.rng.below(100) {
+            0..60 => {
+                let length = match self.rng.below(100) {
+                    0..4 => 0,
+                    4..50 => 8 + self.rng.below(100),
+                    50..85 => 100 + self.rng.below(2000),
+                    85..95 => 2000 + self.rng.below(12_000),
+                    _ => (16 << 10) + self.rng.below(50 << 10),
+                };
+                let large = length >= 16 << 10;
+                let preference =
+                    if large { self.layout.large_preference() } else { StoragePreference::NONE };
+                Change::Put { key, value: Value::new(&self.bytes(length as usize)), preference }
+            }
+            60..78 => Change::Delete { key },
+            78..95 => {
+                let length = self.rng.below(60) as usize;
+                let offset = self.rng.below(300) as u32;
+                Change::Upsert { key, offset, bytes: self.bytes(length) }
+            }
+            _ => self.range_delete(),
+        }
+    }
+
+    fn range_delete(&mut self) -> Change {
+        let (mut low, mut high) = (self.key(), self.key());
+        if low > high {
+            std::mem::swap(&mut low, &mut high);
+        }
+        Change::RangeDelete { low, high }
+    }
+}
