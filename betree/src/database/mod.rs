@@ -1,4 +1,59 @@
 //! The database: datasets on trees, one log, checkpoints.
+//!
+//! ```text
+//!   Database ─ Dataset ─ Batch ─ DatabaseView          handles; the last one closes the database
+//!        │
+//!   ┌────▼──────────────────────── Core ─────────────────────────────┐
+//!   │ admission    is there room, until it is in the leaves?         │
+//!   │ pacing       are the flushes keeping up?                       │
+//!   │ commit lock  sequence numbers → log record → memtables → visible
+//!   │ catalog      name ─ id ─ tree                                  │
+//!   │ checkpoint   cut → flush → headers → root tree → bitmaps → superblock
+//!   │ workers      flush, merge, split, free; checkpoint; sync       │
+//!   └───┬───────────────────┬──────────────────────┬─────────────────┘
+//!    trees, one per        the log              root tree: dataset id → record, pending drops
+//!    dataset
+//! ```
+//!
+//! A *write* reserves its space, is delayed when flushes fall behind, and then under the commit lock gets its sequence
+//! numbers, is appended to the log and put into memtables; one number, `visible`, tells readers how far they may look. A
+//! *sync* flushes the log and writes no tree. A *checkpoint* fixes a cut under the same lock and writes what is at or below
+//! it, while writers go on above it. *Opening* loads the newest checkpoint, replays the log behind its cut, and writes a
+//! checkpoint before it takes the first write.
+//!
+//! # Invariants
+//!
+//! * **B1 One order.** A batch is one log record and one range of sequence numbers. Log order, order in the memtables and
+//!   order of visibility are the same; creating, renaming and destroying datasets stand in it too.
+//! * **B2 All or nothing.** A memtable is never frozen inside of a batch, `visible` never stands inside of one, and a
+//!   record is replayed whole or not at all.
+//! * **B3 The cut.** Checkpoint g holds exactly the messages up to its cut, of every dataset; the superblock names the cut,
+//!   and replay applies exactly what is above it. Nothing is applied twice, which matters for upserts.
+//! * **B4 Data before pointers.** A large value is on its device before the log says that its record is durable, and
+//!   everything that a superblock reaches is flushed before the superblock is written.
+//! * **B5 Refused before changed.** What can fail for want of space fails before the log record is appended. Behind that
+//!   nothing fails but devices, and what fails there latches.
+//! * **B6 The first failure stays.** After a failed write, flush, checkpoint or worker nothing is acknowledged any more
+//!   until the database is opened anew. Only a lack of space is not such a failure: it changes nothing and may pass.
+//! * **B7 Generations and epochs only go up.** A new generation is above all that any superblock, label or allocation table
+//!   names; the epoch of a log is the generation that was open when it was started.
+//! * **B8 Replay is followed by a checkpoint.** Nothing is appended to a new log while the old one is needed; its extents
+//!   are kept until no superblock that may be chosen starts there.
+//! * **B9 Readers change nothing.** A database that is open for reading replays the log into memory and writes no byte.
+//! * **B10 A destroyed dataset** loses its name at once and its space in bounded steps, each in the same checkpoint as the
+//!   change of the list that it is on. Who holds a view still reads it.
+//! * **B11 Nothing after the last cut.** Closing refuses writes first, under the commit lock, and then cuts.
+//!
+//! # Locks
+//!
+//! Checkpointer → commit → catalog → the locks of a tree (see [`crate::tree`]) → those of the log → those of data
+//! management. Readers take the catalog's lock to open a dataset, and none to read. Destroying a dataset takes the
+//! checkpointer's lock, because a checkpoint that is being written still contains it.
+//!
+//! # What it does not do
+//!
+//! No snapshots, clones or object stores, no migration between tiers: their places in the records are kept and zero. No
+//! transactions that read: a batch writes blindly, and two writers of one key need an agreement of their own.
 
 mod batch;
 mod catalog;

@@ -1,4 +1,55 @@
-//! Data management: extents, allocation, generations, checksums, cache.
+//! Data management: from extents that someone wants to blocks of devices, and when these may be used again.
+//!
+//! ```text
+//!    trees, log, database:  allocate · write · read · kill · hold            cache: frames of runs
+//!             │                                                                 │ pointers go from
+//!   ┌─────────▼───────────────────────────── Dmu ────────────────────────────┐  │ the run to its frames
+//!   │ placement      class → tiers, durable ones; headers and log: fastest   │◄─┘
+//!   │ OwnedExtents   unborn → alive → dead → deferred → free                 │
+//!   │ Allocator      tier, reserve ─► vdev in turn ─► segment ─► bitmap       │
+//!   │ IoQueue        background writes, prefetch        Copies: memory tiers │
+//!   └─────────┬──────────────────────────────────────────────────────────────┘
+//!             ▼ blocks by (vdev id, number)
+//!            pool
+//! ```
+//!
+//! An [`OwnedExtents`] is the space of one run, node header, table root or large value: one owner, one life. A checkpoint
+//! asks for the births and deaths of its generation and writes them into the bitmaps; nothing else changes a bitmap.
+//!
+//! # Invariants
+//!
+//! * **D1 One owner.** Every allocated block belongs to exactly one extent, and every extent to one owner. What is
+//!   reached and what is allocated are the same set; verification compares the two.
+//! * **D2 No reuse while it can be seen.** What dies in generation g is handed out again only when g + 1 is durable
+//!   *and* nobody in this process holds it. What no checkpoint ever reached is free at once, unless the log may name it.
+//! * **D3 Bits are events.** The bitmap of g is that of the checkpoint before, plus the births of g, minus the deaths of
+//!   g. Allocations of running merges, of the log and of later generations are not in it; replay marks those of the log.
+//! * **D4 Depth 1.** After open, free is what is free in g *and* in g − 1. Nothing that either of them refers to is
+//!   overwritten: neither an extent, nor a bitmap slot, nor a table page.
+//! * **D5 Writing the allocation state allocates nothing.** Slots and pages have fixed places; the extent of the table
+//!   root is allocated, like any other, before the bitmaps are written.
+//! * **D6 A double free is an error in release builds**, and the first one stops all writing: on such a ground nothing
+//!   more is built.
+//! * **D7 Scattered space is space.** A request is refused only when fewer blocks are free than it may take; it then
+//!   gets several extents, and a list of them when they are many.
+//! * **D8 The reserve.** User data never takes the last 3 % of a tier (or what checkpoints need, when that is more);
+//!   deletes reach half of it; checkpoints, log and merges all of it. So a full pool can be emptied.
+//! * **D9 Memory holds copies.** No persistent pointer names a memory vdev while the pool has any other. A copy that is
+//!   missing costs time and nothing else.
+//! * **D10 One budget.** Blocks, indexes and filters share the cache; what a reader still holds counts until it lets go.
+//!
+//! The invariants of the allocator alone are A1 to A5 in `allocator.rs`.
+//!
+//! # Locks
+//!
+//! The checkpoint being written → one vdev's segments; births and deaths (a leaf: nothing is taken under it); the queues of
+//! the cache → a lock of the frame's owner. Reads take none but the map of memory copies, where there are memory vdevs.
+//!
+//! # What it does not do
+//!
+//! It flushes no device on its own, and does not know what an extent holds: checksums and compression belong to those who
+//! write (the run, the node, the value), because only their pointers can guard against writes that never landed. It decides
+//! nothing about when to checkpoint. Snapshots will need a list of deaths per dataset; today everything that dies is freed.
 
 mod allocator;
 mod bitmap;
