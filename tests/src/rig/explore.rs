@@ -152,7 +152,8 @@ fn not_legal(database: &Database, legal: &[Step], steps_left: usize) -> Failure 
         return Failure::new("no state is legal");
     };
     let shown = &differences[..differences.len().min(5)];
-    let tail: Vec<String> = legal.iter().rev().take(6).map(|step| format!("{:.160?}", step.operation)).collect();
+    let tail: Vec<String> =
+        legal.iter().rev().take(6).map(|step| format!("{:.160?}", step.operation)).collect();
     Failure::new(format!(
         "not a legal state; {} are ({} steps follow the first). Nearest: number {index} of them, after {:.200?}, with \
          {} differences: {}. Last operations: {}",

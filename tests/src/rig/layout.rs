@@ -3,8 +3,8 @@
 use super::plug::Plug;
 use betree::vdev::{SimClock, SimDisk, SimRng};
 use betree::{
-    Compression, DatabaseConfiguration, DatasetConfiguration, LeafVdev, MergePolicy, StoragePoolConfiguration,
-    StoragePreference, TierConfiguration,
+    Compression, DatabaseConfiguration, DatasetConfiguration, LeafVdev, MergePolicy,
+    StoragePoolConfiguration, StoragePreference, TierConfiguration,
 };
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

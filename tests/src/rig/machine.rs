@@ -290,8 +290,6 @@ fn add(batch: Batch, database: &Database, name: &[u8], change: &model::Change) -
         }
         Change::Delete { key } => batch.delete(&dataset, key),
         Change::Upsert { key, offset, bytes } => batch.upsert(&dataset, key, bytes, *offset),
-        Change::RangeDelete { low, high } => {
-            batch.range_delete(&dataset, low.as_slice()..high.as_slice())
-        }
+        Change::RangeDelete { low, high } => batch.range_delete(&dataset, low.as_slice()..high.as_slice()),
     })
 }

@@ -34,8 +34,12 @@ impl Workload {
         if present == 0 {
             return Operation::Create(self.absent_name(state).unwrap_or_else(|| NAMES[0].to_vec()));
         }
-        let live: usize =
-            state.datasets.values().flat_map(|entries| entries.values()).map(|value| value.bytes().len()).sum();
+        let live: usize = state
+            .datasets
+            .values()
+            .flat_map(|entries| entries.values())
+            .map(|value| value.bytes().len())
+            .sum();
         if live > self.layout.live_bytes() {
             return match self.rng.below(3) {
                 0 if present > 1 => Operation::Destroy(self.name(state)),
@@ -124,8 +128,7 @@ impl Workload {
                     _ => (16 << 10) + self.rng.below(50 << 10),
                 };
                 let large = length >= 16 << 10;
-                let preference =
-                    if large { self.layout.large_preference() } else { StoragePreference::NONE };
+                let preference = if large { self.layout.large_preference() } else { StoragePreference::NONE };
                 Change::Put { key, value: Value::new(&self.bytes(length as usize)), preference }
             }
             60..78 => Change::Delete { key },

@@ -155,7 +155,7 @@ mod tests {
             "const TEXT: &str = \"use crate::database::Database;\";",
             "#[cfg(test)]\nmod tests { use super::super::node::Node; }",
         ] {
-            assert_eq!(upward("betree/src/tree/flush.rs", code), [], "{code}");
+            assert_eq!(upward("betree/src/tree/flush.rs", code), Vec::<usize>::new(), "{code}");
         }
     }
 
@@ -184,13 +184,13 @@ mod tests {
     #[test]
     fn the_crate_root_is_above_all_but_the_topmost_row() {
         assert_eq!(upward("betree/src/tree/flush.rs", "use crate::Database;"), [2]);
-        assert_eq!(upward("betree/src/capi/mod.rs", "use crate::{Database, inspect::Dump};"), []);
-        assert_eq!(upward("betree/src/lib.rs", "pub use crate::database::Database;"), []);
+        assert_eq!(upward("betree/src/capi/mod.rs", "use crate::{Database, inspect::Dump};"), Vec::<usize>::new());
+        assert_eq!(upward("betree/src/lib.rs", "pub use crate::database::Database;"), Vec::<usize>::new());
     }
 
     #[test]
     fn a_module_outside_the_order_is_found() {
         assert_eq!(upward("betree/src/utils/mod.rs", "use std::fmt;"), [1]);
-        assert_eq!(upward("bectl/src/utils/mod.rs", "use crate::anything::at_all;"), []);
+        assert_eq!(upward("bectl/src/utils/mod.rs", "use crate::anything::at_all;"), Vec::<usize>::new());
     }
 }
