@@ -14,17 +14,22 @@ const LAYERS: &[&[&str]] = &[
     &["run"],
     &["tree"],
     &["log"],
-    &["database"],
+    // The public error names what the database refuses, and wraps the errors of all layers below.
+    &["database", "error"],
     &["object"],
     &["migration"],
     &["inspect", "capi", "metrics"],
 ];
+
+/// What the crate root exports of module `error`, and every layer from there on takes from the root.
+const ERRORS: &[&str] = &["Error", "ErrorKind", "Result"];
 
 /// Where the library's sources lie.
 const SOURCES: &str = "betree/src/";
 
 /// The row of `module`.
 fn rank(module: &str) -> Option<usize> {
+    let module = if ERRORS.contains(&module) { "error" } else { module };
     LAYERS.iter().position(|row| row.contains(&module))
 }
 
@@ -184,6 +189,9 @@ mod tests {
     #[test]
     fn the_crate_root_is_above_all_but_the_topmost_row() {
         assert_eq!(upward("betree/src/tree/flush.rs", "use crate::Database;"), [2]);
+        assert_eq!(upward("betree/src/database/batch.rs", "use crate::{Database, Error};"), [2]);
+        assert_eq!(upward("betree/src/object/store.rs", "use crate::{Error, ErrorKind, Result};"), []);
+        assert_eq!(upward("betree/src/tree/get.rs", "fn f() -> crate::Result<()> {}"), [2]);
         assert_eq!(upward("betree/src/capi/mod.rs", "use crate::{Database, inspect::Dump};"), []);
         assert_eq!(upward("betree/src/lib.rs", "pub use crate::database::Database;"), []);
     }

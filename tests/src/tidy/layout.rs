@@ -3,7 +3,8 @@
 use super::lexer::{Kind, Line};
 use super::{File, Finding};
 
-/// The columns that the table must have; a heading may say more ("threat guarded").
+/// What the heading of the table must name, each in a column of its own or together with its neighbour
+/// ("unit, meaning").
 const COLUMNS: &[&str] = &["offset", "bytes", "field", "unit", "meaning", "threat"];
 
 /// Reports a `format.rs` whose leading doc holds no layout table, or an empty one.
@@ -31,10 +32,9 @@ pub fn check(file: &File, lines: &[Line], findings: &mut Vec<Finding>) {
 
 /// Whether `row` heads a table with all of [`COLUMNS`].
 fn is_heading(row: &str) -> bool {
-    row.starts_with('|') && {
-        let cells: Vec<String> = row.split('|').map(|cell| cell.trim().to_lowercase()).collect();
-        COLUMNS.iter().all(|column| cells.iter().any(|cell| cell.starts_with(column)))
-    }
+    let row = row.to_lowercase();
+    let words: Vec<&str> = row.split(|c: char| !c.is_alphanumeric()).collect();
+    row.starts_with('|') && COLUMNS.iter().all(|column| words.contains(column))
 }
 
 #[cfg(test)]
@@ -49,6 +49,11 @@ mod tests {
     fn the_table_must_be_there_with_rows() {
         for (text, missing) in [
             (format!("//! Bytes.\n//!\n{HEADING}{RULE}{ROW}"), false),
+            (
+                format!("//! Bytes.\n//!\n{}{RULE}{ROW}", HEADING.replace("Unit | Meaning", "Unit, meaning")),
+                false,
+            ),
+            (format!("//! Bytes.\n//!\n{}{RULE}{ROW}", HEADING.replace("| Unit", "| Units")), true),
             (format!("//! Bytes.\n//!\n{HEADING}{RULE}"), true),
             ("//! Bytes.\n".to_string(), true),
             (format!("//! Bytes.\n//!\n{}{RULE}{ROW}", HEADING.replace("Threat", "Thread")), true),
