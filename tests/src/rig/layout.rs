@@ -75,7 +75,7 @@ impl Layout {
         let mut rng = SimRng::new(seed ^ 0x5A5A);
         let mut tiers = vec![TierConfiguration::default(), TierConfiguration::default()];
         for (disk, tier) in disks.iter().zip(self.tiers()) {
-            tiers[*tier].top_level_vdevs.push(LeafVdev::from(Plug::new(disk, pulled)).into());
+            tiers[*tier].top_level_vdevs.push(LeafVdev::from(Plug::device(disk, pulled)).into());
         }
         let policies = [MergePolicy::Tiered, MergePolicy::LazyLeveled, MergePolicy::Leveled];
         let default_dataset = DatasetConfiguration {

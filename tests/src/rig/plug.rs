@@ -15,7 +15,7 @@ pub struct Plug {
 impl Plug {
     /// The device of `disk` until `pulled` is set.
     #[must_use]
-    pub fn new(disk: &SimDisk, pulled: &Arc<AtomicBool>) -> Arc<dyn BlockDevice> {
+    pub fn device(disk: &SimDisk, pulled: &Arc<AtomicBool>) -> Arc<dyn BlockDevice> {
         Arc::new(Self { device: disk.device(), pulled: Arc::clone(pulled) })
     }
 
