@@ -184,7 +184,10 @@ mod tests {
     #[test]
     fn the_crate_root_is_above_all_but_the_topmost_row() {
         assert_eq!(upward("betree/src/tree/flush.rs", "use crate::Database;"), [2]);
-        assert_eq!(upward("betree/src/capi/mod.rs", "use crate::{Database, inspect::Dump};"), Vec::<usize>::new());
+        assert_eq!(
+            upward("betree/src/capi/mod.rs", "use crate::{Database, inspect::Dump};"),
+            Vec::<usize>::new()
+        );
         assert_eq!(upward("betree/src/lib.rs", "pub use crate::database::Database;"), Vec::<usize>::new());
     }
 
