@@ -144,8 +144,8 @@ impl Tree {
         runs.sort_by(|a, b| a.low().cmp(b.low()));
         let disjoint = runs.windows(2).all(|pair| pair[0].ends_before(pair[1].low()));
         let clean = runs.iter().all(|run| run.reference().range_deletes == 0 && run.reference().deletes == 0);
-        let large_enough =
-            slot.base_bytes + slot.delta_bytes >= runs.len() as u64 * (self.options.leaf_bytes / 8);
+        let large_enough = runs.iter().map(|run| run.stored_bytes()).sum::<u64>()
+            >= runs.len() as u64 * (self.options.leaf_bytes / 8);
         if !disjoint || !clean || !large_enough {
             return None;
         }

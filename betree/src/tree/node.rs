@@ -24,7 +24,8 @@ pub struct Slot {
     pub base: usize,
     /// The child; `None` at level 1.
     pub child: Option<Arc<NodeCell>>,
-    /// Stored bytes of the runs that are not base.
+    /// Bytes of the blocks that the runs occupy that are not base: a small run takes a whole block as well, and a buffer of
+    /// many such runs costs space and searching before its stored bytes show it.
     pub delta_bytes: u64,
     /// Stored bytes of the base runs.
     pub base_bytes: u64,
@@ -45,7 +46,7 @@ impl Slot {
         let deltas = runs.len() - base;
         let depth = overlap_depth(&runs[..deltas]);
         Self {
-            delta_bytes: runs[..deltas].iter().map(|run| run.stored_bytes()).sum(),
+            delta_bytes: runs[..deltas].iter().map(|run| occupied_bytes(run)).sum(),
             base_bytes: runs[deltas..].iter().map(|run| run.stored_bytes()).sum(),
             depth,
             sparse: depth < deltas || base > 1,
@@ -79,6 +80,10 @@ impl Slot {
             visits: AtomicU32::new(self.visits.load(Ordering::Relaxed)),
         }
     }
+}
+
+fn occupied_bytes(run: &Run) -> u64 {
+    run.stored_bytes().next_multiple_of(BLOCK_BYTES as u64)
 }
 
 /// The largest number of `runs` that overlap in one key.

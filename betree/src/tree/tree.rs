@@ -458,7 +458,9 @@ impl Tree {
         let low = low.to_vec();
         let leveled = options.policy == MergePolicy::Leveled;
         if level > 1 {
-            let full = slot.delta_bytes >= options.buffer_bytes || slot.depth >= options.runs_per_buffer;
+            let full = slot.delta_bytes >= options.buffer_bytes
+                || slot.depth >= options.runs_per_buffer
+                || slot.runs.len() >= RUNS_PER_SLOT_MAX;
             return match full {
                 true => Some(Job::FlushSlot { level, low }),
                 false if leveled && slot.depth > 1 => Some(Job::MergeBuffer { level, low }),
@@ -518,6 +520,9 @@ impl Tree {
 pub(super) fn frees_much(run: &Run) -> bool {
     run.reference().large_bytes > (16 << 20) && run.reference().large_bytes > 4 * run.stored_bytes()
 }
+
+/// A buffer is flushed at this many runs, overlapping or not: a node's header names each of them.
+const RUNS_PER_SLOT_MAX: usize = 256;
 
 /// The keepers of those of `runs` that name large values.
 pub(super) fn keepers<'a>(runs: impl IntoIterator<Item = &'a Arc<Run>>) -> Vec<Arc<Keeper>> {
