@@ -48,6 +48,16 @@ pub fn memory_peak_bytes() -> Result<u64, Error> {
     Ok(field(&read("/proc/self/status")?, "VmHWM:") * 1024)
 }
 
+/// Processes that wanted a processor, on average over the last minute: above the number of processors, something else
+/// was running too.
+///
+/// # Errors
+/// The system's file could not be read.
+pub fn load_average() -> Result<f64, Error> {
+    let text = read("/proc/loadavg")?;
+    Ok(text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0.0))
+}
+
 /// The space that the files under `folder` take on disk, in bytes.
 ///
 /// # Errors
@@ -113,5 +123,6 @@ mod tests {
         std::fs::File::open(folder.path().join("inner/file")).unwrap().sync_all().unwrap();
         assert!(disk_bytes(folder.path()).unwrap() >= 1 << 20);
         assert!(memory_peak_bytes().unwrap() > 1 << 20);
+        assert!(load_average().unwrap() >= 0.0);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   main ── round 1 ── load_random ── child: betree ── child: rocksdb
-//!        │           ├ get_warm    ── child: betree ── child: rocksdb      interleaved, so that a slow minute
-//!        │           └ …                                                   of the machine hits both
+//!        │           ├ get_warm    ── child: betree ── child: rocksdb      interleaved
+//!        │           └ …
 //!        ├─ round 2 ── …
 //!        └─ medians over the rounds, ratios betree / peer
 //! ```
@@ -22,6 +22,10 @@
 //! 3. Counters run from the first operation until the database is closed, the clock from the first operation until
 //!    the last one, and the final sync of a load, has returned.
 //! 4. A wrong answer of an engine ends the run with an error.
+//!
+//! 5. A figure comes with its spread over the rounds, because interleaving only evens out disturbances that last much
+//!    longer than a workload. On a busy machine a sync takes ten times as long from one second to the next, for either
+//!    engine: the durable workload says something only where its spread is small.
 //!
 //! What it does not do: clear the page cache of the system. An engine with buffered reads is served from there once
 //! its own cache misses; `--direct yes` takes that away.

@@ -88,10 +88,11 @@ pub fn compare(arguments: &Arguments) -> Result<(), Error> {
                     limits: arguments.limits,
                     folder: folder.clone(),
                 };
+                let load_average = counters::load_average()?;
                 let measurement = spawn(&task)?;
                 if wanted {
                     println!("{}", report::line(round, &measurement));
-                    results.measurements.push(measurement.in_round(round));
+                    results.measurements.push(measurement.in_round(round, load_average));
                 }
             }
         }

@@ -43,6 +43,8 @@ pub struct Measurement {
     pub used_bytes: Option<u64>,
     /// Peak resident memory of the process.
     pub memory_peak_bytes: u64,
+    /// Load average of the machine when the workload started.
+    pub load_average: f64,
 }
 
 impl Measurement {
@@ -74,13 +76,14 @@ impl Measurement {
             disk_bytes,
             used_bytes: outcome.used_bytes,
             memory_peak_bytes,
+            load_average: 0.0,
         }
     }
 
-    /// The same, as part of `round`.
+    /// The same, as part of `round`, started at `load_average`.
     #[must_use]
-    pub fn in_round(self, round: u32) -> Self {
-        Self { round, ..self }
+    pub fn in_round(self, round: u32, load_average: f64) -> Self {
+        Self { round, load_average, ..self }
     }
 }
 
@@ -140,20 +143,31 @@ impl Results {
         }
     }
 
+    /// One column of all rounds, ascending.
+    fn values(&self, workload: &str, engine: &str, value: fn(&Measurement) -> Option<f64>) -> Vec<f64> {
+        let measurements = self.measurements.iter().filter(|m| m.workload == workload && m.engine == engine);
+        let mut values: Vec<f64> = measurements.filter_map(value).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values
+    }
+
     /// The median over the rounds of one column; `None` when there is nothing to say.
     fn median(&self, workload: &str, engine: &str, value: fn(&Measurement) -> Option<f64>) -> Option<f64> {
-        let mut values: Vec<f64> = self
-            .measurements
-            .iter()
-            .filter(|m| m.workload == workload && m.engine == engine)
-            .filter_map(value)
-            .collect();
-        values.sort_unstable_by(f64::total_cmp);
+        let values = self.values(workload, engine, value);
         let middle = values.len() / 2;
         match values.len() {
             0 => None,
             n if n % 2 == 1 => Some(values[middle]),
             _ => Some((values[middle - 1] + values[middle]) / 2.0),
+        }
+    }
+
+    /// How many times as fast the fastest round was as the slowest; `None` for a single round, which cannot say. A
+    /// ratio between engines that does not exceed it is noise.
+    fn spread(&self, workload: &str, engine: &str) -> Option<f64> {
+        match self.values(workload, engine, |m| Some(m.operations_per_second))[..] {
+            [slowest, .., fastest] => Some(fastest / slowest),
+            _ => None,
         }
     }
 
@@ -174,12 +188,16 @@ impl Results {
         }
         let mut rows = vec![["workload", "engine"].map(String::from).to_vec()];
         rows[0].extend(COLUMNS.iter().map(|column| column.heading.to_string()));
+        rows[0].push("spread".into());
         for workload in workloads {
             for engine in &engines {
                 let mut row = vec![workload.to_string(), (*engine).to_string()];
                 row.extend(COLUMNS.iter().map(|column| {
                     self.median(workload, engine, column.value).map_or_else(|| "–".into(), column.print)
                 }));
+                row.push(
+                    self.spread(workload, engine).map_or_else(|| "?".into(), |spread| format!("{spread:.2}")),
+                );
                 rows.push(row);
             }
             for other in engines.iter().skip(1) {
@@ -193,19 +211,24 @@ impl Results {
                         _ => "–".into(),
                     }
                 }));
+                row.push(String::new());
                 rows.push(row);
             }
         }
+        let loads = self.measurements.iter().map(|m| m.load_average);
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = writeln!(
             text,
-            "{} keys ({} of user data), cache {}, direct reads {}, medians of {} rounds\n",
+            "{} keys ({} of user data), cache {}, direct reads {}, medians of {} rounds, load average {} to {}; spread: \
+             fastest round / slowest, a ratio within it is noise\n",
             self.keys,
             bytes((self.keys * ENTRY_BYTES) as f64),
             bytes(self.cache_bytes as f64),
             if self.direct { "yes" } else { "no" },
-            rounds
+            rounds,
+            loads.clone().fold(f64::INFINITY, f64::min),
+            loads.fold(0.0, f64::max)
         );
         text + &table(&rows)
     }
@@ -292,6 +315,7 @@ mod tests {
             disk_bytes: 3 << 30,
             used_bytes: None,
             memory_peak_bytes: 5 << 20,
+            load_average: f64::from(round),
         }
     }
 
@@ -321,8 +345,17 @@ mod tests {
         assert_eq!(cells(5)[1..4], ["scan", "rocksdb", "5.00"], "the mean of the middle two");
         assert_eq!(cells(6)[1..4], ["scan", "betree / rocksdb", "20.00"]);
         assert_eq!(cells(4)[10], "–", "nothing was written");
+        assert!(text.contains("3 rounds, load average 1 to 3;"), "{text}");
+        assert_eq!([&cells(4)[13], &cells(5)[13], &cells(6)[13]], ["150.00", "1.50", ""]);
         let widths: Vec<usize> = text.lines().skip(2).map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{text}");
+    }
+
+    #[test]
+    fn a_single_round_does_not_claim_to_be_steady() {
+        let results = results(vec![measurement("betree", 1, 100.0)]);
+        assert_eq!(results.spread("scan", "betree"), None);
+        assert!(results.tables().lines().last().unwrap().ends_with("? |"));
     }
 
     #[test]
