@@ -290,7 +290,11 @@ impl Core {
             self.drain_jobs().inspect_err(|error| self.fail(error.clone()))?;
         }
         if wanted {
-            self.checkpoint(false)?;
+            match self.checkpoint(false) {
+                // The write itself is done; the next one that needs room reclaims it, or is refused.
+                Err(Error::OutOfSpace { .. }) => log::warn!("no room for a checkpoint; it is put off"),
+                written => written.map(|_| ())?,
+            }
         }
         Ok(())
     }
@@ -384,9 +388,9 @@ impl Core {
         let deletes = self.admission.deletes.load(Ordering::Relaxed);
         if self.admission.gave_up_at.load(Ordering::Relaxed) != deletes + 1 || self.dmu.deferred_blocks() > 0
         {
-            self.reclaim()?;
             // A little space at a time would cost a reclaim for every few writes.
             let slack = if privilege == Privilege::User { self.scale.merge_bytes() as i64 / 2 } else { 0 };
+            self.reclaim()?;
             if self.grant(class, privilege, need + slack) {
                 return Ok(());
             }
@@ -411,12 +415,24 @@ impl Core {
     /// Makes free what can be: pushes deletes and overwritten data down to the leaves, and writes checkpoints until what
     /// died may be used again.
     pub fn reclaim(&self) -> Result<()> {
-        self.free_deferred()?;
+        // A step that finds no room does not keep the next one from making some; what is free in the end decides.
+        let unless_full = |result: Result<()>| match result {
+            Err(Error::OutOfSpace { .. }) => Ok(()),
+            result => result,
+        };
+        unless_full(self.free_deferred())?;
         for dataset in self.catalog.read().all() {
-            dataset.tree.queue_everything().map_err(|error| Error::of_tree(&dataset.name.read(), error))?;
+            let queued = dataset.tree.queue_everything();
+            unless_full(queued.map_err(|error| Error::of_tree(&dataset.name.read(), error)))?;
         }
         self.drain_jobs().inspect_err(|error| self.fail(error.clone()))?;
-        self.free_deferred()
+        // What workers have in hand frees space, too.
+        while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 {
+            self.check_writable()?;
+            let mut progress = self.progress.0.lock();
+            self.progress.1.wait_for(&mut progress, Duration::from_millis(5));
+        }
+        unless_full(self.free_deferred())
     }
 
     /// Admits a record of a few bytes about a dataset.

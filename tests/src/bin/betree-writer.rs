@@ -12,7 +12,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn run(pool: &str, oracle: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let mut tier = TierConfiguration::parse_zfs_like([format!("{pool}:64MiB")])?;
+    let mut tier = TierConfiguration::parse_zfs_like([format!("{pool}:4GiB")])?;
     if let Some(Vdev::Leaf(LeafVdev::File(file))) = tier.top_level_vdevs.first_mut() {
         file.sparse = true;
     }
