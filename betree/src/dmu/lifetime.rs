@@ -21,6 +21,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(super) struct Lifetimes {
     /// The newest durable generation.
     durable: AtomicU64,
+    /// The durable generation before it. What died up to then was cleared by a checkpoint to which nothing falls back
+    /// any more; what died later may have been cleared by the newest one only, when a checkpoint between failed.
+    before: AtomicU64,
     /// Dead blocks that may not be used again yet.
     deferred_blocks: AtomicU64,
     lists: Mutex<Lists>,
@@ -65,7 +68,7 @@ impl Lifetimes {
     /// Whether extents that died in `death` may be used again now; if not, they are kept until they may.
     fn defer(&self, death: Generation, extents: &[Extent]) -> bool {
         let mut lists = self.lists.lock();
-        if self.durable() > death || planted(Bug::ReuseFreedAtOnce) {
+        if self.before.load(Ordering::Acquire) >= death.0 || planted(Bug::ReuseFreedAtOnce) {
             return false;
         }
         self.deferred_blocks.fetch_add(total_blocks(extents), Ordering::Relaxed);
@@ -113,8 +116,9 @@ impl Lifetimes {
     /// Records that `generation` is durable; returns what may be used again.
     pub fn set_durable(&self, generation: Generation) -> Vec<Extent> {
         let mut lists = self.lists.lock();
-        self.durable.store(generation.0, Ordering::Release);
-        let later = lists.deferred.split_off(&generation);
+        let before = Generation(self.durable.swap(generation.0, Ordering::AcqRel));
+        self.before.store(before.0, Ordering::Release);
+        let later = lists.deferred.split_off(&before.next());
         let free: Vec<Extent> =
             std::mem::replace(&mut lists.deferred, later).into_values().flatten().collect();
         self.deferred_blocks.fetch_sub(total_blocks(&free), Ordering::Relaxed);
@@ -293,5 +297,47 @@ impl Dmu {
     #[must_use]
     pub fn table_root_bytes_max(&self) -> usize {
         self.allocator().table_root_bytes_max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::VdevId;
+    use crate::base::preference::StoragePreference;
+    use crate::base::units::BLOCK_BYTES;
+    use crate::dmu::{Privilege, Stream};
+    use crate::pool::{Pool, TopLevelVdev};
+    use crate::vdev::MemoryDevice;
+
+    /// A checkpoint that runs out of space before its bitmaps leaves its deaths to the next one.
+    #[test]
+    fn deaths_of_a_failed_checkpoint_wait_for_the_one_after_the_next() {
+        let device = Arc::new(MemoryDevice::new(64 << 20));
+        let vdev = TopLevelVdev { id: VdevId(1), tier: 0, blocks: 16_384, device };
+        let dmu = Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0);
+        let take = || dmu.allocate(Stream::Base, StoragePreference::NONE, 4, Privilege::System).unwrap();
+        let checkpoint = |generation| {
+            dmu.write_bitmaps(Generation(generation)).unwrap();
+            dmu.set_durable(Generation(generation));
+        };
+        for later_drop in [false, true] {
+            let first = dmu.durable_generation().0 + 1;
+            let dying = OwnedExtents::unborn(&dmu, take());
+            dying.install(Generation(first));
+            checkpoint(first);
+            dying.kill(Generation(first + 1));
+            let mut dying = Some(dying);
+            if !later_drop {
+                dying = None;
+            }
+            checkpoint(first + 2);
+            drop(dying);
+            assert_eq!(dmu.deferred_blocks(), 4);
+            dmu.write(&take(), 0, &[0; BLOCK_BYTES]).unwrap();
+            checkpoint(first + 3);
+            assert_eq!(dmu.deferred_blocks(), 0);
+            dmu.write(&take(), 0, &[0; BLOCK_BYTES]).unwrap();
+        }
     }
 }
