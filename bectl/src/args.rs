@@ -91,7 +91,7 @@ pub enum DbCommand {
 #[derive(Debug, Args)]
 pub struct Init {
     /// A vdev of a tier, where there is no configuration yet; may be repeated. TIER is fastest, fast, slow or slowest;
-    /// VDEV is PATH[:SIZE], mem:SIZE, or mirror:, parity1:, parity2: before several of them with commas between
+    /// VDEV is `PATH[:SIZE]`, mem:SIZE, or mirror:, parity1:, parity2: before several of them with commas between
     #[arg(long = "tier", value_name = "TIER=VDEV")]
     pub tiers: Vec<String>,
     /// Size of the files that are to be created and have none of their own
