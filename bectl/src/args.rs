@@ -70,6 +70,66 @@ pub enum Command {
     /// Configurations
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check the whole pool without changing it. Exit codes: 0 clean, 1 leaked space only, 2 damage, 3 cannot run
+    Check(Check),
+    /// Look at older checkpoints
+    Recover(Recover),
+    /// Write whatever can still be read of every dataset to files
+    Salvage(Salvage),
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Also read large values, read all contents twice, and see that no byte changed
+    #[arg(long)]
+    pub deep: bool,
+    /// Put right what cannot lose data: leaks, recorded counts, superblock slots with a good copy
+    #[arg(long)]
+    pub repair: bool,
+    /// With --repair: say what would be done, and do nothing
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
+    /// List at most so many findings; all are counted
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Recover {
+    /// List the checkpoints that the superblocks name
+    #[arg(long, required_unless_present = "generation", conflicts_with = "generation")]
+    pub list_generations: bool,
+    /// The checkpoint to look at, without the log behind it
+    #[arg(long, value_name = "N", requires = "readonly")]
+    pub generation: Option<u64>,
+    /// Change nothing; a checkpoint cannot be opened in any other way
+    #[arg(long)]
+    pub readonly: bool,
+    #[command(subcommand)]
+    pub command: Option<RecoverCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecoverCommand {
+    /// Print the entries of a dataset; without it, the names of the datasets
+    Dump {
+        /// Its name
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Bytes,
+        /// Form of a line
+        #[arg(long, value_enum, default_value_t)]
+        format: DumpFormat,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Salvage {
+    /// The folder for the files, which is new or empty
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Read this checkpoint, without the log behind it [default: the newest that is readable, with the log]
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -456,6 +516,9 @@ impl Command {
     /// The words of the command: `kv list`.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Check(_) => "check",
+            Self::Recover(_) => "recover",
+            Self::Salvage(_) => "salvage",
             Self::Db(DbCommand::Init(_)) => "db init",
             Self::Db(DbCommand::Status) => "db status",
             Self::Db(DbCommand::Space) => "db space",

@@ -73,6 +73,16 @@ impl Context {
         Ok((open(active, Database::open_read_only)?, source))
     }
 
+    /// The configuration of a pool that there is, for commands that look at its devices themselves.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] when it names no durable vdev.
+    pub fn pool_configuration(&self) -> anyhow::Result<Active> {
+        let active = self.configuration()?;
+        check_storage(&active)?;
+        Ok(active)
+    }
+
     /// Opens the database for reading and writing; it must exist.
     ///
     /// # Errors
@@ -86,15 +96,21 @@ fn open(
     active: Active,
     open: impl Fn(DatabaseConfiguration) -> betree::Result<Database>,
 ) -> anyhow::Result<Database> {
+    check_storage(&active)?;
+    let Active { configuration, source } = active;
+    open(configuration).map_err(|error| explain(error, &source))
+}
+
+fn check_storage(active: &Active) -> Result<(), Failure> {
     let Active { configuration, source } = active;
     if configuration.storage.is_empty() {
-        return Err(Failure::NotFound(format!("no pool: the configuration {source} names no vdev")).into());
+        return Err(Failure::NotFound(format!("no pool: the configuration {source} names no vdev")));
     }
     if !configuration::is_durable(&configuration.storage) {
         let why = "no pool: the configuration names only memory, which does not outlive a command";
-        return Err(Failure::NotFound(why.into()).into());
+        return Err(Failure::NotFound(why.into()));
     }
-    open(configuration).map_err(|error| explain(error, &source))
+    Ok(())
 }
 
 /// Adds what a user can do about `error` of opening or creating.

@@ -12,6 +12,9 @@
 //! | 7 | redundancy is lost |
 //! | 8 | refused: it exists already, or was not confirmed |
 //! | 130 | interrupted; the database is consistent |
+//!
+//! `check` has codes of its own, those of file system checkers: 0 clean, 1 leaked space and nothing else, 2 damage,
+//! 3 cannot run.
 
 use betree::ErrorKind;
 use std::borrow::Cow;
@@ -29,6 +32,17 @@ pub enum Failure {
     /// What was asked for would destroy something, and nobody confirmed it.
     #[error("{0}")]
     Refused(String),
+    /// A check found something.
+    #[error("{message}")]
+    Found {
+        /// Whether it is leaked space and nothing else.
+        only_leaks: bool,
+        /// How much.
+        message: String,
+    },
+    /// A check could not be made.
+    #[error("the check cannot run: {0}")]
+    CannotRun(String),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -45,6 +59,9 @@ pub fn exit_code(error: &anyhow::Error) -> (u8, &'static str) {
                 Failure::Usage(_) => (2, "USAGE"),
                 Failure::NotFound(_) => (3, "NOT_FOUND"),
                 Failure::Refused(_) => (8, "REFUSED"),
+                Failure::Found { only_leaks: true, .. } => (1, "LEAKS"),
+                Failure::Found { only_leaks: false, .. } => (2, "DAMAGED"),
+                Failure::CannotRun(_) => (3, "CANNOT_RUN"),
                 Failure::Interrupted => (130, "INTERRUPTED"),
                 Failure::OutputClosed => (0, "OUTPUT_CLOSED"),
             };

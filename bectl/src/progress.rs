@@ -20,6 +20,7 @@ impl Progress {
                     ProgressBar::new(bytes),
                     "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}",
                 ),
+                None if verb == "checking" => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
                 None => (
                     ProgressBar::new_spinner(),
                     "{spinner} {prefix} {binary_bytes} {binary_bytes_per_sec} {msg} {elapsed}",
@@ -34,6 +35,13 @@ impl Progress {
             bar
         });
         Self { bar, entries: 0 }
+    }
+
+    /// Says how far it is in other words than entries and bytes.
+    pub fn say(&self, text: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text());
+        }
     }
 
     /// One more entry, of `bytes` bytes.

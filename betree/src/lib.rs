@@ -3,6 +3,7 @@
 pub mod base;
 pub mod database;
 pub mod dmu;
+pub mod inspect;
 pub mod log;
 pub mod pool;
 pub mod run;

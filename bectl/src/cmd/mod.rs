@@ -1,11 +1,14 @@
 //! The commands, one file per noun.
 
+mod check;
 mod config;
 mod dataset;
 mod db;
 mod init;
 mod kv;
 mod load;
+mod recover;
+mod salvage;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -23,6 +26,9 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Dataset(command) => dataset::run(context, command),
         Command::Kv(kv) => kv::run(context, kv),
         Command::Config(command) => config::run(context, &command),
+        Command::Check(options) => check::run(context, &options),
+        Command::Recover(options) => recover::run(context, &options),
+        Command::Salvage(options) => salvage::run(context, &options),
     }
 }
 

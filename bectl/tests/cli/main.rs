@@ -1,6 +1,8 @@
 //! The binary as its users meet it: exit codes, bytes on standard output, what is on disk afterwards.
 
 #[cfg(test)]
+mod checking;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod datasets;
@@ -12,6 +14,8 @@ mod home;
 mod init;
 #[cfg(test)]
 mod loading;
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod safety;
 #[cfg(test)]

@@ -34,6 +34,11 @@ const READING: &[&str] = &[
     "config print-active",
     "config print-default",
     "config validate absent.json",
+    "check",
+    "check --deep",
+    "check --repair --dry-run",
+    "recover --list-generations",
+    "salvage --to out",
 ];
 
 #[test]

@@ -7,21 +7,71 @@
 #[repr(u32)]
 pub enum Bug {
     /// A checkpoint writes its superblock without flushing what it points to.
-    SuperblockBeforeFlush = 1,
+    SuperblockBeforeFlush = 1 << 0,
     /// A freed extent may be allocated again at once.
-    ReuseFreedAtOnce = 2,
+    ReuseFreedAtOnce = 1 << 1,
     /// Every 8th log record is left out of the log.
-    DropLogRecord = 4,
+    DropLogRecord = 1 << 2,
     /// A flush leaves tombstones out of the run that it writes.
-    SkipDeadMessage = 8,
+    SkipDeadMessage = 1 << 3,
     /// A sync does not flush the large values that its records name.
-    SkipValueFlush = 16,
+    SkipValueFlush = 1 << 4,
     /// A flush leaves range deletes out of the runs that it writes.
-    DropRangeDelete = 32,
+    DropRangeDelete = 1 << 5,
     /// A checkpoint does not flush its superblock.
-    SkipSuperblockFlush = 64,
+    SkipSuperblockFlush = 1 << 6,
     /// Every opening starts a log of the same epoch.
-    ReuseEpoch = 128,
+    ReuseEpoch = 1 << 7,
+    /// Superblocks do not take turns: each goes to slot 0.
+    SuperblockSlotZero = 1 << 8,
+    /// A device's flush fails and nobody is told.
+    IgnoreFlushError = 1 << 9,
+    /// A write fails and nobody is told.
+    SwallowWriteError = 1 << 10,
+    /// What is read is not compared with its checksum.
+    SkipChecksum = 1 << 11,
+    /// Opening applies the log twice.
+    ReplayTwice = 1 << 12,
+    /// A flush leaves out every 32nd value.
+    DropFlushedMessage = 1 << 13,
+    /// Extents of a write that fails are not given back.
+    LeakAborted = 1 << 14,
+    /// The count of used blocks of a vdev is one too low after each checkpoint.
+    DriftByOne = 1 << 15,
+    /// `OpenOrCreate` creates a pool where none can be understood.
+    FormatOnDecodeError = 1 << 16,
+    /// After a rollback the generations that were lost are counted anew.
+    ReuseGeneration = 1 << 17,
+    /// A job in the background panics.
+    PanicInJob = 1 << 18,
+    /// A checkpoint panics before its superblock.
+    PanicInCheckpoint = 1 << 19,
+    /// The writer of the log panics.
+    PanicInLog = 1 << 20,
+}
+
+impl Bug {
+    /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead.
+    pub const ALL: [Self; 18] = [
+        Self::SuperblockBeforeFlush,
+        Self::ReuseFreedAtOnce,
+        Self::DropLogRecord,
+        Self::SkipDeadMessage,
+        Self::SkipValueFlush,
+        Self::DropRangeDelete,
+        Self::SkipSuperblockFlush,
+        Self::ReuseEpoch,
+        Self::SuperblockSlotZero,
+        Self::IgnoreFlushError,
+        Self::SwallowWriteError,
+        Self::SkipChecksum,
+        Self::ReplayTwice,
+        Self::DropFlushedMessage,
+        Self::LeakAborted,
+        Self::DriftByOne,
+        Self::FormatOnDecodeError,
+        Self::ReuseGeneration,
+    ];
 }
 
 #[cfg(feature = "planted-bugs")]
@@ -44,6 +94,22 @@ pub fn plant(bug: Bug, on: bool) {
 pub fn planted(bug: Bug) -> bool {
     PLANTED.load(std::sync::atomic::Ordering::SeqCst) & bug as u32 != 0
 }
+
+/// Panics when `bug` is switched on.
+///
+/// # Panics
+/// When `bug` is switched on.
+#[cfg(feature = "planted-bugs")]
+#[expect(clippy::panic, reason = "that is the bug")]
+pub fn panic_if_planted(bug: Bug) {
+    if planted(bug) {
+        panic!("planted: {bug:?}");
+    }
+}
+
+/// Nothing, in this build.
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn panic_if_planted(_bug: Bug) {}
 
 /// Whether `bug` is switched on: never, in this build.
 #[cfg(not(feature = "planted-bugs"))]

@@ -4,9 +4,9 @@ use super::Durability;
 use super::catalog::DatasetState;
 use super::commit::Write;
 use super::database::Handle;
-use super::dataset::{Dataset, bounds};
+use super::dataset::{Dataset, check_message, stored_bounds};
 use super::error::{Error, Result};
-use super::limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX, check_length};
+use super::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, check_length};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
 use crate::tree::DefaultMessageAction;
@@ -86,7 +86,7 @@ impl Batch {
         key: impl AsRef<[u8]>,
         message: impl AsRef<[u8]>,
     ) -> Self {
-        let checked = check_length("message", message.as_ref().len(), MESSAGE_BYTES_MAX);
+        let checked = check_message(dataset.state(), message.as_ref());
         self.message(dataset, Kind::Upsert, StoragePreference::NONE, key.as_ref(), message.as_ref(), checked)
     }
 
@@ -96,8 +96,8 @@ impl Batch {
         dataset: &Dataset<M>,
         range: impl RangeBounds<K>,
     ) -> Self {
-        let checked = self.check(dataset);
-        match checked.and_then(|()| bounds(&range)) {
+        let checked = dataset.check_of(&self.handle, "batch");
+        match checked.and_then(|()| stored_bounds(&range)) {
             Ok((start, end)) if end.as_ref().is_none_or(|end| start < *end) => {
                 self.writes.push(Owned::RangeDelete { dataset: Arc::clone(dataset.state()), start, end });
             }
@@ -105,14 +105,6 @@ impl Batch {
             Err(error) => self.error = self.error.or(Some(error)),
         }
         self
-    }
-
-    fn check<M>(&self, dataset: &Dataset<M>) -> Result<()> {
-        if Arc::ptr_eq(dataset.handle(), &self.handle) {
-            return Ok(());
-        }
-        let reason = String::from("it belongs to another database than the batch");
-        Err(Error::InvalidArgument { what: "dataset", reason })
     }
 
     fn message<M>(
@@ -126,7 +118,7 @@ impl Batch {
     ) -> Self {
         let checked = checked
             .and_then(|()| check_length("key", key.len(), KEY_BYTES_MAX))
-            .and_then(|()| self.check(dataset));
+            .and_then(|()| dataset.check_of(&self.handle, "batch"));
         match checked {
             Ok(()) => self.writes.push(Owned::Message {
                 dataset: Arc::clone(dataset.state()),

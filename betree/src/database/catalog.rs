@@ -2,11 +2,11 @@
 
 use super::format::DatasetRecord;
 use crate::base::ids::DatasetId;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::{Mutex, RwLock};
 use crate::tree::{NodeRef, Tree};
-use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the root tree holds of a dataset.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
-use crate::base::planted::{Bug, planted};
+use crate::base::planted::{Bug, panic_if_planted, planted};
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
 use crate::dmu::{DmuError, OwnedExtents, Privilege, Stream};
@@ -61,14 +61,17 @@ impl Core {
     pub fn checkpoint(&self, force: bool) -> Result<Generation> {
         self.check_writable()?;
         let mut checkpointer = self.checkpointer.lock();
+        // Who waits for the lock must find the failure, not the ruins.
+        let _guard = self.fail_on_panic();
         self.check_writable()?;
-        if !force && checkpointer.head.is_some() && checkpointer.cut == self.visible() && !self.has_drops() {
+        if !force && checkpointer.head.is_some() && checkpointer.cut == self.visible() && !self.has_changes()
+        {
             return Ok(checkpointer.durable);
         }
         let cut = self.cut()?;
         match self.write_checkpoint(&mut checkpointer, &cut) {
             Ok(()) => Ok(cut.generation),
-            Err(error @ Error::OutOfSpace { .. }) => {
+            Err(error) if error.is_lack_of_space() => {
                 let next = self.open_generation();
                 self.root_tree.skip_to(next);
                 cut.datasets.iter().for_each(|(dataset, _)| dataset.tree.skip_to(next));
@@ -82,11 +85,15 @@ impl Core {
     }
 
     fn visible(&self) -> u64 {
-        self.visible.load(std::sync::atomic::Ordering::Acquire)
+        self.visible.load(crate::base::sync::atomic::Ordering::Acquire)
     }
 
-    fn has_drops(&self) -> bool {
-        self.catalog.read().all().iter().any(|dataset| dataset.tree.has_drops() || dataset.is_destroyed())
+    /// Whether there is something to write without new messages: merged runs, or space that was given back.
+    fn has_changes(&self) -> bool {
+        let changed = |dataset: &DatasetState| {
+            dataset.tree.has_drops() || dataset.tree.has_dirty_nodes() || dataset.is_destroyed()
+        };
+        self.catalog.read().all().iter().any(|dataset| changed(dataset))
     }
 
     /// Fixes what the checkpoint contains: every message up to now of every dataset, and no other.
@@ -149,7 +156,10 @@ impl Core {
             });
         };
         place.copy_from_slice(&root);
-        self.dmu.write(table_extents.extents(), 0, &buffer)?;
+        if let Err(error) = self.dmu.write(table_extents.extents(), 0, &buffer) {
+            self.dmu.abort_bitmaps(generation);
+            return Err(error.into());
+        }
         if !planted(Bug::SuperblockBeforeFlush) {
             self.pool.flush_all()?;
         }
@@ -168,6 +178,11 @@ impl Core {
                 ..cut.head.clone()
             },
         };
+        panic_if_planted(Bug::PanicInCheckpoint);
+        if self.has_failed() {
+            // What a worker left that failed meanwhile does not become durable.
+            self.check_writable()?;
+        }
         self.pool.commit(generation, &record.encode())?;
 
         checkpointer.durable = generation;

@@ -8,14 +8,15 @@ use super::limits::BATCH_BYTES_MAX;
 use super::record::RecordWriter;
 use crate::base::ids::Generation;
 use crate::base::preference::{StoragePreference, TIER_COUNT};
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use crate::base::sync::thread;
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::dmu::{DmuError, OwnedExtents, Privilege};
 use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
 use crate::tree::LargeValue;
-use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// What the commit lock guards.
@@ -110,7 +111,7 @@ impl Core {
         if total > BATCH_BYTES_MAX {
             return Err(Error::TooLarge { what: "batch", length: total, limit: BATCH_BYTES_MAX });
         }
-        self.admit(writes, total)?;
+        self.admit(writes)?;
         self.pace(total)?;
         let large = self.write_large(writes)?;
         let lsn = self.commit(writes, large)?;
@@ -287,12 +288,14 @@ impl Core {
             return Ok(());
         }
         if !self.jobs.is_empty() {
-            self.drain_jobs().inspect_err(|error| self.fail(error.clone()))?;
+            self.drain_jobs()?;
         }
         if wanted {
             match self.checkpoint(false) {
                 // The write itself is done; the next one that needs room reclaims it, or is refused.
-                Err(Error::OutOfSpace { .. }) => log::warn!("no room for a checkpoint; it is put off"),
+                Err(error) if error.is_lack_of_space() => {
+                    log::warn!("no room for a checkpoint; it is put off")
+                }
                 written => written.map(|_| ())?,
             }
         }
@@ -358,23 +361,35 @@ impl Core {
     }
 
     /// Reserves the space that `writes` need until they are in their leaves, or refuses them before anything changes.
-    fn admit(&self, writes: &[Write<'_>], bytes: u64) -> Result<()> {
-        let mut privilege = Privilege::System;
-        let mut preference = StoragePreference::NONE;
+    fn admit(&self, writes: &[Write<'_>]) -> Result<()> {
+        // Of each class, the bytes and the most that one of its writes may ask for.
+        let mut classes = [(0, Privilege::System); TIER_COUNT];
         for write in writes {
-            match write {
-                Write::Message { kind: Kind::Delete, .. } => privilege = privilege.min(Privilege::Delete),
-                Write::Message { dataset, preference: wanted, .. } => {
-                    privilege = Privilege::User;
-                    preference = wanted.or(dataset.tree.options().preference);
+            let (dataset, preference, privilege) = match write {
+                Write::Message { dataset, kind: Kind::Delete, preference, .. } => {
+                    (dataset, *preference, Privilege::Delete)
                 }
-                Write::RangeDelete { .. } => {}
-            }
+                Write::Message { dataset, preference, .. } => (dataset, *preference, Privilege::User),
+                Write::RangeDelete { dataset, .. } => (dataset, StoragePreference::NONE, Privilege::System),
+            };
+            let class = self.dmu.class_of(preference.or(dataset.tree.options().preference));
+            let (bytes, least) = &mut classes[usize::from(class)];
+            *bytes += write.bytes();
+            *least = privilege.min(*least);
         }
-        if privilege == Privilege::System {
-            return Ok(());
+        for (class, (_, privilege)) in
+            (0..).zip(classes).filter(|(_, (_, least))| *least != Privilege::System)
+        {
+            // What else of this batch goes to nothing but tiers of this class shares their room.
+            let inside = |other: &u8| *other == class || self.dmu.is_inside(*other, class);
+            let others = (0..).zip(classes).filter(|(other, (bytes, _))| *bytes > 0 && inside(other));
+            let bytes = others.map(|(_, (bytes, _))| bytes).sum();
+            self.admit_class(class, privilege, bytes)?;
         }
-        let class = self.dmu.class_of(preference);
+        Ok(())
+    }
+
+    fn admit_class(&self, class: u8, privilege: Privilege, bytes: u64) -> Result<()> {
         // Log, run, and the merges on the way down: three times on the devices at the most at one time.
         let need = (bytes * 3) as i64;
         let credit = &self.admission.credit[usize::from(class)];
@@ -417,7 +432,7 @@ impl Core {
     pub fn reclaim(&self) -> Result<()> {
         // A step that finds no room does not keep the next one from making some; what is free in the end decides.
         let unless_full = |result: Result<()>| match result {
-            Err(Error::OutOfSpace { .. }) => Ok(()),
+            Err(error) if error.is_lack_of_space() => Ok(()),
             result => result,
         };
         unless_full(self.free_deferred())?;
@@ -425,7 +440,7 @@ impl Core {
             let queued = dataset.tree.queue_everything();
             unless_full(queued.map_err(|error| Error::of_tree(&dataset.name.read(), error)))?;
         }
-        self.drain_jobs().inspect_err(|error| self.fail(error.clone()))?;
+        self.drain_jobs()?;
         // What workers have in hand frees space, too.
         while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 {
             self.check_writable()?;
@@ -499,7 +514,7 @@ impl Admission {
         let owed = self.owed_ns.fetch_add(delay.as_nanos() as u64, Ordering::Relaxed);
         if owed >= SLEEP_MIN.as_nanos() as u64 {
             let owed = self.owed_ns.swap(0, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_nanos(owed).min(SLEEP_MAX));
+            thread::sleep(Duration::from_nanos(owed).min(SLEEP_MAX));
         }
     }
 }

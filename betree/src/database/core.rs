@@ -7,14 +7,17 @@ use super::commit::{Admission, Commit};
 use super::error::{Error, Result};
 use super::limits::Scale;
 use crate::base::ids::{DatasetId, Generation};
+use crate::base::planted::{Bug, panic_if_planted};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::base::sync::{Condvar, Mutex, RwLock};
 use crate::base::units::blocks_for;
 use crate::dmu::Dmu;
 use crate::log::{Log, LogHead};
 use crate::pool::Pool;
 use crate::tree::{Action, Job, JobQueue, Tree, TreeOptions, TreeParts};
-use parking_lot::{Condvar, Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Shared state. Lock order: checkpointer → commit → catalog → a tree's locks.
 #[derive(Debug)]
@@ -106,7 +109,8 @@ impl Core {
     /// Fails unless the database takes writes.
     #[inline]
     pub fn check_writable(&self) -> Result<()> {
-        if self.failed.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire) || self.read_only {
+        let failed = self.failed.load(Ordering::Acquire) || self.pool.check_writable().is_err();
+        if failed || self.closed.load(Ordering::Acquire) || self.read_only {
             return self.why_not_writable();
         }
         Ok(())
@@ -118,7 +122,11 @@ impl Core {
         if let Some(first) = &*self.failure.lock() {
             return Err(Error::Failed(Arc::clone(first)));
         }
-        if self.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+        if self.read_only {
+            return Err(Error::ReadOnly);
+        }
+        // A write or flush failed that nobody waits for any more: what else was written may be as little there.
+        Ok(self.pool.check_writable()?)
     }
 
     /// Fails once the database was closed.
@@ -152,6 +160,11 @@ impl Core {
         self.signal_progress();
     }
 
+    /// Latches when this thread panics before the guard is dropped, and before what it holds by then is let go.
+    pub fn fail_on_panic(&self) -> PanicGuard<'_> {
+        PanicGuard { core: self }
+    }
+
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -180,32 +193,44 @@ impl Core {
         self.progress.1.notify_all();
     }
 
-    /// Does one job; out of space is met by freeing what waits to be freed, anything else latches.
-    pub fn work(&self, id: DatasetId, job: &Job) -> Result<()> {
+    /// Waits until something happens in the background, but not longer than `patience`.
+    pub fn wait_for_progress(&self, patience: Duration) {
+        let mut progress = self.progress.0.lock();
+        self.progress.1.wait_for(&mut progress, patience);
+    }
+
+    /// Does one job; out of space is met by freeing what waits to be freed, anything else latches. Whether it was done:
+    /// without room it is put off.
+    pub fn work(&self, id: DatasetId, job: &Job) -> Result<bool> {
         let Some(tree) = self.tree(id) else {
-            return Ok(());
+            return Ok(true);
         };
+        let _guard = self.fail_on_panic();
+        panic_if_planted(Bug::PanicInJob);
         for _attempt in 0..3 {
             let error = match tree.run_job(job) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(true),
                 Err(error) => Error::of_tree(&self.name_of(id), error),
             };
-            if !matches!(error, Error::OutOfSpace { .. }) {
+            if !error.is_lack_of_space() {
                 return Err(error);
             }
-            if self.dmu.deferred_blocks() == 0 {
+            // While the log is replayed, under the commit lock, there is no checkpoint to be made; and one that fails leaves
+            // more for the root tree to flush, whose jobs would never end with that.
+            let in_vain = self.dmu.deferred_blocks() == 0 || id == self.root_tree.id();
+            if in_vain || self.log.get().is_none() {
                 break;
             }
             match self.free_deferred() {
                 Ok(()) => {}
-                Err(Error::OutOfSpace { .. }) => break,
+                Err(error) if error.is_lack_of_space() => break,
                 Err(error) => return Err(error),
             }
         }
         // Still no room: writers that wait for the job queue it again, and so does a reclaim.
         log::warn!("no room for background work on dataset {id}; it is put off");
         self.admission.put_off.store(true, Ordering::Release);
-        Ok(())
+        Ok(false)
     }
 
     fn name_of(&self, id: DatasetId) -> Vec<u8> {
@@ -220,10 +245,17 @@ impl Core {
         Ok(())
     }
 
-    /// Does all waiting jobs in this thread.
+    /// Does all waiting jobs in this thread. As in a worker, a failure latches: the job is gone from the queue.
     pub fn drain_jobs(&self) -> Result<()> {
-        while let Some((id, job)) = self.jobs.try_pop() {
-            self.work(id, &job)?;
+        let mut put_off = HashSet::new();
+        while let Some(entry) = self.jobs.try_pop() {
+            // The checkpoint that found no room either has queued it again: once is enough.
+            if put_off.contains(&entry) {
+                continue;
+            }
+            if !self.work(entry.0, &entry.1).inspect_err(|error| self.fail(error.clone()))? {
+                put_off.insert(entry);
+            }
         }
         Ok(())
     }
@@ -246,8 +278,7 @@ impl Core {
         let frozen = || self.catalog.read().all().iter().any(|dataset| dataset.tree.frozen_count() > 0);
         while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 || frozen() {
             self.check_writable()?;
-            let mut progress = self.progress.0.lock();
-            self.progress.1.wait_for(&mut progress, std::time::Duration::from_millis(20));
+            self.wait_for_progress(Duration::from_millis(20));
         }
         self.check_writable()
     }
@@ -286,6 +317,21 @@ impl Core {
     /// The generation that is open now.
     pub fn open_generation(&self) -> Generation {
         self.commit.lock().open_generation
+    }
+}
+
+/// See [`Core::fail_on_panic`].
+#[must_use]
+pub(super) struct PanicGuard<'a> {
+    core: &'a Core,
+}
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = String::from("it panicked");
+            self.core.fail(Error::Corrupt { what: "work on the trees", reason });
+        }
     }
 }
 

@@ -8,11 +8,13 @@ use super::error::{Error, ErrorKind, Result};
 use super::format::{DatasetRecord, NAME_BYTES_MAX};
 use super::limits::check_length;
 use super::metrics::Metrics;
+use super::recovery::Opening;
 use super::verify::VerifyReport;
 use super::view::DatabaseView;
 use super::worker::Workers;
 use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
 use crate::base::ids::DatasetId;
+use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::pool::{Access, CreateOptions, OpenReport, Pool, PoolError, StoragePoolConfiguration};
@@ -43,8 +45,8 @@ impl Handle {
     fn close(&self) -> Result<()> {
         let core = &self.core;
         core.set_closing();
-        let written =
-            if core.read_only || core.has_failed() { Ok(()) } else { core.checkpoint(false).map(|_| ()) };
+        // After a failure this is an error: what was written and not synced may be lost, and perhaps nobody was told.
+        let written = if core.read_only { Ok(()) } else { core.checkpoint(false).map(|_| ()) };
         if !core.set_closed() {
             return Ok(());
         }
@@ -99,6 +101,7 @@ impl Database {
             AccessMode::AlwaysCreateNew => Self::create_pool(configuration, true),
             AccessMode::OpenOrCreate => match Self::open_pool(configuration.clone(), false) {
                 Err(Error::Pool(PoolError::NotFound { .. })) => Self::create_pool(configuration, false),
+                Err(_) if planted(Bug::FormatOnDecodeError) => Self::create_pool(configuration, true),
                 opened => opened,
             },
         }
@@ -176,7 +179,21 @@ impl Database {
     fn open_pool(configuration: DatabaseConfiguration, read_only: bool) -> Result<Self> {
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         let (pool, report) = Pool::open(&configuration.storage, access)?;
-        let core = Core::open(configuration, pool, &report, read_only)?;
+        let opening = if read_only { Opening::ReadOnly } else { Opening::ReadWrite };
+        Self::open_on(configuration, pool, report, opening)
+    }
+
+    /// Opens the database on `pool`, at the first candidate of `report` that loads.
+    ///
+    /// # Errors
+    /// As [`Database::build`].
+    pub(crate) fn open_on(
+        configuration: DatabaseConfiguration,
+        pool: Pool,
+        report: OpenReport,
+        opening: Opening<'_>,
+    ) -> Result<Self> {
+        let core = Core::open(configuration, pool, &report, opening)?;
         let report = OpenReport { rolled_back: report.rolled_back || core.rolled_back, ..report };
         Self::start(core, Some(report))
     }
@@ -242,7 +259,8 @@ impl Database {
         self.core().checkpoint(true).map(|_| ())
     }
 
-    /// Writes a checkpoint and closes the database; later calls on any handle report [`ErrorKind::Closed`].
+    /// Writes a checkpoint and closes the database; later calls on any handle report [`ErrorKind::Closed`]. The devices stay
+    /// locked until the last handle, view and iterator of this database is gone.
     ///
     /// # Errors
     /// Device errors; what was synced is safe.

@@ -34,12 +34,13 @@ impl<M> std::fmt::Debug for Dataset<M> {
 }
 
 /// The action of this stored name, when it comes with this crate.
-pub(super) fn known_action(name: &str) -> Option<Action> {
+pub(crate) fn known_action(name: &str) -> Option<Action> {
     (name == DefaultMessageAction::NAME).then(|| Action::new(DefaultMessageAction))
 }
 
 /// Inclusive start and exclusive end of a range of keys. The successor of a key is the key and a zero byte.
-pub(super) fn bounds<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+/// A bound that is longer than any key is still a place between keys.
+pub(super) fn bounds<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> (Vec<u8>, Option<Vec<u8>>) {
     let after = |key: &K| [key.as_ref(), &[0]].concat();
     let start = match range.start_bound() {
         Bound::Included(key) => key.as_ref().to_vec(),
@@ -51,6 +52,14 @@ pub(super) fn bounds<K: AsRef<[u8]>>(range: &impl RangeBounds<K>) -> Result<(Vec
         Bound::Excluded(key) => Some(key.as_ref().to_vec()),
         Bound::Unbounded => None,
     };
+    (start, end)
+}
+
+/// [`bounds`] of a range that is written down: no longer than those of the longest key.
+pub(super) fn stored_bounds<K: AsRef<[u8]>>(
+    range: &impl RangeBounds<K>,
+) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let (start, end) = bounds(range);
     for bound in std::iter::once(&start).chain(&end) {
         check_length("range bound", bound.len(), KEY_BYTES_MAX + 1)?;
     }
@@ -74,13 +83,29 @@ pub(super) fn check_upsert(length: usize, offset: u32) -> Result<()> {
     check_length("value", length + offset as usize, VALUE_BYTES_MAX)
 }
 
+/// Checks a message that a caller made: one that the default action cannot read to its end would swallow those that it is
+/// merged with.
+pub(super) fn check_message(dataset: &DatasetState, message: &[u8]) -> Result<()> {
+    check_length("message", message.len(), MESSAGE_BYTES_MAX)?;
+    if dataset.tree.action_name() == DefaultMessageAction::NAME && !DefaultMessageAction::is_valid(message) {
+        let reason = String::from("not a list of steps of the default action");
+        return Err(Error::InvalidArgument { what: "message", reason });
+    }
+    Ok(())
+}
+
 impl<M> Dataset<M> {
     pub(super) fn new(handle: Arc<Handle>, state: Arc<DatasetState>) -> Self {
         Self { handle, state, action: PhantomData }
     }
 
-    pub(super) fn handle(&self) -> &Arc<Handle> {
-        &self.handle
+    /// Fails when the dataset is not of the database `handle`, to which a `what` belongs.
+    pub(super) fn check_of(&self, handle: &Arc<Handle>, what: &str) -> Result<()> {
+        if Arc::ptr_eq(&self.handle, handle) {
+            return Ok(());
+        }
+        let reason = format!("it belongs to another database than the {what}");
+        Err(Error::InvalidArgument { what: "dataset", reason })
     }
 
     pub(super) fn state(&self) -> &Arc<DatasetState> {
@@ -111,7 +136,12 @@ impl<M> Dataset<M> {
     /// Device errors, damage, a dataset that was destroyed meanwhile.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.check()?;
-        self.state.tree.get(key.as_ref()).map_err(|error| self.of(error))
+        let value = self.state.tree.get(key.as_ref()).map_err(|error| self.of(error))?;
+        if value.is_none() {
+            // It may have been destroyed in between, and its tree emptied.
+            self.check()?;
+        }
+        Ok(value)
     }
 
     /// Whether `key` has a value.
@@ -158,9 +188,10 @@ impl<M> Dataset<M> {
     /// # Errors
     /// As [`Dataset::insert`]; works on a full pool.
     pub fn range_delete<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<()> {
-        let (start, end) = bounds(&range)?;
+        let (start, end) = stored_bounds(&range)?;
         if end.as_ref().is_some_and(|end| *end <= start) {
-            return Ok(());
+            self.check()?;
+            return self.handle.core().check_accepts();
         }
         let write = Write::RangeDelete { dataset: &self.state, start: &start, end: end.as_deref() };
         self.handle.core().write(&[write], Durability::Buffered)
@@ -185,13 +216,7 @@ impl<M> Dataset<M> {
         preference: StoragePreference,
     ) -> Result<()> {
         let message = message.as_ref();
-        check_length("message", message.len(), MESSAGE_BYTES_MAX)?;
-        if self.state.tree.action_name() == DefaultMessageAction::NAME
-            && !DefaultMessageAction::is_valid(message)
-        {
-            let reason = String::from("not a list of steps of the default action");
-            return Err(Error::InvalidArgument { what: "message", reason });
-        }
+        check_message(&self.state, message)?;
         self.message(Kind::Upsert, preference, key.as_ref(), message)
     }
 
@@ -201,22 +226,38 @@ impl<M> Dataset<M> {
         self.handle.core().write(&[write], Durability::Buffered)
     }
 
-    /// One consistent state of the dataset in memory, without any I/O.
+    /// One consistent state of the dataset in memory, without any I/O. Views and iterators may outlive the database: they
+    /// read what they saw, and keep its devices open and locked.
     #[must_use]
     pub fn view(&self) -> DatasetView {
         DatasetView::new(Arc::clone(&self.state), self.state.tree.view())
     }
 
+    /// A view, and whether it is one of a dataset that exists: destroying marks it before its tree is emptied, so that a
+    /// view of the empty tree is always found out.
+    fn checked_view(&self) -> (DatasetView, Result<()>) {
+        let view = self.view();
+        let checked = self.check();
+        (view, checked)
+    }
+
     /// The entries of `range` in the order of their keys, from one consistent state; `.rev()` goes backwards.
     ///
-    /// A bound that is too long, or a range that ends before it starts, is an empty range.
+    /// A range that ends before it starts is empty. The only entry of a closed database, or of a dataset that was
+    /// destroyed, is the error that says so.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Entries {
-        self.view().range(range)
+        match self.checked_view() {
+            (view, Ok(())) => view.range(range),
+            (view, Err(error)) => view.refused(error),
+        }
     }
 
     /// The entries whose keys start with `prefix`.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Entries {
-        self.view().prefix(prefix)
+        match self.checked_view() {
+            (view, Ok(())) => view.prefix(prefix),
+            (view, Err(error)) => view.refused(error),
+        }
     }
 
     /// The entry with the smallest key.
@@ -296,7 +337,7 @@ mod tests {
 
     #[test]
     fn bounds_are_exact() {
-        let of = |range: (Bound<&str>, Bound<&str>)| bounds::<&str>(&range).unwrap();
+        let of = |range: (Bound<&str>, Bound<&str>)| bounds::<&str>(&range);
         assert_eq!(of((Bound::Included("a"), Bound::Excluded("b"))), (b"a".to_vec(), Some(b"b".to_vec())));
         assert_eq!(
             of((Bound::Excluded("a"), Bound::Included("b"))),

@@ -165,6 +165,15 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether data found no place, in the pool or on its host: nothing was installed, and it may pass. A log or a
+    /// superblock that the host had no room for is another matter: what they cover is unknown then.
+    pub(crate) fn is_lack_of_space(&self) -> bool {
+        let of_data = matches!(self, Self::OutOfSpace { .. } | Self::Dmu(_) | Self::Tree { .. });
+        of_data && self.kind() == ErrorKind::OutOfSpace
+    }
+}
+
 impl From<DmuError> for Error {
     fn from(error: DmuError) -> Self {
         match error {

@@ -42,11 +42,11 @@ use crate::tree::{MergePolicy, NodeRef, TreeOptions};
 
 const VERSION: u16 = 1;
 /// Longest name of a dataset or message action, in bytes.
-pub(super) const NAME_BYTES_MAX: usize = 1024;
+pub(crate) const NAME_BYTES_MAX: usize = 1024;
 
 /// What a checkpoint's superblock says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RootRecord {
+pub(crate) struct RootRecord {
     pub generation: Generation,
     pub cut: u64,
     pub next_dataset: u64,
@@ -123,7 +123,7 @@ impl RootRecord {
 
 /// What the root tree says of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DatasetRecord {
+pub(crate) struct DatasetRecord {
     pub name: Vec<u8>,
     pub action: String,
     /// Seconds since 1970.
@@ -259,22 +259,22 @@ fn decode_options(input: &mut Decoder<'_>) -> Result<TreeOptions, DecodeError> {
 }
 
 /// Prefix of the keys of dataset records.
-pub(super) const DATASETS: u8 = 1;
+pub(crate) const DATASETS: u8 = 1;
 /// Prefix of the keys of pending drops.
-pub(super) const DROPS: u8 = 6;
+pub(crate) const DROPS: u8 = 6;
 
 /// Key of a dataset's record.
-pub(super) fn dataset_key(id: DatasetId) -> Vec<u8> {
+pub(crate) fn dataset_key(id: DatasetId) -> Vec<u8> {
     [&[DATASETS][..], &id.0.to_be_bytes()].concat()
 }
 
 /// Key of a chunk of a dataset's pending drops.
-pub(super) fn drops_key(id: DatasetId, chunk: u32) -> Vec<u8> {
+pub(crate) fn drops_key(id: DatasetId, chunk: u32) -> Vec<u8> {
     [&[DROPS][..], &id.0.to_be_bytes(), &chunk.to_be_bytes()].concat()
 }
 
 /// The dataset of a key of either kind; `None` when it is not one.
-pub(super) fn key_dataset(key: &[u8]) -> Option<DatasetId> {
+pub(crate) fn key_dataset(key: &[u8]) -> Option<DatasetId> {
     let id = key.get(1..9)?;
     let mut bytes = [0; 8];
     bytes.copy_from_slice(id);

@@ -11,7 +11,7 @@ pub const KEY_BYTES_MAX: usize = 64 << 10;
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// Longest message of an upsert, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
-/// Largest batch: keys, values and messages together, in bytes.
+/// Largest batch: keys, values, messages and 32 bytes for each write, in bytes.
 pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// Checks the length of an argument.

@@ -1,6 +1,7 @@
 //! What a database counts.
 
 use super::core::Core;
+use crate::base::extent::total_blocks;
 use crate::base::preference::TIER_COUNT;
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::dmu::{CacheStatistics, TierSpace};
@@ -25,6 +26,8 @@ pub struct Metrics {
     pub pending_free_bytes: u64,
     /// Bytes of intent log on the devices since the newest checkpoint.
     pub log_bytes: u64,
+    /// Blocks of the extents of the intent log, also of those not yet written to.
+    pub log_blocks: u64,
     /// The newest durable checkpoint.
     pub durable_generation: u64,
 }
@@ -38,6 +41,7 @@ impl Core {
             cache: self.dmu.cache().statistics(),
             memtable_bytes: all as u64,
             frozen_bytes: frozen as u64,
+            log_blocks: self.log.get().map_or(0, |log| total_blocks(&log.extents())),
             waiting_jobs: self.jobs.len() as u64,
             pending_free_bytes: self.dmu.deferred_blocks() * BLOCK_BYTES_U64,
             // A database that is open for reading only has no log of its own.

@@ -67,10 +67,16 @@ mod dataset;
 mod durability;
 mod error;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod metrics;
 mod record;
 mod recovery;
+#[cfg(feature = "shuttle")]
+#[cfg(test)]
+mod shuttle_tests;
 mod verify;
 mod view;
 mod worker;
@@ -83,9 +89,15 @@ pub use configuration::{
 };
 pub use database::{Database, StorageInfo};
 pub use dataset::Dataset;
+pub(crate) use dataset::known_action;
 pub use durability::Durability;
 pub use error::{Error, ErrorKind, Result};
+pub(crate) use format::{
+    DATASETS, DROPS, DatasetRecord, NAME_BYTES_MAX, RootRecord, dataset_key, drops_key, key_dataset,
+};
 pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
 pub use metrics::Metrics;
+pub(crate) use record::{Operation, RecordReader};
+pub(crate) use recovery::{Amends, Opening, dmu_options};
 pub use verify::VerifyReport;
 pub use view::{DatabaseView, DatasetView, Entries};

@@ -28,7 +28,7 @@ const FIELD_BYTES_MAX: usize = 64 << 20;
 
 /// One operation of a record, as replay sees it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Operation<'a> {
+pub(crate) enum Operation<'a> {
     Message { dataset: DatasetId, entry: EntryRef<'a> },
     RangeDelete { dataset: DatasetId, start: &'a [u8], end: Option<&'a [u8]> },
     Create { dataset: DatasetId, record: &'a [u8] },
@@ -38,7 +38,7 @@ pub(super) enum Operation<'a> {
 
 /// Builds one record.
 #[derive(Debug, Default)]
-pub(super) struct RecordWriter {
+pub(crate) struct RecordWriter {
     bytes: Vec<u8>,
 }
 
@@ -106,7 +106,7 @@ impl RecordWriter {
 
 /// Reads the operations of one record.
 #[derive(Debug)]
-pub(super) struct RecordReader<'a> {
+pub(crate) struct RecordReader<'a> {
     input: Decoder<'a>,
     next_sequence: u64,
     left: u64,

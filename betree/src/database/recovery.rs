@@ -5,7 +5,7 @@ use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
 use super::commit::Commit;
 use super::core::{Core, CoreParts, tree_parts};
-use super::error::{Error, Result};
+use super::error::{Error, ErrorKind, Result};
 use super::format::{DATASETS, DROPS, DatasetRecord, RootRecord, key_dataset};
 use super::limits::Scale;
 use super::record::{Operation, RecordReader, RecordWriter};
@@ -14,18 +14,40 @@ use crate::base::checksum::crc;
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, planted};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
-use crate::dmu::{Dmu, DmuOptions, OwnedExtents};
-use crate::log::{Log, LogHead, LogOptions, Verdict, replay};
+use crate::dmu::{Dmu, DmuError, DmuOptions, OwnedExtents, SegmentCounts};
+use crate::log::{Log, LogHead, LogOptions, Verdict, extents_from, replay};
 use crate::pool::{Candidate, OpenReport, Pool};
 use crate::run::{Kind, RangeDelete};
 use crate::tree::{Drops, JobQueue, LargeValue, Tree, TreeOptions};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The root tree's dataset.
 pub(super) const ROOT: DatasetId = DatasetId(0);
+
+/// How a database is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Opening<'a> {
+    /// The log is replayed in memory, and no byte is written.
+    ReadOnly,
+    /// As the checkpoint stands, without the log behind it; no byte is written.
+    Checkpoint,
+    /// For writing.
+    ReadWrite,
+    /// For writing, with what a check found put right by the first checkpoint.
+    Amended(&'a Amends),
+}
+
+/// What a check found wrong in the allocation state, and nothing else did.
+#[derive(Debug, Default)]
+pub(crate) struct Amends {
+    /// Segments whose recorded counts are wrong, with the right ones.
+    pub(crate) counts: Vec<SegmentCounts>,
+    /// Blocks that are marked taken and reached by nothing.
+    pub(crate) leaks: Vec<Extent>,
+}
 
 /// A checkpoint that could be loaded.
 struct Loaded {
@@ -82,24 +104,29 @@ impl Core {
         Ok(core)
     }
 
-    /// Opens the database on `pool`, whose superblocks say what is in `report`.
+    /// Opens the database on `pool`, whose superblocks say what is in `report`: the first of its candidates that loads.
     pub fn open(
         configuration: DatabaseConfiguration,
         pool: Pool,
         report: &OpenReport,
-        read_only: bool,
+        opening: Opening<'_>,
     ) -> Result<Arc<Self>> {
         let pool = Arc::new(pool);
         let highest = report.highest_seen;
         let mut first_error = None;
-        for candidate in &report.candidates {
-            match load(&configuration, &pool, candidate, highest) {
-                Ok((loaded, ground)) => {
+        for (index, candidate) in report.candidates.iter().enumerate() {
+            match load(&configuration, &pool, candidate, highest, opening) {
+                Ok((mut loaded, ground)) => {
                     if let Some(error) = &first_error {
                         log::error!("falling back to generation {}: {error}", candidate.generation);
+                        // Its superblock was written after everything that it needs was flushed: no crash does this.
+                        loaded.rolled_back = true;
                     }
-                    return Self::recover(configuration, pool, loaded, ground, read_only);
+                    let before = report.candidates.get(index + 1);
+                    return Self::recover(configuration, pool, loaded, ground, before, opening);
                 }
+                // What cannot be read now may be read later; what an older generation lacks is gone for good.
+                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
                 Err(error) => {
                     first_error.get_or_insert(error);
                 }
@@ -113,8 +140,10 @@ impl Core {
         pool: Arc<Pool>,
         loaded: Loaded,
         ground: Ground,
-        read_only: bool,
+        before: Option<&Candidate>,
+        opening: Opening<'_>,
     ) -> Result<Arc<Self>> {
+        let read_only = matches!(opening, Opening::ReadOnly | Opening::Checkpoint);
         let Loaded { record, dmu, root_tree, catalog, table, highest, rolled_back } = loaded;
         let open_generation = pool.next_generation(highest.max(record.generation));
         let core = Arc::new(Self::new(CoreParts {
@@ -137,13 +166,25 @@ impl Core {
             read_only,
             rolled_back,
         }));
-        let log_extents = core.replay_log(&record)?;
+        if matches!(opening, Opening::Checkpoint) {
+            return Ok(core);
+        }
+        let (log_extents, doubtful) = core.replay_log(&record, before)?;
         if read_only {
             return Ok(core);
         }
         core.pool.rewrite_chosen(record.generation)?;
+        for value in &doubtful {
+            value.write_again(&core.dmu).map_err(|error| Error::of_tree(b"log record", error))?;
+        }
         core.checkpointer.lock().earlier_log = log_extents;
         core.start_log()?;
+        if let Opening::Amended(amends) = opening {
+            for leak in &amends.leaks {
+                let space = OwnedExtents::from_disk(&core.dmu, vec![*leak], record.generation);
+                space.kill(core.open_generation());
+            }
+        }
         // Nothing is appended before replay is in a checkpoint of its own.
         core.checkpoint(true)?;
         Ok(core)
@@ -164,13 +205,19 @@ impl Core {
         Ok(())
     }
 
-    /// Replays the log behind `record`: first marks what the log and its records occupy, then applies. Returns the log's
-    /// extents.
-    fn replay_log(&self, record: &RootRecord) -> Result<Vec<Extent>> {
+    /// Replays the log behind `record`: first marks what the log and its records occupy, and the log of the checkpoint
+    /// before, then applies. Returns the extents of both logs, and the large values of records that are not known to be
+    /// durable: after a flush that failed, they may be in a cache only that takes them for written.
+    fn replay_log(
+        &self,
+        record: &RootRecord,
+        before: Option<&Candidate>,
+    ) -> Result<(Vec<Extent>, Vec<LargeValue>)> {
         let mut extents: HashSet<Extent> = HashSet::new();
+        let mut doubtful = Vec::new();
         let mut large: Vec<Extent> = Vec::new();
         let cut = record.cut;
-        self.replay_pass(&record.log_head, &mut extents, |sequence, operation| {
+        self.replay_pass(&record.log_head, &mut extents, &mut doubtful, |sequence, operation| {
             if let Operation::Message { entry, .. } = operation
                 && entry.kind == Kind::PutLarge
                 && sequence > cut
@@ -184,16 +231,55 @@ impl Core {
         for extent in &large {
             self.dmu.mark_busy(*extent)?;
         }
-        self.replay_pass(&record.log_head, &mut extents, |sequence, operation| {
+        let mut kept = Vec::new();
+        if let Some(before) = before {
+            self.keep_log_of(before, &mut kept)?;
+        }
+        doubtful.clear();
+        self.replay_pass(&record.log_head, &mut extents, &mut doubtful, |sequence, operation| {
             if sequence > cut { self.apply(sequence, operation) } else { Ok(()) }
         })?;
-        Ok(extents.into_iter().collect())
+        if planted(Bug::ReplayTwice) {
+            self.replay_pass(&record.log_head, &mut extents, &mut doubtful, |sequence, operation| {
+                if sequence > cut { self.apply(sequence, operation) } else { Ok(()) }
+            })?;
+        }
+        kept.extend(extents);
+        Ok((kept, doubtful))
+    }
+
+    /// Keeps the log of the checkpoint before the newest one: until the recovery has written its own checkpoint, that is
+    /// what a lost superblock falls back to.
+    fn keep_log_of(&self, before: &Candidate, kept: &mut Vec<Extent>) -> Result<()> {
+        let extents =
+            RootRecord::decode(&before.payload, &self.dmu).map_err(Error::from).and_then(|record| {
+                extents_from(&self.dmu, self.pool.uuid(), &record.log_head).map_err(Error::from)
+            });
+        let extents = match extents {
+            Ok(extents) => extents,
+            // No reason not to open the newer one, which is sound.
+            Err(error) => {
+                log::warn!("generation {} is no fallback: {error}", before.generation);
+                return Ok(());
+            }
+        };
+        for extent in extents {
+            match self.dmu.mark_busy(extent) {
+                Ok(true) => kept.push(extent),
+                Ok(false) => {}
+                // What a damaged frame names is nobody's.
+                Err(DmuError::Allocation { .. }) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn replay_pass(
         &self,
         head: &LogHead,
         extents: &mut HashSet<Extent>,
+        doubtful: &mut Vec<LargeValue>,
         mut each: impl FnMut(u64, Operation<'_>) -> Result<()>,
     ) -> Result<()> {
         let mark = |extent: Extent| -> Result<()> {
@@ -203,7 +289,7 @@ impl Core {
             Ok(())
         };
         let apply = |bytes: &[u8], _end: u64, durable: bool| -> Result<Verdict> {
-            if !durable && !self.values_are_whole(bytes)? {
+            if !durable && !self.values_are_whole(bytes, doubtful)? {
                 return Ok(Verdict::Cut);
             }
             let mut reader = RecordReader::new(bytes).map_err(|error| damaged("log record", &error))?;
@@ -219,17 +305,23 @@ impl Core {
         Ok(())
     }
 
-    /// Whether every large value that a record names is on its device: the record may have landed without them.
-    fn values_are_whole(&self, bytes: &[u8]) -> Result<bool> {
+    /// Whether every large value that a record names is on its device: the record may have landed without them. Adds
+    /// them to `found`.
+    fn values_are_whole(&self, bytes: &[u8], found: &mut Vec<LargeValue>) -> Result<bool> {
         let mut reader = RecordReader::new(bytes).map_err(|error| damaged("log record", &error))?;
         while let Some((_, operation)) = reader.next().map_err(|error| damaged("log record", &error))? {
             let Operation::Message { entry, .. } = operation else { continue };
             if entry.kind == Kind::PutLarge {
                 let pointer =
                     LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
-                if let Err(error) = pointer.read(&self.dmu) {
-                    log::info!("the log is cut at a record whose value did not land: {error}");
-                    return Ok(false);
+                match pointer.read(&self.dmu).map_err(|error| Error::of_tree(b"log record", error)) {
+                    Ok(_) => found.push(pointer),
+                    // It may well have landed, and have been acknowledged.
+                    Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+                    Err(error) => {
+                        log::info!("the log is cut at a record whose value did not land: {error}");
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -327,7 +419,7 @@ impl Checkpointer {
     }
 }
 
-fn dmu_options(configuration: &DatabaseConfiguration) -> DmuOptions {
+pub(crate) fn dmu_options(configuration: &DatabaseConfiguration) -> DmuOptions {
     DmuOptions {
         alloc_strategy: configuration.allocation_order(),
         default_class: configuration.default_storage_class,
@@ -356,6 +448,7 @@ fn load(
     pool: &Arc<Pool>,
     candidate: &Candidate,
     highest: Generation,
+    opening: Opening<'_>,
 ) -> Result<(Loaded, Ground)> {
     let reader = Dmu::reader(Arc::clone(pool), dmu_options(configuration))?;
     let record = RootRecord::decode(&candidate.payload, &reader)?;
@@ -365,7 +458,13 @@ fn load(
         return Err(Error::Corrupt { what: "root record", reason });
     }
     let table = read_table(&reader, &record)?;
-    let dmu = Dmu::open(Arc::clone(pool), dmu_options(configuration), &table, record.generation)?;
+    let options = dmu_options(configuration);
+    let dmu = match opening {
+        Opening::Amended(amends) => {
+            Dmu::open_amended(Arc::clone(pool), options, &table, record.generation, &amends.counts)?
+        }
+        _ => Dmu::open(Arc::clone(pool), options, &table, record.generation)?,
+    };
     let ground = Ground::new(configuration, &dmu);
     ground.visible.store(record.cut, Ordering::Release);
     let seen = dmu.seen_generations();

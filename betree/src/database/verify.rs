@@ -7,9 +7,9 @@ use super::format::RootRecord;
 use super::recovery::{ROOT, load_catalog, root_options};
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, VdevId};
+use crate::base::sync::atomic::AtomicU64;
 use crate::tree::{Drops, Tree, Verified};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 /// What [`crate::Database::verify`] found to be in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

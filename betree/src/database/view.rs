@@ -4,6 +4,7 @@ use super::catalog::DatasetState;
 use super::database::Handle;
 use super::dataset::{Dataset, bounds, prefix_bounds};
 use super::error::{Error, Result};
+use crate::base::ids::DatasetId;
 use crate::tree::{Range, Value, View};
 use std::collections::HashMap;
 use std::ops::RangeBounds;
@@ -31,10 +32,8 @@ impl DatasetView {
 
     /// The entries of `range` in the order of their keys; as [`Dataset::range`].
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Entries {
-        match bounds(&range) {
-            Ok((low, high)) => self.entries(low, high),
-            Err(_) => self.entries(Vec::new(), Some(Vec::new())),
-        }
+        let (low, high) = bounds(&range);
+        self.entries(low, high)
     }
 
     /// The entries whose keys start with `prefix`.
@@ -44,7 +43,12 @@ impl DatasetView {
     }
 
     fn entries(&self, low: Vec<u8>, high: Option<Vec<u8>>) -> Entries {
-        Entries { state: Arc::clone(&self.state), range: self.view.range(low, high) }
+        Entries { state: Arc::clone(&self.state), range: self.view.range(low, high), refused: None }
+    }
+
+    /// Entries that are nothing but `error`.
+    pub(super) fn refused(&self, error: Error) -> Entries {
+        Entries { refused: Some(error), ..self.entries(Vec::new(), Some(Vec::new())) }
     }
 }
 
@@ -53,20 +57,29 @@ impl DatasetView {
 pub struct Entries {
     state: Arc<DatasetState>,
     range: Range,
+    /// Why there is nothing to read; told once.
+    refused: Option<Error>,
+}
+
+impl Entries {
+    #[cold]
+    fn refuse(&mut self) -> Option<Result<(Value, Value)>> {
+        self.refused.take().map(Err)
+    }
 }
 
 impl Iterator for Entries {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.range.next()?;
+        let Some(next) = self.range.next() else { return self.refuse() };
         Some(next.map_err(|error| Error::of_tree(&self.state.name.read(), error)))
     }
 }
 
 impl DoubleEndedIterator for Entries {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let next = self.range.next_back()?;
+        let Some(next) = self.range.next_back() else { return self.refuse() };
         Some(next.map_err(|error| Error::of_tree(&self.state.name.read(), error)))
     }
 }
@@ -75,7 +88,9 @@ impl DoubleEndedIterator for Entries {
 #[derive(Debug, Clone)]
 pub struct DatabaseView {
     handle: Arc<Handle>,
-    views: HashMap<Vec<u8>, DatasetView>,
+    views: HashMap<DatasetId, DatasetView>,
+    /// As they were then: datasets may have other names by now.
+    names: HashMap<Vec<u8>, DatasetId>,
 }
 
 impl DatabaseView {
@@ -83,21 +98,23 @@ impl DatabaseView {
         let core = handle.core();
         // No batch is half applied and no memtable changes place while the commit lock is held.
         let commit = core.commit.lock();
-        let mut views = HashMap::new();
+        let (mut views, mut names) = (HashMap::new(), HashMap::new());
         for state in core.catalog.read().named() {
             let view = DatasetView::new(Arc::clone(state), state.tree.view());
-            views.insert(state.name.read().clone(), view);
+            views.insert(state.id, view);
+            names.insert(state.name.read().clone(), state.id);
         }
         drop(commit);
-        Self { handle, views }
+        Self { handle, views, names }
     }
 
-    /// The state of `dataset`.
+    /// The state of `dataset`, whatever its name was then.
     ///
     /// # Errors
-    /// Not found when the dataset did not exist then.
+    /// Not found when the dataset did not exist then; a dataset of another database.
     pub fn dataset<M>(&self, dataset: &Dataset<M>) -> Result<DatasetView> {
-        self.dataset_named(dataset.name())
+        dataset.check_of(&self.handle, "view")?;
+        self.find(Some(dataset.state().id), &dataset.name())
     }
 
     /// The state of the dataset that had this name.
@@ -105,9 +122,13 @@ impl DatabaseView {
     /// # Errors
     /// Not found when there was none.
     pub fn dataset_named(&self, name: impl AsRef<[u8]>) -> Result<DatasetView> {
-        self.handle.core().check_open()?;
         let name = name.as_ref();
-        let found = self.views.get(name).cloned();
+        self.find(self.names.get(name).copied(), name)
+    }
+
+    fn find(&self, id: Option<DatasetId>, name: &[u8]) -> Result<DatasetView> {
+        self.handle.core().check_open()?;
+        let found = id.and_then(|id| self.views.get(&id)).cloned();
         found.ok_or_else(|| Error::NotFound { what: "dataset", name: name.escape_ascii().to_string() })
     }
 }

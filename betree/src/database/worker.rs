@@ -1,15 +1,19 @@
 //! Background threads: workers that flush and merge, one that writes checkpoints, one that syncs at intervals.
 
 use super::core::Core;
-use parking_lot::{Condvar, Mutex};
+use crate::base::sync::atomic::Ordering;
+use crate::base::sync::thread::{self, JoinHandle};
+use crate::base::sync::{Condvar, Mutex};
+use crate::tree::Job;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How long a worker sleeps without work before it looks whether it should end.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long a worker waits after work that found no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// The threads of one database; ended and joined by [`Workers::stop`].
 #[derive(Debug, Default)]
@@ -28,7 +32,10 @@ impl Workers {
         if !core.has_threads() {
             return Ok(workers);
         }
-        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        for dataset in core.catalog.read().all() {
+            core.jobs.push(dataset.id, Job::Survey);
+        }
+        let processors = thread::available_parallelism().map_or(2, usize::from);
         let count = core.configuration.background_threads.unwrap_or(processors.clamp(2, 8));
         let mut started = Ok(());
         for index in 0..count.max(1) {
@@ -67,7 +74,7 @@ impl Workers {
                 });
             }
         };
-        self.threads.lock().push(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        self.threads.lock().push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
         Ok(())
     }
 
@@ -91,10 +98,13 @@ fn work(core: &Core, _stop: &(Mutex<bool>, Condvar)) {
             continue;
         };
         core.working.fetch_add(1, Ordering::AcqRel);
-        let result = if core.has_failed() { Ok(()) } else { core.work(id, &job) };
+        let result = if core.has_failed() { Ok(true) } else { core.work(id, &job) };
         core.working.fetch_sub(1, Ordering::AcqRel);
-        if let Err(error) = result {
-            core.fail(error);
+        match result {
+            Ok(true) => {}
+            // A checkpoint without room queues it again: not at once, or this thread would do nothing else.
+            Ok(false) => core.wait_for_progress(NO_ROOM_PAUSE),
+            Err(error) => core.fail(error),
         }
         core.note_progress();
     }

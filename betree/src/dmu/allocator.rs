@@ -23,6 +23,7 @@
 use super::DmuError;
 use super::commit::Commit;
 use super::format::{IndirectVdev, Root};
+use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::segments::Segments;
 use super::space::{self, TierSpace, VdevSpace};
@@ -30,11 +31,11 @@ use super::table::SeenGenerations;
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::TIER_COUNT;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use crate::pool::Pool;
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Lifetimes that are kept in different segments, so that what dies together lies together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,6 +139,28 @@ impl Tier {
     }
 }
 
+/// The table root in `root` of checkpoint `generation`.
+fn decode_root(
+    root: &[u8],
+    uuid: Uuid,
+    vdevs: &[VdevGeometry],
+    generation: Generation,
+) -> Result<Root, DmuError> {
+    let what = "allocation table root";
+    let root = Root::decode(root).map_err(|source| DmuError::Decode { what, source })?;
+    if root.pool != uuid || root.generation != generation {
+        let reason = format!(
+            "generation {generation} of pool {uuid} expected, generation {} of pool {} found",
+            root.generation, root.pool
+        );
+        return Err(DmuError::Corrupt { what, device: String::from("unknown"), block: 0, reason });
+    }
+    if let Some(lost) = root.vdevs.iter().find(|known| vdevs.iter().all(|vdev| vdev.id != known.id)) {
+        return Err(DmuError::Geometry { vdev: lost.id, reason: "the pool does not have it any more" });
+    }
+    Ok(root)
+}
+
 impl Allocator {
     /// An allocator for a new pool: everything free, nothing read or written. `vdevs` are those whose blocks persistent
     /// pointers may name; `segment_blocks` is a power of two from 8 to 262,144 (1 GiB).
@@ -157,7 +180,7 @@ impl Allocator {
             vdevs: Vec::new(),
             indirect: Vec::new(),
         };
-        Self::with_root(pool, uuid, vdevs, segment_blocks, root)
+        Self::with_root(pool, uuid, vdevs, segment_blocks, root, None)
     }
 
     /// The allocator as of checkpoint `generation`, whose table root is `root` (zeros may follow it). Reads the table
@@ -177,19 +200,25 @@ impl Allocator {
         root: &[u8],
         generation: Generation,
     ) -> Result<Self, DmuError> {
-        let what = "allocation table root";
-        let root = Root::decode(root).map_err(|source| DmuError::Decode { what, source })?;
-        if root.pool != uuid || root.generation != generation {
-            let reason = format!(
-                "generation {generation} of pool {uuid} expected, generation {} of pool {} found",
-                root.generation, root.pool
-            );
-            return Err(DmuError::Corrupt { what, device: String::from("unknown"), block: 0, reason });
-        }
-        if let Some(lost) = root.vdevs.iter().find(|known| vdevs.iter().all(|vdev| vdev.id != known.id)) {
-            return Err(DmuError::Geometry { vdev: lost.id, reason: "the pool does not have it any more" });
-        }
-        Self::with_root(pool, uuid, vdevs, segment_blocks, root)
+        let root = decode_root(root, uuid, vdevs, generation)?;
+        Self::with_root(pool, uuid, vdevs, segment_blocks, root, None)
+    }
+
+    /// As [`Allocator::open`] of the whole pool, with the recorded counts of some segments corrected; the next
+    /// checkpoint writes these segments.
+    ///
+    /// # Errors
+    /// As [`Allocator::open`].
+    pub(super) fn open_amended(
+        pool: Arc<Pool>,
+        vdevs: &[VdevGeometry],
+        root: &[u8],
+        generation: Generation,
+        counts: &[SegmentCounts],
+    ) -> Result<Self, DmuError> {
+        let (uuid, segment_blocks) = (pool.uuid(), pool.segment_blocks());
+        let root = decode_root(root, uuid, vdevs, generation)?;
+        Self::with_root(pool, uuid, vdevs, segment_blocks, root, Some(counts))
     }
 
     fn with_root(
@@ -198,6 +227,7 @@ impl Allocator {
         geometries: &[VdevGeometry],
         segment_blocks: u32,
         root: Root,
+        amended: Option<&[SegmentCounts]>,
     ) -> Result<Self, DmuError> {
         let mut geometries: Vec<&VdevGeometry> = geometries.iter().collect();
         geometries.sort_by_key(|geometry| geometry.id);
@@ -208,7 +238,8 @@ impl Allocator {
             let segments = match root.vdevs.iter().find(|known| known.id == geometry.id) {
                 Some(known) => {
                     let pool = Arc::clone(&pool);
-                    let (segments, pages) = Segments::open(pool, uuid, geometry, known, root.generation)?;
+                    let (segments, pages) =
+                        Segments::open(pool, uuid, geometry, known, root.generation, amended)?;
                     seen.add(pages);
                     segments
                 }

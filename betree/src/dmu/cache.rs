@@ -21,16 +21,16 @@
 //!    [`Evictable`]'s methods, except by dropping charges, which takes no lock. No owner is dropped under the lock, for
 //!    who knows what else it owns.
 
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Something with slots that can be emptied at any time.
 pub trait Evictable: Send + Sync {
-    /// Empties `slot`; nothing when it is empty.
-    fn evict(&self, slot: u32);
+    /// Empties `slot`, and whether it is empty now: somebody may use what is in it in a way that does not allow it.
+    fn evict(&self, slot: u32) -> bool;
 
     /// Takes back one use of what is in `slot`; false when it was not used since (or is empty).
     fn take_reference(&self, slot: u32) -> bool;
@@ -60,6 +60,33 @@ pub struct CacheStatistics {
     pub inserts: u64,
     /// Frames that were put out to keep the budget.
     pub evictions: u64,
+}
+
+/// Uses that a frame can save up: one that was used this often survives as many passes of the clock.
+const FREQUENCY_MAX: u8 = 3;
+
+/// How often something in the cache was used lately. Racing updates may get lost, which costs nothing but accuracy.
+#[derive(Debug, Default)]
+pub struct Heat(AtomicU8);
+
+impl Heat {
+    /// Notes a use.
+    #[inline]
+    pub fn touch(&self) {
+        let frequency = self.0.load(Ordering::Relaxed);
+        if frequency < FREQUENCY_MAX {
+            self.0.store(frequency + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes one use back; false when there was none.
+    pub fn take(&self) -> bool {
+        let frequency = self.0.load(Ordering::Relaxed);
+        if frequency > 0 {
+            self.0.store(frequency - 1, Ordering::Relaxed);
+        }
+        frequency > 0
+    }
 }
 
 /// Handle on the cache; clones share it.
@@ -164,6 +191,12 @@ impl Cache {
         self.make_room();
     }
 
+    /// Bytes until the budget is reached.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.bytes_max().saturating_sub(self.bytes())
+    }
+
     /// Bytes of all frames that live.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -228,8 +261,10 @@ impl Cache {
             (std::mem::take(&mut queues.small), std::mem::take(&mut queues.main))
         };
         for item in small.iter().chain(&main) {
-            if let Some(owner) = item.owner.upgrade() {
-                owner.evict(item.slot);
+            let Some(owner) = item.owner.upgrade() else { continue };
+            if !owner.evict(item.slot) {
+                let (owner, identity) = (Weak::clone(&item.owner), item.identity);
+                self.insert(owner, item.slot, item.bytes as usize, identity, Admission::Proven);
             }
         }
     }
@@ -265,10 +300,11 @@ impl Cache {
         // Owners that were looked at; this may hold the last reference to one.
         let mut owners = Vec::new();
         let mut queues = self.inner.queues.lock();
-        // Every item may be looked at once per use that it has saved up; then the clock stops turning.
-        let mut turns = 4 * (queues.small.len() + queues.main.len());
-        while self.is_over() && queues.step(self.bytes_max() / 10, turns == 0, &mut owners) {
-            turns = turns.saturating_sub(1);
+        // Every item may be looked at once per use that it has saved up; then once without regard to uses.
+        let items = queues.small.len() + queues.main.len();
+        let mut turns = 5 * items;
+        while turns > 0 && self.is_over() && queues.step(self.bytes_max() / 10, turns <= items, &mut owners) {
+            turns -= 1;
         }
         drop(queues);
     }
@@ -287,9 +323,13 @@ impl Queues {
                 owners.push(owner);
                 return true;
             }
-            let (place, mark) = self.ghost(item.identity);
-            self.ghosts[place] = mark;
-            owner.evict(item.slot);
+            if owner.evict(item.slot) {
+                let (place, mark) = self.ghost(item.identity);
+                self.ghosts[place] = mark;
+                self.evictions += 1;
+            } else {
+                self.main.push_back(item);
+            }
             owners.push(owner);
         } else if let Some(item) = self.main.pop_front() {
             let Some(owner) = item.owner.upgrade() else { return true };
@@ -298,12 +338,15 @@ impl Queues {
                 owners.push(owner);
                 return true;
             }
-            owner.evict(item.slot);
+            if owner.evict(item.slot) {
+                self.evictions += 1;
+            } else {
+                self.main.push_back(item);
+            }
             owners.push(owner);
         } else {
             return false;
         }
-        self.evictions += 1;
         true
     }
 
@@ -353,8 +396,9 @@ mod tests {
     }
 
     impl Evictable for Owner {
-        fn evict(&self, slot: u32) {
+        fn evict(&self, slot: u32) -> bool {
             *self.slots[slot as usize].lock() = None;
+            true
         }
 
         fn take_reference(&self, slot: u32) -> bool {

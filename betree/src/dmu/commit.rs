@@ -140,6 +140,18 @@ impl Allocator {
         Ok(self.root(generation, durable, &pending.pages).encode())
     }
 
+    /// Whether a write to `extent` changes a checkpoint that the pool may be opened at. Looked at before every write in
+    /// builds with assertions; all but the checkpoint's own table root are written before they are born.
+    pub(super) fn is_reached(&self, extent: &Extent) -> Result<bool, DmuError> {
+        let vdev = self.vdev_of(extent)?;
+        if !self.with(vdev, |segments| segments.is_reached(extent)) {
+            return Ok(false);
+        }
+        let commit = self.commit.lock();
+        let newborn = |pending: &Pending| pending.set.iter().any(|born| born.overlaps(extent));
+        Ok(!commit.pending.as_ref().is_some_and(newborn))
+    }
+
     fn undo(&self, pending: &Pending) {
         for extent in &pending.set {
             if let Ok(vdev) = self.vdev_of(extent) {
@@ -173,10 +185,11 @@ impl Allocator {
         commit.durable = generation;
     }
 
-    /// The checkpoint that [`Allocator::commit`] wrote will not become durable: it is forgotten. Nothing when there is none.
-    pub fn aborted(&self) {
-        if let Some(pending) = self.commit.lock().pending.take() {
-            self.undo(&pending);
-        }
+    /// The checkpoint that [`Allocator::commit`] wrote will not become durable: it is forgotten. Returns what it would
+    /// have set and cleared; nothing when there is none.
+    pub fn aborted(&self) -> Option<(Vec<Extent>, Vec<Extent>)> {
+        let pending = self.commit.lock().pending.take()?;
+        self.undo(&pending);
+        Some((pending.set, pending.clear))
     }
 }

@@ -9,9 +9,9 @@ use super::allocator::{Allocator, Privilege, Stream};
 use super::layout::VdevGeometry;
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
+use crate::base::sync::RwLock;
 use crate::base::units::BLOCK_BYTES;
 use crate::pool::Pool;
-use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@ use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
 use super::cache::Cache;
 use super::copies::Copies;
+use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::lifetime::Lifetimes;
 use super::queue::{IoQueue, JobGroup, PendingJob};
@@ -126,6 +127,32 @@ impl Dmu {
         Ok(dmu)
     }
 
+    /// As [`Dmu::open`], with the recorded counts of some segments corrected: the next checkpoint writes these.
+    ///
+    /// # Errors
+    /// As [`Dmu::open`].
+    pub(crate) fn open_amended(
+        pool: Arc<Pool>,
+        options: DmuOptions,
+        root: &[u8],
+        generation: Generation,
+        counts: &[SegmentCounts],
+    ) -> Result<Self, DmuError> {
+        let vdevs = geometries(&pool, true)?;
+        let allocator = Allocator::open_amended(Arc::clone(&pool), &vdevs, root, generation, counts)?;
+        let dmu = Self::with(pool, options, Some(allocator))?;
+        dmu.lifetimes().set_durable(generation);
+        Ok(dmu)
+    }
+
+    /// The geometry of the vdevs that persistent pointers may name.
+    ///
+    /// # Errors
+    /// None today.
+    pub(crate) fn persistent_geometries(pool: &Pool) -> Result<Vec<VdevGeometry>, DmuError> {
+        geometries(pool, true)
+    }
+
     /// A unit that only reads: what opening needs before it has the allocation table.
     ///
     /// # Errors
@@ -135,7 +162,8 @@ impl Dmu {
     }
 
     /// A unit over vdevs without labels, for the tests of the layers above.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[expect(clippy::unwrap_used, reason = "only tests and fuzz targets call it")]
     pub(crate) fn over(pool: Arc<Pool>, cache_bytes: usize) -> Self {
         let uuid = Uuid([7; 16]);
         let vdevs = geometries(&pool, true).unwrap();
@@ -225,6 +253,13 @@ impl Dmu {
     #[must_use]
     pub fn first_tier(&self, class: u8) -> u8 {
         self.inner.durable[usize::from(class)].first().copied().unwrap_or(class)
+    }
+
+    /// Whether all tiers of `class` are tiers of `outer`, too.
+    #[must_use]
+    pub fn is_inside(&self, class: u8, outer: u8) -> bool {
+        let tiers = |class: u8| &self.inner.durable[usize::from(class)];
+        tiers(class).iter().all(|tier| tiers(outer).contains(tier))
     }
 
     /// Blocks that writes of `class` may still take.
@@ -365,11 +400,25 @@ impl Dmu {
         if let Some(defect) = self.inner.defect.get() {
             return Err(defect.clone());
         }
+        if cfg!(debug_assertions) {
+            self.check_unreached(extents)?;
+        }
         for part in parts(extents, offset, bytes.len())? {
             let bytes = &bytes[part.range];
             self.inner.pool.write(part.vdev, part.block, bytes)?;
             if let Some(copies) = &self.inner.copies {
                 copies.write(part.vdev, part.block, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails when a checkpoint that the pool may be opened at has a block of `extents`.
+    fn check_unreached(&self, extents: &[Extent]) -> Result<(), DmuError> {
+        for extent in extents {
+            if self.allocator().is_reached(extent)? {
+                let what = "a write over an extent that a checkpoint has";
+                return Err(DmuError::Allocation { what, extent: *extent });
             }
         }
         Ok(())
@@ -386,39 +435,21 @@ impl Dmu {
         Ok(())
     }
 
-    /// Starts a read of `len` bytes from byte `offset` of `extents` that goes on in the background.
+    /// Starts a job that reads, holds `bytes` bytes of memory, and goes on in the background. It must not start another
+    /// one.
     #[must_use]
-    pub fn read_in_background(&self, extents: &[Extent], offset: u64, len: usize) -> PendingRead {
-        let (dmu, extents) = (self.clone(), extents.to_vec());
-        let job = PendingJob::start(&self.inner.reads, len, move || dmu.read(&extents, offset, len));
-        PendingRead { job }
+    pub fn read_in_background<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        job: impl FnOnce() -> Result<T, DmuError> + Send + 'static,
+    ) -> PendingJob<T> {
+        PendingJob::start(&self.inner.reads, bytes, job)
     }
 
     /// Starts a group of writes that go on in the background until [`WriteBatch::finish`].
     #[must_use]
     pub fn write_batch(&self) -> WriteBatch {
         WriteBatch { dmu: self.clone(), group: JobGroup::new() }
-    }
-}
-
-/// A read that goes on in the background.
-pub struct PendingRead {
-    job: PendingJob<AlignedBuffer>,
-}
-
-impl std::fmt::Debug for PendingRead {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PendingRead").finish_non_exhaustive()
-    }
-}
-
-impl PendingRead {
-    /// Waits for the bytes.
-    ///
-    /// # Errors
-    /// Device errors.
-    pub fn wait(self) -> Result<AlignedBuffer, DmuError> {
-        self.job.wait()
     }
 }
 

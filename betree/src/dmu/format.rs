@@ -240,7 +240,7 @@ fn check_sum(bytes: &[u8]) -> Result<(), DecodeError> {
     Err(DecodeError { field: "checksum", offset: CHECKSUM.start, reason: "does not match the bytes" })
 }
 
-fn seal(bytes: &mut [u8]) -> u32 {
+pub(super) fn seal(bytes: &mut [u8]) -> u32 {
     let sum = sum(bytes);
     bytes[CHECKSUM].copy_from_slice(&sum.to_le_bytes());
     sum

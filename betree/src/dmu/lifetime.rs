@@ -11,10 +11,10 @@ use super::{Dmu, DmuError};
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
-use parking_lot::Mutex;
+use crate::base::sync::Mutex;
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Births and deaths that wait for the checkpoint of their generation, and extents that wait for reuse.
 #[derive(Debug, Default)]
@@ -241,6 +241,9 @@ impl Drop for OwnedExtents {
     fn drop(&mut self) {
         let (birth, death) = (*self.birth.get_mut(), *self.death.get_mut());
         let unborn = birth == 0;
+        if unborn && planted(Bug::LeakAborted) {
+            return;
+        }
         if !unborn && death == 0 {
             return;
         }
@@ -283,6 +286,14 @@ impl Dmu {
                 self.lifetimes().restore_changes(generation, changes);
                 Err(error)
             }
+        }
+    }
+
+    /// Takes back [`Dmu::write_bitmaps`] of a checkpoint whose superblock was not written: the changes are kept for the
+    /// next generation.
+    pub fn abort_bitmaps(&self, generation: Generation) {
+        if let Some((born, dead)) = self.allocator().aborted() {
+            self.lifetimes().restore_changes(generation, Changes { born, dead });
         }
     }
 

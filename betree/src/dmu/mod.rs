@@ -61,20 +61,28 @@ mod dmu;
 mod error;
 mod extent_list;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod inspection;
 mod layout;
 mod lifetime;
 mod queue;
 mod segment;
 mod segments;
+#[cfg(feature = "shuttle")]
+#[cfg(test)]
+mod shuttle_tests;
 mod space;
 mod table;
 
 pub use allocator::{Allocator, Privilege, Stream};
-pub use cache::{Admission, Cache, CacheStatistics, Charge, Evictable};
-pub use dmu::{Dmu, DmuOptions, PendingRead, WriteBatch};
+pub use cache::{Admission, Cache, CacheStatistics, Charge, Evictable, Heat};
+pub use dmu::{Dmu, DmuOptions, WriteBatch};
 pub use error::DmuError;
 pub use extent_list::StoredExtents;
 pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+pub(crate) use inspection::{AllocationState, Expected, Fault, Flaw, SegmentCounts};
 pub use layout::VdevGeometry;
 pub use lifetime::{Keeper, OwnedExtents};
 pub use queue::{IoQueue, JobGroup, PendingJob};

@@ -3,7 +3,7 @@
 //! ```text
 //!   WriteBatch ── JobGroup ──┐ submit: waits while too many bytes are queued
 //!                            ├──────▶ IoQueue ──▶ threads, started when first needed
-//!   PendingRead ─ PendingJob ┘ finish, wait: the first error, the result
+//!   reads ahead ─ PendingJob ┘ finish, wait: the first error, the result
 //! ```
 //!
 //! A job holds its memory until it is done, so the bytes of queued and running jobs together are bounded. Jobs begin in
@@ -13,12 +13,12 @@
 //! With no threads, jobs run inside of `submit`: the same program is then deterministic, as simulation needs it.
 
 use super::DmuError;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::base::sync::thread::{self, JoinHandle};
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 /// Bytes of queued and running jobs beyond which submitting waits: enough for every thread to have a large write under
 /// way and the next one at hand.
@@ -468,7 +468,7 @@ mod tests {
         let finished = Arc::new(AtomicUsize::new(0));
         let (go, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
-        thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let submitters: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {

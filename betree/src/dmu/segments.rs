@@ -9,6 +9,7 @@ use super::DmuError;
 use super::allocator::{STREAM_COUNT, Stream};
 use super::bitmap::Bitmap;
 use super::format::{Entry, RootVdev, SlotRef};
+use super::inspection::SegmentCounts;
 use super::layout::{Layout, VdevGeometry};
 use super::segment::{Loaded, Segment, Source, add, remove, touches};
 use super::space::VdevSpace;
@@ -87,6 +88,7 @@ impl Segments {
         geometry: &VdevGeometry,
         root: &RootVdev,
         generation: Generation,
+        amended: Option<&[SegmentCounts]>,
     ) -> Result<(Self, SeenGenerations), DmuError> {
         let refuse = |reason| DmuError::Geometry { vdev: geometry.id, reason };
         let old_geometry = VdevGeometry {
@@ -103,10 +105,23 @@ impl Segments {
             return Err(refuse("the number of table pages does not fit the length of the device"));
         }
         let source = Source { pool: &pool, uuid, layout: &old };
-        let (entries, seen) = table::read(source, &root.pages, generation)?;
+        let (mut entries, seen) = table::read(source, &root.pages, generation)?;
+        let own = || amended.into_iter().flatten().filter(|counts| counts.vdev == root.id);
+        for counts in own() {
+            if let Some(entry) = entries.get_mut(counts.segment as usize) {
+                (entry.free, entry.free_in_both) = (counts.free, counts.free_in_both);
+                entry.longest = counts.longest;
+            }
+        }
         let mut segments = Self::new(pool, uuid, old, generation, entries, root.pages.clone());
         let free = segments.total - segments.used;
-        if free != root.free {
+        for counts in own() {
+            if (counts.segment as usize) < segments.segments.len() {
+                segments.load(counts.segment)?;
+                segments.segments[counts.segment as usize].is_outdated = true;
+            }
+        }
+        if free != root.free && amended.is_none() {
             let reason = format!("{free} free blocks in the table, {} in its root", root.free);
             return Err(segments.source().corrupt("allocation table", 0, reason));
         }
@@ -442,7 +457,22 @@ impl Segments {
         self.free += u64::from(bits.end - bits.start);
         self.dead -= u64::from(dead);
         self.set_longest(number, longest);
+        // Before anybody else can take it: the lock is still held.
+        self.discard(extent);
         Ok(())
+    }
+
+    fn discard(&self, extent: &Extent) {
+        self.pool.discard(extent.vdev, extent.block, u64::from(extent.blocks));
+    }
+
+    /// Whether a checkpoint that the pool may be opened at has a block of `extent`; the births of the one being written
+    /// count as well. What is not loaded was not handed out.
+    pub(super) fn is_reached(&self, extent: &Extent) -> bool {
+        let Some((number, bits)) = self.layout.locate(extent) else { return false };
+        let Some(loaded) = self.segments[number as usize].loaded.as_deref() else { return true };
+        loaded.persistent.any_set(bits.clone())
+            || [&loaded.clearing, &loaded.held].iter().any(|set| touches(set.as_ref(), bits.clone()))
     }
 
     /// Marks blocks as taken that a log record names. `false` when they were already.
@@ -541,7 +571,7 @@ impl Segments {
         loaded.persistent.clear(bits.clone());
         let length = loaded.persistent.bits();
         add(&mut loaded.clearing, length, bits.clone());
-        self.used -= u64::from(bits.end - bits.start);
+        self.used -= u64::from(bits.end - bits.start) + u64::from(planted(Bug::DriftByOne));
         Ok(number)
     }
 
@@ -686,8 +716,9 @@ impl Segments {
         let not_empty = |set: Option<Bitmap>| set.filter(|bits| !bits.is_clear());
         loaded.held = cleared;
         loaded.dead = not_empty(loaded.dead.take());
-        if orphans.is_some() {
+        if let Some(orphans) = orphans {
             self.refresh(number);
+            orphans.set_runs().for_each(|run| self.discard(&self.extent(number, run)));
         }
     }
 

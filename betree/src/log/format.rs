@@ -178,7 +178,7 @@ pub struct LogHead {
     pub epoch: u64,
     /// Where the next record starts, in bytes of the stream of the epoch.
     pub lsn: u64,
-    /// Position known flushed. As made by [`crate::log::Log::cut`] never behind `lsn`; set it to
+    /// Position known flushed; may be behind `lsn`, since what is before it is in the checkpoint. Set it to
     /// [`crate::log::Log::durable_lsn`] when the superblock is made, and damage of what was synced during the checkpoint
     /// is recognised.
     pub durable_lsn: u64,

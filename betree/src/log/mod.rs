@@ -42,13 +42,21 @@
 mod error;
 mod format;
 mod frames;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod inspection;
 mod replay;
 mod writer;
 
+#[cfg(feature = "shuttle")]
+#[cfg(test)]
+mod shuttle_tests;
 #[cfg(test)]
 mod tests;
 
 pub use error::LogError;
 pub use format::LogHead;
-pub use replay::{CutReason, ReplayEnd, Verdict, replay};
+pub(crate) use inspection::{LogReading, read_log};
+pub use replay::{CutReason, ReplayEnd, Verdict, extents_from, replay};
 pub use writer::{Log, LogOptions, RECORD_BYTES_MAX};

@@ -116,22 +116,46 @@ pub fn replay<E: From<LogError>>(
     Ok(ReplayEnd { epoch: head.epoch, lsn: records.lsn, durable_lsn, reason })
 }
 
+/// The extents of the log of pool `pool` from `head` on, as far as the first frame of each names the next. One block of each
+/// is read, and nothing is checked beyond that: to keep them from being used again.
+///
+/// # Errors
+/// Device errors.
+pub fn extents_from(dmu: &Dmu, pool: Uuid, head: &LogHead) -> Result<Vec<Extent>, LogError> {
+    let reader = Reader { dmu, pool, epoch: head.epoch, window: None };
+    let mut extents = vec![head.extent];
+    let (mut offset, mut lsn) = (head.offset, head.lsn);
+    loop {
+        let last = extents[extents.len() - 1];
+        let frame = if offset < last.blocks { reader.header(&last, offset)? } else { None };
+        // Positions ascend: it ends.
+        let frame = frame.filter(|frame| frame.lsn >= lsn);
+        let named = frame.as_ref().map(|frame| frame.next).or(head.next.filter(|_| extents.len() == 1));
+        let Some(next) = named.filter(|next| !extents.contains(next)) else { return Ok(extents) };
+        extents.push(next);
+        offset = 0;
+        if let Some(frame) = frame {
+            lsn = frame.end_lsn();
+        }
+    }
+}
+
 /// A position in the chain of frames.
 #[derive(Debug, Clone)]
-struct Chain {
-    extent: Extent,
+pub(super) struct Chain {
+    pub extent: Extent,
     /// Named by the frames of `extent`.
-    next: Option<Extent>,
+    pub next: Option<Extent>,
     /// Block of the next frame, from the start of `extent`.
-    offset: u32,
-    lsn: u64,
+    pub offset: u32,
+    pub lsn: u64,
     previous: u32,
     /// Highest in the frames passed.
-    durable_lsn: u64,
+    pub durable_lsn: u64,
 }
 
 impl Chain {
-    fn new(head: &LogHead) -> Self {
+    pub fn new(head: &LogHead) -> Self {
         Self {
             extent: head.extent,
             next: head.next,
@@ -143,7 +167,7 @@ impl Chain {
     }
 
     /// Reads the next frame; `None` when there is none that continues the chain.
-    fn advance(&mut self, reader: &mut Reader<'_>) -> Result<Option<FrameHeader>, LogError> {
+    pub fn advance(&mut self, reader: &mut Reader<'_>) -> Result<Option<FrameHeader>, LogError> {
         if self.offset >= self.extent.blocks {
             let Some(next) = self.next.take() else { return Ok(None) };
             self.extent = next;
@@ -176,7 +200,7 @@ impl Chain {
 
 /// Looks for frames of this log behind the end of `chain`, in the rest of its extent and in those that are named from
 /// there on. Returns the highest position that one of them knows flushed, and whether there is any.
-fn search(reader: &mut Reader<'_>, chain: &Chain) -> Result<(u64, bool), LogError> {
+pub(super) fn search(reader: &mut Reader<'_>, chain: &Chain) -> Result<(u64, bool), LogError> {
     let (mut durable_lsn, mut found_any) = (0, false);
     let (mut extent, mut next, mut offset) = (chain.extent, chain.next, chain.offset);
     // Each step goes on only from frames that start later in the stream than all before: it ends.
@@ -206,14 +230,14 @@ fn search(reader: &mut Reader<'_>, chain: &Chain) -> Result<(u64, bool), LogErro
 }
 
 /// Reads frames through a window, because most frames are short.
-struct Reader<'a> {
-    dmu: &'a Dmu,
-    pool: Uuid,
-    epoch: u64,
-    window: Option<Window>,
+pub(super) struct Reader<'a> {
+    pub dmu: &'a Dmu,
+    pub pool: Uuid,
+    pub epoch: u64,
+    pub window: Option<Window>,
 }
 
-struct Window {
+pub(super) struct Window {
     vdev: VdevId,
     block: u64,
     buffer: AlignedBuffer,
@@ -228,20 +252,30 @@ impl Reader<'_> {
         let Ok((header, checksum)) = FrameHeader::decode(self.blocks(extent, offset, 1)?) else {
             return Ok(None);
         };
-        let ours = header.pool == self.pool
-            && header.epoch == self.epoch
-            && header.vdev == extent.vdev
-            && header.block == extent.block + u64::from(offset)
-            && header.blocks <= extent.blocks - offset;
-        if !ours {
+        if !self.is_ours(&header, extent, offset) {
             return Ok(None);
         }
         let frame = self.blocks(extent, offset, header.blocks)?;
         Ok(header.is_intact(checksum, frame).then_some((header, checksum)))
     }
 
+    fn is_ours(&self, header: &FrameHeader, extent: &Extent, offset: u32) -> bool {
+        header.pool == self.pool
+            && header.epoch == self.epoch
+            && header.vdev == extent.vdev
+            && header.block == extent.block + u64::from(offset)
+            && header.blocks <= extent.blocks - offset
+    }
+
+    /// The header of the frame of this log at block `offset` of `extent`, its payload unread.
+    fn header(&self, extent: &Extent, offset: u32) -> Result<Option<FrameHeader>, LogError> {
+        let bytes = self.dmu.read(&[*extent], u64::from(offset) * BLOCK_BYTES_U64, BLOCK_BYTES)?;
+        let header = FrameHeader::decode(&bytes).ok().map(|(header, _)| header);
+        Ok(header.filter(|header| self.is_ours(header, extent, offset)))
+    }
+
     /// The payload of the frame that was read last.
-    fn payload(&self, header: &FrameHeader) -> &[u8] {
+    pub fn payload(&self, header: &FrameHeader) -> &[u8] {
         let window =
             self.window.as_ref().filter(|window| window.holds(header.vdev, header.block, header.blocks));
         let Some(window) = window else { unreachable!("the frame was just read") };
@@ -278,15 +312,15 @@ impl Window {
 }
 
 /// Records put together from payloads.
-struct Records {
+pub(super) struct Records {
     /// The start of a record that goes on in the next frame. Grows as frames arrive, never by a length read.
-    partial: Vec<u8>,
+    pub partial: Vec<u8>,
     /// Position after the last record applied.
-    lsn: u64,
+    pub lsn: u64,
 }
 
 impl Records {
-    fn take<E: From<LogError>>(
+    pub fn take<E: From<LogError>>(
         &mut self,
         mut payload: &[u8],
         durable_lsn: u64,
@@ -339,7 +373,7 @@ impl Records {
     }
 }
 
-fn device_name(dmu: &Dmu, vdev: VdevId) -> String {
+pub(super) fn device_name(dmu: &Dmu, vdev: VdevId) -> String {
     dmu.pool().vdev(vdev).map_or_else(|_| format!("vdev {vdev}"), |found| found.device.name().to_owned())
 }
 

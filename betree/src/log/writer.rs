@@ -5,14 +5,15 @@ use super::frames::{Frames, SealedFrame};
 use super::{LogError, LogHead};
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
-use crate::base::planted::{Bug, planted};
+use crate::base::planted::{Bug, panic_if_planted, planted};
 use crate::base::preference::StoragePreference;
+use crate::base::sync::thread::{self, JoinHandle};
+use crate::base::sync::{Condvar, Mutex, MutexGuard};
 use crate::base::units::{BLOCK_BYTES_U64, blocks_for};
 use crate::dmu::{Dmu, DmuError, Privilege, Stream};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 /// Longest record in bytes: 1 GiB. Replay believes no longer one.
 pub const RECORD_BYTES_MAX: usize = 1 << 30;
@@ -143,7 +144,7 @@ impl Log {
         let mut writer = None;
         if background {
             let shared = Arc::clone(&shared);
-            let spawned = std::thread::Builder::new()
+            let spawned = thread::Builder::new()
                 .name(String::from("betree-log"))
                 .spawn(move || shared.write_in_background());
             match spawned {
@@ -406,13 +407,18 @@ impl Shared {
         work: impl FnOnce(&mut MutexGuard<'_, State>) -> Result<(), LogError>,
     ) -> Result<(), LogError> {
         state.leading = true;
-        let result = work(state);
+        let caught = catch_unwind(AssertUnwindSafe(|| work(state)));
         state.leading = false;
-        if let Err(error) = &result {
-            state.poison(error);
+        // Whoever waits for the leader is told, whatever became of it.
+        let error = match &caught {
+            Ok(result) => result.as_ref().err().cloned(),
+            Err(_) => Some(panicked()),
+        };
+        if let Some(error) = error {
+            state.poison(&error);
         }
         self.progress.notify_all();
-        result
+        caught.unwrap_or_else(|payload| resume_unwind(payload))
     }
 
     /// Flushes the devices of large values, writes what is sealed (sealing the open frame when `lsn` lies in it),
@@ -469,7 +475,13 @@ impl Shared {
                 continue;
             };
             state.writing = Some((frame.lsn, frame.extent.vdev));
-            let result = MutexGuard::unlocked(&mut state, || self.write(&frame));
+            let write = || {
+                panic_if_planted(Bug::PanicInLog);
+                self.write(&frame)
+            };
+            let result = MutexGuard::unlocked(&mut state, || {
+                catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(panicked()))
+            });
             state.writing = None;
             // Zero already when the log was poisoned meanwhile.
             state.queued_bytes = state.queued_bytes.saturating_sub(frame.buffer.len() as u64);
@@ -489,6 +501,10 @@ impl Shared {
 
 fn allocate(dmu: &Dmu, options: &LogOptions) -> Result<Vec<Extent>, DmuError> {
     dmu.allocate(Stream::Log, options.preference, options.extent_blocks, Privilege::System)
+}
+
+fn panicked() -> LogError {
+    DmuError::Panicked { message: String::from("while the intent log was written") }.into()
 }
 
 fn insert(vdevs: &mut Vec<VdevId>, vdev: VdevId) {

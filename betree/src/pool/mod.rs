@@ -50,6 +50,10 @@ mod assembly;
 mod configuration;
 mod error;
 pub mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod inspection;
 mod label;
 mod metrics;
 #[expect(clippy::module_inception, reason = "the pool is what this module is about")]
@@ -68,6 +72,7 @@ pub use configuration::{
     StoragePoolConfiguration, TierConfiguration, VDEVS_PER_TIER_MAX, Vdev,
 };
 pub use error::PoolError;
+pub(crate) use inspection::{Members, can_restore};
 pub use label::{SlotContent, SlotDump, SlotUse, dump_device};
 pub use metrics::{RequestMetrics, VdevMetrics};
 pub use pool::{Access, CreateOptions, Pool, TopLevelVdev};

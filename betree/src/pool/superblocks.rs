@@ -8,6 +8,8 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::{Generation, Uuid};
 use crate::base::planted::{Bug, planted};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::vdev::BlockDevice;
+use std::sync::Arc;
 
 /// What the next superblock is made from.
 #[derive(Debug)]
@@ -148,6 +150,13 @@ impl Pool {
     #[must_use]
     pub fn next_generation(&self, seen: Generation) -> Generation {
         let superblocks = self.superblocks().lock();
+        if planted(Bug::ReuseGeneration) {
+            return superblocks
+                .candidates
+                .first()
+                .map_or(superblocks.committed, |newest| newest.generation)
+                .next();
+        }
         superblocks.committed.max(superblocks.highest_seen).max(seen).next()
     }
 
@@ -188,7 +197,7 @@ impl Pool {
         }
         let root = Root {
             generation,
-            slot: next_slot(superblocks.slot),
+            slot: if planted(Bug::SuperblockSlotZero) { 0 } else { next_slot(superblocks.slot) },
             previous: superblocks.committed,
             highest_seen: generation,
             topology: &superblocks.topology,
@@ -284,6 +293,11 @@ impl Superblocks {
 
     pub fn segment_blocks(&self) -> u32 {
         self.segment_blocks
+    }
+
+    /// Every labelled device, with the position of its vdev.
+    pub fn devices(&self) -> Vec<(usize, Arc<dyn BlockDevice>)> {
+        self.leaves.iter().map(|leaf| (leaf.position, Arc::clone(&leaf.device))).collect()
     }
 }
 

@@ -5,8 +5,7 @@ use super::format::{
     Frame, RawEntry, Shape, block_len, encode_block, head_of, tag_kind, tag_of, tag_preference, varint_len,
 };
 use crate::base::buffer::AlignedBuffer;
-use crate::dmu::Charge;
-use std::sync::atomic::{AtomicU8, Ordering};
+use crate::dmu::{Charge, Heat};
 
 /// Collects the entries of one block.
 ///
@@ -228,32 +227,6 @@ impl<'a> View<'a> {
             preference: tag_preference(frame.tag),
             payload: &self.bytes[frame.payload..frame.end],
         })
-    }
-}
-
-/// References that a block can save up: an entry that was used this often survives as many passes of the clock.
-const FREQUENCY_MAX: u8 = 3;
-
-/// How often something in the cache was used lately. Racing updates may get lost, which costs nothing but accuracy.
-#[derive(Debug, Default)]
-pub(super) struct Heat(AtomicU8);
-
-impl Heat {
-    #[inline]
-    pub fn touch(&self) {
-        let frequency = self.0.load(Ordering::Relaxed);
-        if frequency < FREQUENCY_MAX {
-            self.0.store(frequency + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes one reference away; false when there was none.
-    pub fn take(&self) -> bool {
-        let frequency = self.0.load(Ordering::Relaxed);
-        if frequency > 0 {
-            self.0.store(frequency - 1, Ordering::Relaxed);
-        }
-        frequency > 0
     }
 }
 

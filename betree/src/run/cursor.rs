@@ -8,23 +8,28 @@ use super::run::Run;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::compression::Codec;
 use crate::base::units::{BLOCK_BYTES_U64, round_up_to_block};
-use crate::dmu::{Admission, DmuError, PendingRead};
+use crate::dmu::{Admission, DmuError, PendingJob};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a cursor is used for, which decides how it reads ahead and what it leaves in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadMode {
     /// Single look-ups: every block goes through the cache.
     Point,
-    /// A range: the first two blocks go through the cache, then windows are read ahead beside it.
+    /// A range: the first blocks go through the cache, then windows are read ahead beside it.
     Scan,
-    /// All of the run: windows are read ahead beside the cache from the start.
+    /// A range that goes on from a neighbour: windows are read ahead beside the cache from the start.
+    Stream,
+    /// All of the run: larger windows are read ahead beside the cache from the start.
     Merge,
 }
 
-/// Blocks of a scan that go through the cache before it reads ahead: short scans stay in the cache, long ones do not
+/// Bytes of a scan that go through the cache before it reads ahead: short scans stay in the cache, long ones do not
 /// wash it out.
-const SCAN_BLOCKS_CACHED: usize = 2;
+const SCAN_BYTES_CACHED: u64 = 32 << 10;
+/// Bytes that such a read fetches at once.
+const SCAN_READ_BYTES: u64 = 16 << 10;
 /// First and largest window of a scan in bytes.
 const SCAN_WINDOW_BYTES: (usize, usize) = (64 << 10, 256 << 10);
 /// Windows of a merge in bytes: two of them per input are in memory.
@@ -49,10 +54,12 @@ pub struct RunCursor {
     /// The key of the entry; its prefix is that of the block.
     key: Vec<u8>,
     window: Option<Window>,
-    ahead: Option<(Span, PendingRead)>,
+    ahead: Option<(Span, PendingJob<Window>)>,
+    /// Whether reading ahead has to wait; see [`RunCursor::hold_back`].
+    held_back: Option<Arc<AtomicBool>>,
     scratch: Option<AlignedBuffer>,
-    /// Blocks entered one after the other since the last jump.
-    followed: usize,
+    /// Bytes of the blocks entered one after the other since the last jump.
+    followed: u64,
     window_bytes: usize,
 }
 
@@ -84,6 +91,27 @@ impl Span {
 struct Window {
     span: Span,
     bytes: AlignedBuffer,
+    /// Of each block, what was found when it was checked on arrival; `None`: it is damaged or compressed.
+    shapes: Vec<Option<Shape>>,
+}
+
+impl Window {
+    /// Reads `span` of `run` and checks what can be checked without more memory. Damage is not reported here but to who
+    /// enters the block.
+    fn read(run: &Run, meta: &Meta, span: Span) -> Result<Self, DmuError> {
+        let bytes = run.dmu().read(run.reference().extents.extents(), span.offset, span.len)?;
+        let check = |index: usize| {
+            let record = meta.record(index);
+            let at = (record.offset - span.offset) as usize;
+            let stored = bytes.get(at..at + record.stored_len as usize)?;
+            if record.codec != Codec::None || run.check_stored(stored, record).is_err() {
+                return None;
+            }
+            run.check_raw(&bytes, at, record).ok()
+        };
+        let shapes = (span.first..span.end).map(check).collect();
+        Ok(Self { span, bytes, shapes })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,10 +137,17 @@ impl RunCursor {
             key: Vec::new(),
             window: None,
             ahead: None,
+            held_back: None,
             scratch: None,
             followed: 0,
-            window_bytes: SCAN_WINDOW_BYTES.0,
+            window_bytes: if mode == ReadMode::Stream { SCAN_WINDOW_BYTES.1 } else { SCAN_WINDOW_BYTES.0 },
         }
+    }
+
+    /// Reads nothing ahead as long as `held_back` is set: for a cursor that takes its first position in a background
+    /// job, which must not wait for another one.
+    pub fn hold_back(&mut self, held_back: &Arc<AtomicBool>) {
+        self.held_back = Some(Arc::clone(held_back));
     }
 
     /// The run.
@@ -175,7 +210,7 @@ impl RunCursor {
             Direction::Forward => index.checked_sub(1),
             Direction::Backward => Some(index + 1),
         };
-        if self.loaded.is_none() || self.loaded != neighbour {
+        if self.loaded.is_some() && self.loaded != neighbour {
             self.followed = 0;
             self.window_bytes = SCAN_WINDOW_BYTES.0;
         }
@@ -183,11 +218,16 @@ impl RunCursor {
         self.source = Source::None;
         let through_cache = match self.mode {
             ReadMode::Point => true,
-            ReadMode::Scan => self.followed < SCAN_BLOCKS_CACHED,
-            ReadMode::Merge => false,
+            ReadMode::Scan => self.followed < SCAN_BYTES_CACHED,
+            ReadMode::Stream | ReadMode::Merge => false,
         };
         let block = if through_cache {
-            self.run.block(meta, index, Admission::Probation)?.clone()
+            match direction {
+                Direction::Forward if self.mode == ReadMode::Scan => {
+                    Some(self.run.block_and_next(meta, index, SCAN_READ_BYTES)?)
+                }
+                _ => self.run.block(meta, index, Admission::Probation)?.clone(),
+            }
         } else {
             meta.resident(index).clone()
         };
@@ -202,7 +242,7 @@ impl RunCursor {
         key.clear();
         key.extend_from_slice(self.view().prefix());
         self.key = key;
-        self.followed += 1;
+        self.followed += u64::from(meta.record(index).stored_len);
         self.loaded = Some(index);
         Ok(())
     }
@@ -210,6 +250,12 @@ impl RunCursor {
     /// Takes the block from the window.
     fn enter_window(&mut self, meta: &Meta, index: usize) -> Result<(), DmuError> {
         let Some(window) = &self.window else { return Ok(()) };
+        let checked = index.checked_sub(window.span.first).and_then(|place| window.shapes.get(place));
+        if let Some(Some(shape)) = checked {
+            self.shape = *shape;
+            self.source = Source::Window;
+            return Ok(());
+        }
         let record = meta.record(index);
         let at = (record.offset - window.span.offset) as usize;
         let stored = &window.bytes[at..at + record.stored_len as usize];
@@ -227,28 +273,28 @@ impl RunCursor {
     }
 
     /// Makes the window contain block `index`, and starts to read the next one.
-    fn bring_window(&mut self, meta: &Meta, index: usize, direction: Direction) -> Result<(), DmuError> {
-        if self.window.as_ref().is_some_and(|window| window.span.contains(index)) {
-            return Ok(());
+    fn bring_window(&mut self, meta: &Arc<Meta>, index: usize, direction: Direction) -> Result<(), DmuError> {
+        if !self.window.as_ref().is_some_and(|window| window.span.contains(index)) {
+            let ahead = self.ahead.take();
+            self.window = Some(match ahead {
+                Some((span, read)) if span.contains(index) => read.wait()?,
+                _ => {
+                    let span = self.plan(meta, index, direction);
+                    self.grow();
+                    Window::read(&self.run, meta, span)?
+                }
+            });
         }
-        let ahead = self.ahead.take();
-        let (span, bytes) = match ahead {
-            Some((span, read)) if span.contains(index) => (span, read.wait()?),
-            _ => {
-                let span = self.plan(meta, index, direction);
-                self.grow();
-                (span, self.run.dmu().read(self.run.reference().extents.extents(), span.offset, span.len)?)
-            }
-        };
-        self.window = Some(Window { span, bytes });
-        if let Some(next) = next_missing(meta, span, direction) {
+        let span = self.window.as_ref().map(|window| window.span);
+        let held_back = self.held_back.as_ref().is_some_and(|held| held.load(Ordering::Acquire));
+        if self.ahead.is_none()
+            && !held_back
+            && let Some(next) = span.and_then(|span| next_missing(meta, span, direction))
+        {
             let span = self.plan(meta, next, direction);
             self.grow();
-            let read = self.run.dmu().read_in_background(
-                self.run.reference().extents.extents(),
-                span.offset,
-                span.len,
-            );
+            let (run, meta) = (Arc::clone(&self.run), Arc::clone(meta));
+            let read = self.run.dmu().read_in_background(span.len, move || Window::read(&run, &meta, span));
             self.ahead = Some((span, read));
         }
         Ok(())
@@ -262,7 +308,7 @@ impl RunCursor {
     fn plan(&self, meta: &Meta, index: usize, direction: Direction) -> Span {
         let bytes_max = match self.mode {
             ReadMode::Merge => MERGE_WINDOW_BYTES as u64,
-            ReadMode::Point | ReadMode::Scan => self.window_bytes as u64,
+            ReadMode::Point | ReadMode::Scan | ReadMode::Stream => self.window_bytes as u64,
         };
         let (mut first, mut end) = (index, index + 1);
         loop {

@@ -1,11 +1,11 @@
 //! The meta section of a run in memory: index, filter, range deletes, and the cells of resident blocks.
 
-use super::block::{Block, HINT_ALIGNMENT, Heat};
+use super::block::{Block, HINT_ALIGNMENT};
 use super::format::{BlockRecord, decode_meta, filter_contains, filter_offset};
 use super::range_deletes::RangeDeleteSet;
 use crate::base::buffer::{AlignedBuffer, prefetch};
 use crate::base::codec::DecodeError;
-use crate::dmu::{Cache, Charge, Evictable};
+use crate::dmu::{Cache, Charge, Evictable, Heat};
 use arc_swap::{ArcSwapOption, Guard};
 use std::ops::Range;
 use std::sync::Arc;
@@ -224,11 +224,12 @@ impl Meta {
 }
 
 impl Evictable for Meta {
-    fn evict(&self, slot: u32) {
+    fn evict(&self, slot: u32) -> bool {
         if let Some(cell) = self.cells.get(slot as usize) {
             cell.block.store(None);
             cell.hint.store(0, Ordering::Relaxed);
         }
+        true
     }
 
     fn take_reference(&self, slot: u32) -> bool {

@@ -27,13 +27,17 @@ mod bounds;
 mod cursor;
 mod entry;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+mod inspection;
 mod merge;
 mod meta;
 mod range_deletes;
 #[expect(clippy::module_inception, reason = "the run is what this module is about")]
 mod run;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -41,7 +45,8 @@ mod writer;
 pub use cursor::{ReadMode, RunCursor};
 pub use entry::{EntryCursor, EntryRef, Kind, RangeDelete};
 pub use format::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, RunRef};
+pub(crate) use inspection::{BlockEntries, RunFault, RunFlaw, RunReader};
 pub use merge::MergeCursor;
 pub use range_deletes::RangeDeleteSet;
-pub use run::{Run, key_hash};
+pub use run::{Run, Search, key_hash};
 pub use writer::{HeatOfBlocks, RunOptions, RunWriter};

@@ -32,7 +32,7 @@ fn get_all(run: &Arc<Run>, key: &[u8], max_sequence: u64) -> Result<Vec<Entry>, 
         out.push(Entry::of(entry));
         ControlFlow::Continue(())
     })?;
-    assert!(flow.is_continue());
+    assert_ne!(flow, Search::Done);
     Ok(out)
 }
 
@@ -189,7 +189,7 @@ fn versions_of_one_key_span_blocks() {
         first = entry.sequence;
         ControlFlow::Break(())
     });
-    assert_eq!((flow.unwrap(), first), (ControlFlow::Break(()), 700));
+    assert_eq!((flow.unwrap(), first), (Search::Done, 700));
     let mut cursor = RunCursor::new(run, ReadMode::Scan);
     walk(&mut cursor, &model, &mut Random(1), 2000);
 }

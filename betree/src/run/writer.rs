@@ -50,7 +50,7 @@ impl Default for RunOptions {
         Self {
             block_bytes: 16 << 10,
             compression: Compression::None,
-            filter_bits: 10,
+            filter_bits: 16,
             stream: Stream::Delta,
             preference: StoragePreference::NONE,
             privilege: Privilege::User,

@@ -60,8 +60,14 @@ impl Action {
         self.name
     }
 
+    /// Whether it has panicked, and so applies and combines nothing any more.
+    #[must_use]
+    pub fn has_panicked(&self) -> bool {
+        self.panicked.load(Ordering::Acquire)
+    }
+
     fn guarded<T>(&self, call: impl FnOnce(&dyn ErasedAction) -> T) -> Result<T, ActionPanicked> {
-        if self.panicked.load(Ordering::Acquire) {
+        if self.has_panicked() {
             return Err(ActionPanicked);
         }
         catch_unwind(AssertUnwindSafe(|| call(&*self.inner))).map_err(|_| {

@@ -5,7 +5,7 @@
 //! those pivots, so that a run never crosses a pivot. Order: claim before gate before edit lock; the holder of a gate
 //! waits for nothing but device I/O and the edit lock.
 
-use parking_lot::{Condvar, Mutex};
+use crate::base::sync::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet};
 
 /// A node or slot: its level and lower bound.
@@ -43,7 +43,8 @@ impl Claims {
     /// Claims the slot at `place`; `None` when another job has it.
     pub fn claim(&self, place: Place) -> Option<Claim<'_>> {
         let free = self.state.lock().claimed.insert(place.clone());
-        free.then_some(Claim { claims: self, place })
+        // Only now, and not by `then_some`: a claim that is made and dropped would release that of the other job.
+        free.then(|| Claim { claims: self, place })
     }
 
     /// Holds the pivots of the node at `place`, together with other flushes.
@@ -101,7 +102,9 @@ mod tests {
     fn claims_exclude_and_gates_admit_readers_together() {
         let claims = Claims::default();
         let claim = claims.claim((1, vec![])).unwrap();
-        assert!(claims.claim((1, vec![])).is_none());
+        for _attempt in 0..2 {
+            assert!(claims.claim((1, vec![])).is_none(), "a refused claim leaves the other one alone");
+        }
         drop(claim);
         assert!(claims.claim((1, vec![])).is_some());
         let (first, second) = (claims.share((1, vec![])), claims.share((1, vec![])));

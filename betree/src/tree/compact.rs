@@ -68,6 +68,12 @@ struct Upsert {
     message: Vec<u8>,
 }
 
+/// What upserts made of the value below them; none deletes the key.
+#[derive(Debug)]
+struct Folded {
+    value: Option<Vec<u8>>,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     /// No version of the key was seen.
@@ -136,10 +142,16 @@ impl<'a> Compactor<'a> {
         }
         if self.ranges.covering(entry.key) > entry.sequence {
             self.drop_message(&entry)?;
-            return self.settle_over(None, StoragePreference::NONE, sink);
+            return self.settle_over_nothing(sink);
         }
-        match (entry.kind, &self.state) {
-            (Kind::Upsert, _) => {
+        if self.state == State::Upserts
+            && let Some(folded) = self.fold_over(&entry)?
+        {
+            self.drop_message(&entry)?;
+            return self.put_folded(folded, entry.preference, sink);
+        }
+        match entry.kind {
+            Kind::Upsert => {
                 self.state = State::Upserts;
                 self.upserts.push(Upsert {
                     sequence: entry.sequence,
@@ -148,23 +160,17 @@ impl<'a> Compactor<'a> {
                 });
                 Ok(())
             }
-            (Kind::Delete, State::Upserts) if self.action.is_some() => {
-                self.settle_over(None, entry.preference, sink)
+            Kind::Put | Kind::PutLarge
+                if planted(Bug::DropFlushedMessage) && entry.sequence.is_multiple_of(32) =>
+            {
+                self.drop_message(&entry)
             }
-            (Kind::Put, State::Upserts) if self.action.is_some() => {
-                self.settle_over(Some(entry.payload.to_vec()), entry.preference, sink)
-            }
-            (Kind::PutLarge, State::Upserts) if self.action.is_some() && self.bottom => {
-                let value = LargeValue::decode(entry.payload)?.read(self.dmu)?;
-                self.drop_message(&entry)?;
-                self.settle_over(Some(value), entry.preference, sink)
-            }
-            (Kind::Put | Kind::PutLarge, _) => {
+            Kind::Put | Kind::PutLarge => {
                 let preference = self.emit_upserts(entry.preference, sink)?;
                 self.state = State::Settled;
                 sink.put(EntryRef { preference, ..entry })
             }
-            (Kind::Delete, _) => {
+            Kind::Delete => {
                 let preference = self.emit_upserts(entry.preference, sink)?;
                 self.state = State::Settled;
                 let leave_out = self.bottom || planted(Bug::SkipDeadMessage);
@@ -191,7 +197,7 @@ impl<'a> Compactor<'a> {
             return Ok(());
         }
         if self.bottom {
-            return self.settle_over(None, StoragePreference::NONE, sink);
+            return self.settle_over_nothing(sink);
         }
         self.emit_upserts(StoragePreference::NONE, sink)?;
         Ok(())
@@ -207,29 +213,54 @@ impl<'a> Compactor<'a> {
             .or(base)
     }
 
-    /// The value below the collected upserts is known: folds them onto it.
-    fn settle_over(
+    /// Folds the collected upserts onto `base`. `None` when they have to stay: `base` is another upsert or not to be read
+    /// here, or there is no action, or one that panicked.
+    fn fold_over(&self, base: &EntryRef<'_>) -> Result<Option<Folded>, TreeError> {
+        let Some(action) = self.action.filter(|action| !action.has_panicked()) else { return Ok(None) };
+        let value = match base.kind {
+            Kind::Put => Some(base.payload.to_vec()),
+            Kind::PutLarge if self.bottom => Some(LargeValue::decode(base.payload)?.read(self.dmu)?),
+            Kind::Delete => None,
+            Kind::PutLarge | Kind::Upsert => return Ok(None),
+        };
+        Ok(self.fold(action, value))
+    }
+
+    fn fold(&self, action: &Action, mut value: Option<Vec<u8>>) -> Option<Folded> {
+        for upsert in self.upserts.iter().rev() {
+            // Readers are told. Here the messages are passed on as without the action: nothing is lost, nothing stops.
+            action.apply(&self.key, &upsert.message, &mut value).ok()?;
+        }
+        Some(Folded { value })
+    }
+
+    /// Nothing lies below the collected upserts, if there are any.
+    fn settle_over_nothing(&mut self, sink: &mut impl Sink) -> Result<(), TreeError> {
+        match self.action.and_then(|action| self.fold(action, None)) {
+            Some(folded) => self.put_folded(folded, StoragePreference::NONE, sink),
+            None => {
+                self.state = State::Settled;
+                self.emit_upserts(StoragePreference::NONE, sink)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts what the collected upserts made of the value below them.
+    fn put_folded(
         &mut self,
-        mut value: Option<Vec<u8>>,
+        folded: Folded,
         base_preference: StoragePreference,
         sink: &mut impl Sink,
     ) -> Result<(), TreeError> {
         self.state = State::Settled;
-        let Some(sequence) = self.upserts.first().map(|newest| newest.sequence) else {
-            return Ok(());
-        };
-        let Some(action) = self.action else {
-            self.emit_upserts(base_preference, sink)?;
-            return Ok(());
-        };
         let preference = self.key_preference(base_preference);
-        for upsert in self.upserts.drain(..).rev() {
-            if action.apply(&self.key, &upsert.message, &mut value).is_err() {
-                return Err(panicked(action));
-            }
-        }
+        let upserts = std::mem::take(&mut self.upserts);
+        let Some(sequence) = upserts.first().map(|newest| newest.sequence) else {
+            return Ok(());
+        };
         let key = &self.key;
-        match value {
+        match folded.value {
             Some(value) if value.len() >= self.options.large_value_bytes => {
                 let wanted = preference.or(self.options.preference);
                 let mut pointer = LargeValue::write(self.dmu, &value, wanted, self.privilege)?;
@@ -263,12 +294,9 @@ impl<'a> Compactor<'a> {
                 waiting = Some(lower);
                 continue;
             };
-            let merged = match self.action {
-                Some(action) => {
-                    action.merge(&self.key, &upper.message, &lower.message).map_err(|_| panicked(action))?
-                }
-                None => None,
-            };
+            // An action that panics combines nothing.
+            let merge = |action: &Action| action.merge(&self.key, &upper.message, &lower.message).ok();
+            let merged = self.action.and_then(merge).flatten();
             waiting = Some(match merged {
                 Some(message) => {
                     upper.message = message;
@@ -295,8 +323,4 @@ fn put_upsert(
 ) -> Result<(), TreeError> {
     let Upsert { sequence, message, .. } = upsert;
     sink.put(EntryRef { key, sequence: *sequence, kind: Kind::Upsert, preference, payload: message })
-}
-
-fn panicked(action: &Action) -> TreeError {
-    TreeError::ActionPanicked { name: action.name().to_owned() }
 }

@@ -53,7 +53,7 @@ impl Tree {
             return Ok(false);
         }
         let body = root.root.load(&self.dmu)?;
-        let action = self.action();
+        let action = self.folding_action();
         let ranges = table.memtable.range_deletes(u64::MAX);
         let options = self.arrival_options(&body, table.memtable.bytes() as u64, Privilege::System, None);
         let mut compactor = Compactor::new(
@@ -184,7 +184,7 @@ impl Tree {
         generation: Generation,
     ) -> Result<(Vec<Runs>, Effects), TreeError> {
         let total = runs.iter().map(|run| run.stored_bytes()).sum();
-        let action = self.action();
+        let action = self.folding_action();
         let options = self.arrival_options(target, total, Privilege::Delete, Some(runs));
         let mut compactor = Compactor::new(
             &self.dmu,

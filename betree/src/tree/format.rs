@@ -23,7 +23,7 @@ use super::node::{NodeBody, NodeCell, Slot};
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::ids::{Generation, Uuid};
 use crate::dmu::{Dmu, DmuError, StoredExtents};
-use crate::run::Run;
+use crate::run::{Run, RunRef};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"BETRNODE";
@@ -72,6 +72,10 @@ impl NodeRef {
             return Err(plain(input.invalid("level")));
         }
         let birth = Generation(input.u64("birth").map_err(plain)?);
+        // Unborn extents are given back with their last owner: here, extents of somebody else.
+        if birth.0 == 0 {
+            return Err(plain(input.invalid("birth")));
+        }
         let length = input.u32("length").map_err(plain)?;
         let checksum = input.u32("checksum").map_err(plain)?;
         if length > 256 << 20 {
@@ -82,22 +86,28 @@ impl NodeRef {
     }
 }
 
+/// The bytes of a node up to its slots, of which there is one more than pivots.
+fn start_node(level: u8, pool: Uuid, generation: Generation, pivots: &[Box<[u8]>]) -> Encoder {
+    let mut out = Encoder::with_capacity(4096);
+    out.raw(MAGIC);
+    out.u16(VERSION);
+    out.u8(level);
+    out.u8(0);
+    out.raw(&pool.0);
+    out.u64(generation.0);
+    out.u32(pivots.len() as u32 + 1);
+    for pivot in pivots {
+        out.bytes(pivot);
+    }
+    out
+}
+
 /// The bytes of a node whose children are all on disk.
 ///
 /// # Errors
 /// None today; a child without a pointer is a defect of the caller.
 pub(super) fn encode_node(body: &NodeBody, pool: Uuid, generation: Generation) -> Result<Vec<u8>, DmuError> {
-    let mut out = Encoder::with_capacity(4096);
-    out.raw(MAGIC);
-    out.u16(VERSION);
-    out.u8(body.level);
-    out.u8(0);
-    out.raw(&pool.0);
-    out.u64(generation.0);
-    out.u32(body.slots.len() as u32);
-    for pivot in &body.pivots {
-        out.bytes(pivot);
-    }
+    let mut out = start_node(body.level, pool, generation, &body.pivots);
     for slot in &body.slots {
         out.u16(slot.runs.len() as u16);
         out.u16(slot.base as u16);
@@ -117,70 +127,182 @@ pub(super) fn encode_node(body: &NodeBody, pool: Uuid, generation: Generation) -
     Ok(out.finish())
 }
 
+/// A node header as its bytes say, nothing behind it opened. What it refers to may be damaged, and its fields may
+/// contradict each other: [`decode_node`] checks that, and so does whoever verifies.
+#[derive(Debug)]
+pub(crate) struct NodeImage {
+    pub(crate) level: u8,
+    pub(crate) generation: Generation,
+    pub(crate) pivots: Vec<Box<[u8]>>,
+    pub(crate) slots: Vec<SlotImage>,
+}
+
+/// A slot of a [`NodeImage`]. An error is that of a list of extents in blocks of its own, or of a reference.
+#[derive(Debug)]
+pub(crate) struct SlotImage {
+    /// Base runs, the last of `runs`.
+    pub(crate) base: usize,
+    pub(crate) runs: Vec<Result<RunRef, DmuError>>,
+    pub(crate) child: Option<Result<NodeRef, DmuError>>,
+}
+
+impl NodeImage {
+    /// Reads what [`encode_node`] wrote.
+    ///
+    /// # Errors
+    /// Bytes that are not a node of this pool.
+    pub(crate) fn decode(bytes: &[u8], dmu: &Dmu, pool: Uuid) -> Result<Self, DmuError> {
+        let plain = |source: DecodeError| DmuError::Decode { what: "node header", source };
+        let mut input = Decoder::new(bytes);
+        if input.raw(8, "magic").map_err(plain)? != MAGIC {
+            return Err(plain(input.invalid("magic")));
+        }
+        if input.u16("version").map_err(plain)? != VERSION {
+            return Err(plain(input.invalid("version")));
+        }
+        let level = input.u8("level").map_err(plain)?;
+        if level == 0 || level > LEVEL_MAX {
+            return Err(plain(input.invalid("level")));
+        }
+        if input.u8("flags").map_err(plain)? != 0 {
+            return Err(plain(input.invalid("flags")));
+        }
+        if input.uuid("pool").map_err(plain)? != pool {
+            return Err(plain(input.invalid("pool")));
+        }
+        let generation = Generation(input.u64("generation").map_err(plain)?);
+        let count = input.count(SLOTS_MAX, "slots").map_err(plain)?;
+        if count == 0 {
+            return Err(plain(input.invalid("slots")));
+        }
+        let pivot = |input: &mut Decoder<'_>| input.bytes(KEY_BYTES_MAX, "pivot").map(Into::into);
+        let pivots =
+            (1..count).map(|_| pivot(&mut input)).collect::<Result<_, DecodeError>>().map_err(plain)?;
+        let slots =
+            (0..count).map(|_| SlotImage::decode(&mut input, dmu, level)).collect::<Result<_, DmuError>>()?;
+        input.finish("node header").map_err(plain)?;
+        Ok(Self { level, generation, pivots, slots })
+    }
+}
+
+impl NodeImage {
+    /// The bytes of the header; `None` when something that it refers to could not be read.
+    pub(crate) fn encode(&self, pool: Uuid) -> Option<Vec<u8>> {
+        let mut out = start_node(self.level, pool, self.generation, &self.pivots);
+        for slot in &self.slots {
+            out.u16(slot.runs.len() as u16);
+            out.u16(slot.base as u16);
+            for run in &slot.runs {
+                let mut reference = Encoder::new();
+                run.as_ref().ok()?.encode(&mut reference);
+                out.u32(reference.len() as u32);
+                out.raw(reference.as_slice());
+            }
+            if let Some(child) = &slot.child {
+                child.as_ref().ok()?.encode(&mut out);
+            }
+        }
+        Some(out.finish())
+    }
+}
+
+impl SlotImage {
+    fn decode(input: &mut Decoder<'_>, dmu: &Dmu, level: u8) -> Result<Self, DmuError> {
+        let plain = |source: DecodeError| DmuError::Decode { what: "node header", source };
+        let count = usize::from(input.u16("runs").map_err(plain)?);
+        let base = usize::from(input.u16("base runs").map_err(plain)?);
+        if base > count || (level > 1 && base > 0) {
+            return Err(plain(input.invalid("base runs")));
+        }
+        let mut runs = Vec::new();
+        for _ in 0..count {
+            let length = input.count(RUN_REF_BYTES_MAX, "run pointer length").map_err(plain)?;
+            let mut reference = Decoder::new(input.raw(length, "run pointer").map_err(plain)?);
+            let run = RunRef::decode(&mut reference, dmu);
+            runs.push(run.and_then(|run| match reference.finish("run reference") {
+                Ok(()) => Ok(run),
+                Err(source) => Err(DmuError::Decode { what: "run reference", source }),
+            }));
+        }
+        let child = match level {
+            1 => None,
+            _ => match NodeRef::decode(input, dmu) {
+                // What follows cannot be found.
+                Err(error @ DmuError::Decode { .. }) => return Err(error),
+                child => Some(child),
+            },
+        };
+        Ok(Self { base, runs, child })
+    }
+}
+
 /// Reads what [`encode_node`] wrote.
 ///
 /// # Errors
 /// Anything that is not a well-formed node of this pool.
 pub(super) fn decode_node(bytes: &[u8], dmu: &Dmu, pool: Uuid) -> Result<NodeBody, DmuError> {
-    let plain = |source: DecodeError| DmuError::Decode { what: "node header", source };
-    let mut input = Decoder::new(bytes);
-    if input.raw(8, "magic").map_err(plain)? != MAGIC {
-        return Err(plain(input.invalid("magic")));
+    let invalid = |field: &'static str| DmuError::Decode {
+        what: "node header",
+        source: DecodeError { field, offset: 0, reason: "value not legal" },
+    };
+    let NodeImage { level, generation, pivots, slots } = NodeImage::decode(bytes, dmu, pool)?;
+    if pivots.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return Err(invalid("pivot"));
     }
-    if input.u16("version").map_err(plain)? != VERSION {
-        return Err(plain(input.invalid("version")));
-    }
-    let level = input.u8("level").map_err(plain)?;
-    if level == 0 || level > LEVEL_MAX {
-        return Err(plain(input.invalid("level")));
-    }
-    if input.u8("flags").map_err(plain)? != 0 {
-        return Err(plain(input.invalid("flags")));
-    }
-    if input.uuid("pool").map_err(plain)? != pool {
-        return Err(plain(input.invalid("pool")));
-    }
-    let generation = Generation(input.u64("generation").map_err(plain)?);
-    let count = input.count(SLOTS_MAX, "slots").map_err(plain)?;
-    if count == 0 {
-        return Err(plain(input.invalid("slots")));
-    }
-    let mut pivots: Vec<Box<[u8]>> = Vec::new();
-    for _ in 1..count {
-        let pivot = input.bytes(KEY_BYTES_MAX, "pivot").map_err(plain)?;
-        if pivots.last().is_some_and(|before| **before >= *pivot) {
-            return Err(plain(input.invalid("pivot")));
-        }
-        pivots.push(pivot.into());
-    }
-    let mut slots = Vec::new();
-    for _ in 0..count {
-        let runs = usize::from(input.u16("runs").map_err(plain)?);
-        let base = usize::from(input.u16("base runs").map_err(plain)?);
-        if base > runs || (level > 1 && base > 0) {
-            return Err(plain(input.invalid("base runs")));
-        }
-        let mut decoded = Vec::with_capacity(runs);
-        for _ in 0..runs {
-            let length = input.count(RUN_REF_BYTES_MAX, "run pointer length").map_err(plain)?;
-            let reference = input.raw(length, "run pointer").map_err(plain)?;
-            let run = Run::from_reference(dmu, reference)?;
-            if run.birth() > generation {
-                return Err(plain(input.invalid("run birth")));
+    let slot = |image: SlotImage| {
+        let mut runs = Vec::with_capacity(image.runs.len());
+        for run in image.runs {
+            let run = run?;
+            // Whoever drops a run that was never born gives its blocks back: what is on a device is not that.
+            if run.birth.0 == 0 || run.birth > generation {
+                return Err(invalid("run birth"));
             }
-            decoded.push(run);
+            runs.push(Run::open(dmu, run));
         }
-        let child = if level > 1 {
-            let reference = NodeRef::decode(&mut input, dmu)?;
-            if reference.level != level - 1 || reference.birth > generation {
-                return Err(plain(input.invalid("child pointer")));
+        let child = match image.child {
+            None => None,
+            Some(reference) => {
+                let reference = reference?;
+                if reference.level + 1 != level || reference.birth > generation {
+                    return Err(invalid("child pointer"));
+                }
+                Some(NodeCell::on_disk(dmu, reference))
             }
-            Some(NodeCell::on_disk(dmu, reference))
-        } else {
-            None
         };
-        slots.push(Arc::new(Slot::new(decoded, base, child)));
-    }
-    input.finish("node header").map_err(plain)?;
+        Ok(Arc::new(Slot::new(runs, image.base, child)))
+    };
+    let slots = slots.into_iter().map(slot).collect::<Result<_, DmuError>>()?;
     Ok(NodeBody { level, pivots, slots })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::preference::StoragePreference;
+    use crate::dmu::Privilege;
+    use crate::run::{RunRef, testing};
+
+    /// A pointer from a device is of something that a checkpoint contains. One that says otherwise is damaged, and must not
+    /// give back the extents that it names.
+    #[test]
+    fn pointers_to_what_was_never_born_are_refused_and_free_nothing() {
+        let (dmu, _devices) = testing::memory(&[4096], 0);
+        let mut random = testing::Random(1);
+        let entries = testing::entries(&mut random, 50, testing::Keys::Random);
+        let run = testing::write(&dmu, crate::run::RunOptions::default(), &entries);
+        let free = || dmu.available_blocks(0, Privilege::System);
+        let before = free();
+        for birth in [0, 3] {
+            let mut out = Encoder::new();
+            RunRef { birth: Generation(birth), ..run.reference().clone() }.encode(&mut out);
+            assert_eq!(Run::from_reference(&dmu, out.as_slice()).is_ok(), birth > 0);
+            let extents = dmu.store_extents(run.space().extents().to_vec(), StoragePreference::NONE).unwrap();
+            let reference = NodeRef { level: 1, birth: Generation(birth), length: 100, checksum: 0, extents };
+            let mut out = Encoder::new();
+            reference.encode(&mut out);
+            let decoded = NodeRef::decode(&mut Decoder::new(out.as_slice()), &dmu);
+            assert_eq!(decoded.map(|found| drop(NodeCell::on_disk(&dmu, found))).is_ok(), birth > 0);
+        }
+        assert_eq!(free(), before);
+    }
 }

@@ -1,15 +1,21 @@
 //! Point reads: memtables, then the slot's runs on each level, newest first.
 
+use super::node::Slot;
 use super::resolve::Resolver;
 use super::value::Value;
 use super::version::Version;
 use super::{Job, Tree, TreeError};
-use crate::run::key_hash;
+use crate::run::{Search, key_hash};
 use std::sync::atomic::Ordering;
 
-/// A leaf or buffer that this many point reads searched in several runs is merged in the background, as a Bw-tree
-/// consolidates a delta chain that queries keep walking (Levandoski et al., ICDE 2013).
-const VISITS_BEFORE_MERGE: u32 = 4096;
+/// A leaf or buffer whose readers had this much work with its several runs is merged in the background, as a Bw-tree
+/// consolidates a delta chain that queries keep walking (Levandoski et al., ICDE 2013). The unit is a look at one more
+/// filter, some 20 ns; a merge of a leaf costs about as much as half a million of these.
+const VISIT_COST_BEFORE_MERGE: u32 = 1 << 17;
+/// Cost of searching the blocks of one more run, beside the one that has the key.
+const SEARCH_COST: u32 = 64;
+/// Cost of starting a range in one more run.
+const RANGE_COST: u32 = 256;
 
 impl Tree {
     /// The value of `key` now: every write that returned before the call is seen.
@@ -61,21 +67,21 @@ impl Tree {
             if slot.runs.len() > 1 {
                 slot.runs.iter().for_each(|run| run.prefetch_filter(hash));
             }
-            let mut searched = 0;
+            let (mut filters, mut searches) = (0, 0_u32);
             for run in &slot.runs {
                 if slot.sparse && !run.spans(key) {
                     continue;
                 }
-                searched += 1;
-                if run.get(key, hash, visible, &mut |entry| resolver.push(entry))?.is_break() {
-                    break;
+                filters += 1;
+                match run.get(key, hash, visible, &mut |entry| resolver.push(entry))? {
+                    Search::Filtered => {}
+                    Search::Continue => searches += 1,
+                    Search::Done => break,
                 }
             }
-            if searched > slot.base.max(1) {
-                let visits = slot.visits.fetch_add(1, Ordering::Relaxed);
-                if visits == VISITS_BEFORE_MERGE {
-                    self.consolidate(key, body.level);
-                }
+            if filters > slot.base.max(1) {
+                let cost = (filters - slot.base.max(1)) as u32 + searches * SEARCH_COST;
+                self.note_visit(slot, cost, key, body.level);
             }
             if resolver.is_done() {
                 break;
@@ -92,6 +98,22 @@ impl Tree {
     fn finish(&self, resolver: Resolver, key: &[u8]) -> Result<Option<Value>, TreeError> {
         let action = if resolver.needs_action() { self.action() } else { None };
         resolver.finish(key, &self.dmu, action.as_ref(), self.action_name())
+    }
+
+    /// A range starts in `slot` of `level` at `key`.
+    pub(super) fn note_range(&self, slot: &Slot, key: &[u8], level: u8) {
+        let extra = slot.runs.len().saturating_sub(slot.base.max(1)) as u32;
+        if extra > 0 {
+            self.note_visit(slot, extra * RANGE_COST, key, level);
+        }
+    }
+
+    /// Adds to the work that readers had with the several runs of a slot.
+    fn note_visit(&self, slot: &Slot, cost: u32, key: &[u8], level: u8) {
+        let before = slot.visits.fetch_add(cost, Ordering::Relaxed);
+        if before < VISIT_COST_BEFORE_MERGE && before + cost >= VISIT_COST_BEFORE_MERGE {
+            self.consolidate(key, level);
+        }
     }
 
     /// Queues the merge of a slot that reads keep searching in several runs.

@@ -1,7 +1,7 @@
 //! Work that waits for a background worker: a queue, not a walk over the trees.
 
 use crate::base::ids::DatasetId;
-use parking_lot::{Condvar, Mutex};
+use crate::base::sync::{Condvar, Mutex};
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub enum Job {
     },
     /// Free what was dropped whole.
     ResolveDrops,
+    /// Look for work that an earlier process left undone.
+    Survey,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +74,7 @@ fn urgency(job: &Job) -> u8 {
         Job::MergeBuffer { .. } => 4,
         Job::JoinSlots { .. } => 5,
         Job::ResolveDrops => 6,
+        Job::Survey => 7,
     }
 }
 

@@ -12,11 +12,11 @@ use super::memtable_deletes::RangeDeletes;
 use super::memtable_filter::Filter;
 use super::memtable_index::{Index, Place, Target};
 use crate::base::preference::StoragePreference;
+use crate::base::sync::RwLock;
+use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::dmu::DmuError;
 use crate::run::{EntryCursor, EntryRef, Kind, RangeDelete, key_hash};
-use parking_lot::RwLock;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Messages at which a memtable gets a filter: the walk down a smaller index is short, and many datasets may have one.
@@ -208,6 +208,12 @@ impl Memtable {
             return None;
         }
         self.range_deletes.read().covering(key, max_sequence)
+    }
+
+    /// Whether there are range deletes.
+    #[must_use]
+    pub fn has_range_deletes(&self) -> bool {
+        self.range_delete_count() > 0
     }
 
     /// Copies of the range deletes up to `max_sequence`, by start, and newest first where starts are equal.

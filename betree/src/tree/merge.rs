@@ -183,7 +183,7 @@ impl Tree {
             run_bytes_max: piece.max(1),
             replaced: Some(&slot.runs),
         };
-        let action = self.action();
+        let action = self.folding_action();
         let ranges = range_deletes(&slot.runs)?;
         let mut compactor = Compactor::new(
             &self.dmu,

@@ -39,7 +39,11 @@ mod drops;
 mod error;
 mod flush;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod get;
+mod inspection;
 mod job;
 mod memtable;
 mod memtable_deletes;
@@ -51,6 +55,9 @@ mod options;
 mod output;
 mod range;
 mod resolve;
+#[cfg(feature = "shuttle")]
+#[cfg(test)]
+mod shuttle_tests;
 mod stats;
 mod store;
 mod structure;
@@ -64,6 +71,8 @@ pub use action::{Action, DefaultMessageAction, MessageAction};
 pub use drops::Drops;
 pub use error::TreeError;
 pub use format::NodeRef;
+pub(crate) use format::{NodeImage, SlotImage};
+pub(crate) use inspection::{DropImage, DroppedImage, Versions, decode_drops, encode_drops};
 pub use job::{Job, JobQueue};
 pub use memtable::Memtable;
 pub use options::{MergePolicy, TreeOptions};

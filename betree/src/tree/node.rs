@@ -6,12 +6,12 @@
 use super::TreeError;
 use super::format::{NodeRef, decode_node, encode_node};
 use crate::base::ids::Generation;
+use crate::base::sync::Mutex;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
 use crate::base::{buffer::AlignedBuffer, checksum::crc, preference::StoragePreference};
-use crate::dmu::{Dmu, OwnedExtents, Privilege, Stream};
+use crate::dmu::{Admission, Charge, Dmu, Evictable, Heat, OwnedExtents, Privilege, Stream};
 use crate::run::Run;
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -35,7 +35,7 @@ pub struct Slot {
     pub range_deletes: bool,
     /// Whether some runs do not overlap others, so that it pays to look at their bounds before their filters.
     pub sparse: bool,
-    /// Point reads that looked at more than one run here; drives consolidation on read.
+    /// Work that reads had because there is more than one run here; drives consolidation on read.
     pub visits: AtomicU32,
 }
 
@@ -79,6 +79,23 @@ impl Slot {
             sparse: self.sparse,
             visits: AtomicU32::new(self.visits.load(Ordering::Relaxed)),
         }
+    }
+}
+
+impl Slot {
+    fn footprint(&self) -> usize {
+        let runs: usize = self.runs.iter().map(|run| run.footprint() + size_of::<Arc<Run>>()).sum();
+        let child = if self.child.is_some() { size_of::<NodeCell>() } else { 0 };
+        size_of::<Self>() + runs + child
+    }
+
+    fn is_unshared(self: &Arc<Self>) -> bool {
+        let run_is =
+            |run: &Arc<Run>| Arc::strong_count(run) == 1 && Arc::strong_count(run.space().keeper()) == 1;
+        let child_is = |child: &Arc<NodeCell>| Arc::strong_count(child) == 1 && child.unload();
+        Arc::strong_count(self) == 1
+            && self.runs.iter().all(run_is)
+            && self.child.as_ref().is_none_or(child_is)
     }
 }
 
@@ -140,6 +157,19 @@ impl NodeBody {
         self.pivots.get(index).map(|pivot| &**pivot)
     }
 
+    /// Bytes of memory, about.
+    fn footprint(&self) -> usize {
+        let pivots: usize = self.pivots.iter().map(|pivot| pivot.len() + size_of::<Box<[u8]>>()).sum();
+        let slots: usize = self.slots.iter().map(|slot| slot.footprint()).sum();
+        size_of::<Self>() + pivots + slots
+    }
+
+    /// Whether nothing refers to any part of the node but through the node itself, of which the caller has the only
+    /// reference.
+    fn is_unshared(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1 && self.slots.iter().all(Slot::is_unshared)
+    }
+
     /// The node with slot `index` replaced by `slots`, which are separated by `pivots` (one fewer).
     #[must_use]
     pub fn with_slots(&self, index: usize, slots: Vec<Arc<Slot>>, pivots: Vec<Box<[u8]>>) -> Self {
@@ -153,16 +183,23 @@ impl NodeBody {
 #[derive(Debug, Default)]
 struct Disk {
     stored: Option<(NodeRef, OwnedExtents)>,
+    /// What the contents count in the cache while they are in memory and on disk.
+    charge: Option<Charge>,
     /// Generation in which the live tree dropped the node; 0 while it is alive.
     death: u64,
 }
 
 /// The shared place of a node.
+///
+/// The cache puts the contents of a stored node out of memory when nothing but the node refers to them: runs and nodes
+/// have one identity each, through which their users keep their space from being used again, and contents that are read
+/// anew bring new ones. For the same reason a dead node keeps its contents as long as someone holds it.
 #[derive(Debug)]
 pub struct NodeCell {
     level: u8,
     body: ArcSwapOption<NodeBody>,
     disk: Mutex<Disk>,
+    heat: Heat,
 }
 
 impl NodeCell {
@@ -170,15 +207,21 @@ impl NodeCell {
     #[must_use]
     pub fn fresh(body: NodeBody) -> Arc<Self> {
         let level = body.level;
-        Arc::new(Self { level, body: ArcSwapOption::from_pointee(body), disk: Mutex::default() })
+        Arc::new(Self {
+            level,
+            body: ArcSwapOption::from_pointee(body),
+            disk: Mutex::default(),
+            heat: Heat::default(),
+        })
     }
 
     /// A node on disk, loaded at first use.
     #[must_use]
     pub fn on_disk(dmu: &Dmu, reference: NodeRef) -> Arc<Self> {
         let space = OwnedExtents::from_disk(dmu, reference.extents.all(), reference.birth);
-        let disk = Disk { stored: Some((reference.clone(), space)), death: 0 };
-        Arc::new(Self { level: reference.level, body: ArcSwapOption::empty(), disk: Mutex::new(disk) })
+        let level = reference.level;
+        let disk = Mutex::new(Disk { stored: Some((reference, space)), ..Disk::default() });
+        Arc::new(Self { level, body: ArcSwapOption::empty(), disk, heat: Heat::default() })
     }
 
     /// Level of the node.
@@ -187,41 +230,64 @@ impl NodeCell {
         self.level
     }
 
-    /// The contents, read from disk at first use.
+    /// The contents, read from disk when they are not in memory.
     ///
     /// # Errors
     /// Device errors, [`TreeError::Node`] on damage.
     #[inline]
-    pub fn load(&self, dmu: &Dmu) -> Result<Arc<NodeBody>, TreeError> {
+    pub fn load(self: &Arc<Self>, dmu: &Dmu) -> Result<Arc<NodeBody>, TreeError> {
         match self.body.load_full() {
-            Some(body) => Ok(body),
+            Some(body) => {
+                self.heat.touch();
+                Ok(body)
+            }
             None => self.load_from_disk(dmu),
         }
     }
 
-    /// As [`NodeCell::load`] without counting a reference, for the duration of a read.
-    #[inline]
-    pub fn borrow(&self, dmu: &Dmu) -> Result<arc_swap::Guard<Option<Arc<NodeBody>>>, TreeError> {
-        let guard = self.body.load();
-        if guard.is_none() {
-            self.load_from_disk(dmu)?;
-            return Ok(self.body.load());
-        }
-        Ok(guard)
-    }
-
     #[cold]
-    fn load_from_disk(&self, dmu: &Dmu) -> Result<Arc<NodeBody>, TreeError> {
-        let disk = self.disk.lock();
+    fn load_from_disk(self: &Arc<Self>, dmu: &Dmu) -> Result<Arc<NodeBody>, TreeError> {
+        let mut disk = self.disk.lock();
         if let Some(body) = self.body.load_full() {
             return Ok(body);
         }
         let Some((reference, _)) = &disk.stored else {
             unreachable!("a node is in memory or on disk");
         };
+        dmu.cache().record_miss();
         let body = Arc::new(read_node(dmu, reference)?);
         self.body.store(Some(Arc::clone(&body)));
+        let identity = identity(reference);
+        let bytes = body.footprint();
+        // The cache may not be called with the lock held; until then the contents are charged to nobody.
+        drop(std::mem::take(&mut disk.charge));
+        drop(disk);
+        self.enter_cache(dmu, bytes, identity);
         Ok(body)
+    }
+
+    /// Puts contents that are in memory and on disk under the rule of the cache.
+    fn enter_cache(self: &Arc<Self>, dmu: &Dmu, bytes: usize, identity: u64) {
+        let charge = dmu.cache().charge(bytes);
+        self.disk.lock().charge = Some(charge);
+        let this: Arc<dyn Evictable> = Arc::clone(self) as Arc<dyn Evictable>;
+        dmu.cache().insert(Arc::downgrade(&this), 0, bytes, identity, Admission::Probation);
+    }
+
+    /// Takes the contents out of memory when nobody else holds them or a part of them; whether they are out.
+    fn unload(&self) -> bool {
+        let Some(mut disk) = self.disk.try_lock() else { return false };
+        if disk.stored.is_none() || disk.death != 0 {
+            return false;
+        }
+        // Guards of readers are counted from here on, and who comes now waits for the lock.
+        let Some(body) = self.body.swap(None) else { return true };
+        if !body.is_unshared() {
+            self.body.store(Some(body));
+            return false;
+        }
+        disk.charge = None;
+        true
     }
 
     /// Whether the node is on disk.
@@ -262,7 +328,7 @@ impl NodeCell {
     /// # Errors
     /// Out of space and device errors; the node then stays in memory only.
     pub fn store(
-        &self,
+        self: &Arc<Self>,
         dmu: &Dmu,
         preference: StoragePreference,
         generation: Generation,
@@ -301,8 +367,31 @@ impl NodeCell {
             space.kill(Generation(disk.death));
         }
         disk.stored = Some((reference.clone(), space));
+        let alive = disk.death == 0;
+        drop(disk);
+        if alive {
+            self.enter_cache(dmu, body.footprint(), identity(&reference));
+        }
         Ok(reference)
     }
+}
+
+impl Evictable for NodeCell {
+    fn evict(&self, _slot: u32) -> bool {
+        self.unload()
+    }
+
+    fn take_reference(&self, _slot: u32) -> bool {
+        self.heat.take()
+    }
+}
+
+/// Names the contents of a stored node to the cache.
+fn identity(reference: &NodeRef) -> u64 {
+    let place = reference.extents.extents().first();
+    place
+        .map_or(0, |extent| extent.block ^ u64::from(extent.vdev.0) << 48)
+        .wrapping_mul(0xff51_afd7_ed55_8ccd)
 }
 
 fn read_node(dmu: &Dmu, reference: &NodeRef) -> Result<NodeBody, TreeError> {

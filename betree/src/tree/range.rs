@@ -8,23 +8,35 @@ use super::value::Value;
 use super::version::Version;
 use super::{Tree, TreeError};
 use crate::base::preference::StoragePreference;
+use crate::dmu::PendingJob;
 use crate::run::{EntryCursor, EntryRef, Kind, MergeCursor, ReadMode, Run, RunCursor};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Iterator over keys and values of one consistent state. It owns what it needs: `Send + 'static`.
 pub struct Range {
     view: View,
     front: Option<Side>,
     back: Option<Side>,
+    /// The side of the leaf behind that of `front`, being prepared.
+    coming: Option<PendingJob<Result<Side, TreeError>>>,
     /// Keys not yet returned from the front are at least this.
     low: Vec<u8>,
     /// Keys not yet returned from the back are below this.
     high: Option<Vec<u8>>,
-    /// The last key returned from the front.
-    last: Option<Value>,
+    /// The last key returned from the front, if `returned`.
+    last: Vec<u8>,
+    returned: bool,
+    scratch: Vec<u8>,
     done: bool,
 }
+
+/// A range that has returned this many bytes of a leaf probably goes on into the next one, which is then prepared in the
+/// background.
+const BYTES_BEFORE_NEXT_LEAF: usize = 256 << 10;
+/// Memory that a prepared leaf is taken to need: a window of each of its usual few runs.
+const NEXT_LEAF_BYTES: usize = 1 << 20;
 
 /// A held version and a sequence number: what a range, a view and a snapshot in memory are.
 #[derive(Debug, Clone)]
@@ -50,7 +62,18 @@ impl View {
     #[must_use]
     pub fn range(&self, low: Vec<u8>, high: Option<Vec<u8>>) -> Range {
         let done = high.as_ref().is_some_and(|high| *high <= low);
-        Range { view: self.clone(), front: None, back: None, low, high, last: None, done }
+        Range {
+            view: self.clone(),
+            front: None,
+            back: None,
+            coming: None,
+            low,
+            high,
+            last: Vec::new(),
+            returned: false,
+            scratch: Vec::new(),
+            done,
+        }
     }
 }
 
@@ -73,10 +96,15 @@ struct Side {
     _bodies: Vec<Arc<NodeBody>>,
     low: Vec<u8>,
     high: Option<Vec<u8>>,
+    /// Bytes returned so far.
+    bytes: usize,
+    /// Set while the cursors must not start to read ahead.
+    held_back: Arc<AtomicBool>,
 }
 
 impl Side {
-    fn new(view: &View, path: &Path) -> Self {
+    fn new(view: &View, path: &Path, mode: ReadMode, held_back: bool) -> Self {
+        let held_back = Arc::new(AtomicBool::new(held_back));
         let mut cursors: Vec<Box<dyn EntryCursor>> = Vec::new();
         let (mut tables, mut runs) = (Vec::new(), Vec::new());
         for table in view.version.tables().filter(|table| !table.memtable.is_empty()) {
@@ -86,7 +114,9 @@ impl Side {
         for step in &path.steps {
             let slot = &step.body.slots[step.index];
             for run in &slot.runs {
-                cursors.push(Box::new(RunCursor::new(Arc::clone(run), ReadMode::Scan)));
+                let mut cursor = RunCursor::new(Arc::clone(run), mode);
+                cursor.hold_back(&held_back);
+                cursors.push(Box::new(cursor));
                 if run.reference().range_deletes > 0 {
                     runs.push(Arc::clone(run));
                 }
@@ -99,14 +129,19 @@ impl Side {
             _bodies: path.steps.iter().map(|step| Arc::clone(&step.body)).collect(),
             low: path.slot_low().to_vec(),
             high: path.slot_high().map(<[u8]>::to_vec),
+            bytes: 0,
+            held_back,
         }
     }
 
-    fn forward(view: &View, key: &[u8]) -> Result<Self, TreeError> {
+    fn forward(view: &View, key: &[u8], mode: ReadMode, held_back: bool) -> Result<Self, TreeError> {
         let Some(path) = view.tree.locate(&view.version.root, 1, key)? else {
             unreachable!("every tree has level 1");
         };
-        let mut side = Self::new(view, &path);
+        let mut side = Self::new(view, &path, mode, held_back);
+        for step in &path.steps {
+            view.tree.note_range(&step.body.slots[step.index], key, step.body.level);
+        }
         side.cursor.seek(key)?;
         Ok(side)
     }
@@ -115,7 +150,7 @@ impl Side {
         let Some(path) = view.tree.descend(&view.version.root, 1, |body| body.slot_index_before(key))? else {
             unreachable!("every tree has level 1");
         };
-        let mut side = Self::new(view, &path);
+        let mut side = Self::new(view, &path, ReadMode::Scan, false);
         side.cursor.seek_before(key)?;
         Ok(side)
     }
@@ -131,6 +166,19 @@ impl Side {
         Ok(newest)
     }
 
+    fn has_range_deletes(&self) -> bool {
+        !self.runs.is_empty() || self.tables.iter().any(|table| table.has_range_deletes())
+    }
+
+    /// Passes all versions of `key`.
+    fn skip(&mut self, key: &[u8]) -> Result<(), TreeError> {
+        self.cursor.next()?;
+        while self.cursor.entry().is_some_and(|entry| entry.key == key) {
+            self.cursor.next()?;
+        }
+        Ok(())
+    }
+
     fn resolver(&self, key: &[u8], visible: u64) -> Result<Resolver, TreeError> {
         let mut resolver = Resolver::new();
         resolver.delete_before(self.deleted_before(key, visible)?);
@@ -144,14 +192,36 @@ fn finish(view: &View, resolver: Resolver, key: &[u8]) -> Result<Option<Value>, 
 }
 
 impl Range {
+    /// The side of the leaf that `low` is in.
+    fn open_front(&mut self) -> Result<Side, TreeError> {
+        let Some(coming) = self.coming.take() else {
+            return Side::forward(&self.view, &self.low, ReadMode::Scan, false);
+        };
+        let side = coming.wait().map_err(TreeError::from)??;
+        side.held_back.store(false, Ordering::Release);
+        Ok(side)
+    }
+
+    /// Starts to prepare the leaf behind `side`, when the range reaches there.
+    fn prepare_next(
+        view: &View,
+        side: &Side,
+        high: Option<&[u8]>,
+    ) -> Option<PendingJob<Result<Side, TreeError>>> {
+        let bound = side.high.as_deref().filter(|bound| high.is_none_or(|high| high > *bound))?.to_vec();
+        let (view, bytes) = (view.clone(), NEXT_LEAF_BYTES);
+        let dmu = view.tree.dmu.clone();
+        Some(dmu.read_in_background(bytes, move || Ok(Side::forward(&view, &bound, ReadMode::Stream, true))))
+    }
+
     fn next_front(&mut self) -> Result<Option<(Value, Value)>, TreeError> {
         loop {
-            let side = match &mut self.front {
-                Some(side) => side,
-                None => self.front.insert(Side::forward(&self.view, &self.low)?),
-            };
+            if self.front.is_none() {
+                self.front = Some(self.open_front()?);
+            }
+            let Some(side) = &mut self.front else { return Ok(None) };
             let inside = |key: &[u8]| side.high.as_deref().is_none_or(|high| key < high);
-            let Some(key) = side.cursor.entry().map(|entry| entry.key).filter(|key| inside(key)) else {
+            let Some(entry) = side.cursor.entry().filter(|entry| inside(entry.key)) else {
                 // The leaf is done; what follows begins at its upper bound.
                 let Some(bound) = side.high.take() else {
                     return Ok(None);
@@ -163,11 +233,21 @@ impl Range {
                 self.front = None;
                 continue;
             };
-            if self.high.as_deref().is_some_and(|high| key >= high) {
+            if self.high.as_deref().is_some_and(|high| entry.key >= high) {
                 return Ok(None);
             }
-            let key = Value::from(key);
             let visible = self.view.visible;
+            if entry.kind == Kind::Put && entry.sequence <= visible && !side.has_range_deletes() {
+                // By far the most frequent case: the newest version says it all.
+                let (key, value) = Value::pair(entry.key, entry.payload, &mut self.scratch);
+                side.bytes += self.scratch.len();
+                side.skip(&key)?;
+                if side.bytes >= BYTES_BEFORE_NEXT_LEAF && self.coming.is_none() {
+                    self.coming = Self::prepare_next(&self.view, side, self.high.as_deref());
+                }
+                return Ok(Some((key, value)));
+            }
+            let key = Value::from(entry.key);
             let mut resolver = side.resolver(&key, visible)?;
             let mut open = true;
             while let Some(entry) = side.cursor.entry().filter(|entry| *entry.key == *key) {
@@ -198,7 +278,7 @@ impl Range {
                 self.back = None;
                 continue;
             };
-            if key < &self.low[..] || self.last.as_deref().is_some_and(|last| key <= last) {
+            if key < &self.low[..] || (self.returned && key <= &self.last[..]) {
                 return Ok(None);
             }
             let key = Value::from(key);
@@ -238,7 +318,11 @@ impl Iterator for Range {
         }
         let next = self.next_front().transpose();
         match &next {
-            Some(Ok((key, _))) => self.last = Some(key.clone()),
+            Some(Ok((key, _))) => {
+                self.last.clear();
+                self.last.extend_from_slice(key);
+                self.returned = true;
+            }
             _ => self.done = true,
         }
         next

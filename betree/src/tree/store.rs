@@ -32,11 +32,19 @@ impl Tree {
         root.store(&self.dmu, preference, generation)
     }
 
-    /// Does one piece of work.
+    /// Does one piece of work. When the message action panics in it, the work is done without: the messages stay for a
+    /// process whose action can read them.
     ///
     /// # Errors
     /// Out of space, device errors, damage; the tree then stays as it was.
     pub fn run_job(&self, job: &Job) -> Result<(), TreeError> {
+        match self.try_job(job) {
+            Err(TreeError::ActionPanicked { .. }) => self.try_job(job),
+            done => done,
+        }
+    }
+
+    fn try_job(&self, job: &Job) -> Result<(), TreeError> {
         match job {
             Job::FlushTable => {
                 if self.flush_table(false)? && self.frozen_count() > 0 {
@@ -49,6 +57,7 @@ impl Tree {
             Job::MergeBuffer { level, low } => self.merge_buffer(*level, low),
             Job::SplitNode { level, low } => self.split_node(*level, low),
             Job::JoinSlots { level, low } => self.join_slots(*level, low),
+            Job::Survey => self.queue_left_over(),
             Job::ResolveDrops => {
                 if self.resolve_drop()? {
                     self.jobs.push(self.id, Job::ResolveDrops);

@@ -12,12 +12,12 @@ use super::value::LargeValue;
 use super::version::{Table, Version};
 use super::{TreeError, TreeOptions};
 use crate::base::ids::{DatasetId, Generation};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::{Mutex, RwLock};
 use crate::dmu::{Dmu, Keeper, OwnedExtents};
 use crate::run::Run;
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What edits of the tree share; locked for the moment of publishing a version.
 #[derive(Debug)]
@@ -124,6 +124,11 @@ impl Path {
         self.bound(self.steps.len() - 1, |step| step.body.slot_low(step.index)).unwrap_or(&[])
     }
 
+    /// Upper bound of the node at the end, exclusive.
+    pub fn node_high(&self) -> Option<&[u8]> {
+        self.bound(self.steps.len() - 1, |step| step.body.slot_high(step.index))
+    }
+
     fn bound<'a>(&'a self, depth: usize, of: impl Fn(&'a PathStep) -> Option<&'a [u8]>) -> Option<&'a [u8]> {
         self.steps[..depth].iter().rev().find_map(of)
     }
@@ -208,6 +213,11 @@ impl Tree {
 
     pub(super) fn action(&self) -> Option<Action> {
         self.action.read().clone()
+    }
+
+    /// The action for merges: none when it is not registered or has panicked, so that messages are carried on unchanged.
+    pub(super) fn folding_action(&self) -> Option<Action> {
+        self.action().filter(|action| !action.has_panicked())
     }
 
     /// The current version.
@@ -310,6 +320,12 @@ impl Tree {
     #[must_use]
     pub fn pending_drops(&self) -> Drops {
         self.edit.lock().drops.clone()
+    }
+
+    /// Whether nodes exist in memory only: something was flushed or merged since the last checkpoint.
+    #[must_use]
+    pub fn has_dirty_nodes(&self) -> bool {
+        !self.version.load().root.is_stored()
     }
 
     /// Whether dropped things wait to be freed.
@@ -439,6 +455,24 @@ impl Tree {
         })
     }
 
+    /// Queues the work that an earlier process left undone, as far as the first nodes of each level show it: in a tree
+    /// of more nodes, readers and writers come across the rest.
+    ///
+    /// # Errors
+    /// Device errors while headers are read.
+    pub(super) fn queue_left_over(&self) -> Result<(), TreeError> {
+        for level in (1..=self.version.load().root.level()).rev() {
+            let mut low = Some(Vec::new());
+            for _ in 0..SURVEY_NODES_MAX {
+                let Some(from) = low else { break };
+                self.queue_node_at(level, &from)?;
+                let path = self.locate(&self.version.load_full().root, level, &from)?;
+                low = path.and_then(|path| path.node_high().map(<[u8]>::to_vec));
+            }
+        }
+        Ok(())
+    }
+
     /// Visits the slots of `level` in order.
     fn for_each_slot(&self, level: u8, mut visit: impl FnMut(&Path)) -> Result<(), TreeError> {
         let version = self.version.load_full();
@@ -520,6 +554,9 @@ impl Tree {
 pub(super) fn frees_much(run: &Run) -> bool {
     run.reference().large_bytes > (16 << 20) && run.reference().large_bytes > 4 * run.stored_bytes()
 }
+
+/// Nodes of each level that are read at opening in search of work, in the background: some 40 MiB of headers.
+const SURVEY_NODES_MAX: usize = 1024;
 
 /// A buffer is flushed at this many runs, overlapping or not: a node's header names each of them.
 const RUNS_PER_SLOT_MAX: usize = 256;

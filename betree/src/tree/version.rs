@@ -3,9 +3,9 @@
 use super::memtable::Memtable;
 use super::node::NodeCell;
 use crate::base::ids::Generation;
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::dmu::Keeper;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A memtable and what hangs on it.
 #[derive(Debug)]

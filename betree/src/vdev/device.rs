@@ -41,4 +41,9 @@ pub trait BlockDevice: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`VdevError`]; any write since the last successful flush may then be lost.
     fn flush(&self) -> Result<(), VdevError>;
+
+    /// Nothing refers to these bytes any more; until they are written again they may read as anything. A hint: a device
+    /// that has no use for it does nothing. The simulated disk fills them with garbage, so that whoever still reads them
+    /// is noticed.
+    fn discard(&self, _offset: u64, _bytes: u64) {}
 }

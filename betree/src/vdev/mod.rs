@@ -35,12 +35,18 @@ mod device;
 mod error;
 mod file;
 mod memory;
+#[cfg(feature = "shuttle")]
+#[cfg(test)]
+mod scheduled;
 mod sim;
 
 pub use device::BlockDevice;
 pub use error::{Operation, VdevError};
 pub use file::FileDevice;
 pub use memory::MemoryDevice;
+#[cfg(feature = "shuttle")]
+#[cfg(test)]
+pub(crate) use scheduled::ScheduledDevice;
 pub use sim::{
     Fault, FaultKind, FlushFailure, LoggedOperation, SimClock, SimDevice, SimDisk, SimRng, SimSnapshot,
 };

@@ -15,7 +15,7 @@ usage: peers [options]
   --keys N            keys of the data set                        [4000000]
   --rounds N          times that everything is done; medians      [3]
   --cache SIZE        memory for caching (KiB, MiB, GiB)          [256MiB]
-  --direct yes|no     RocksDB reads past the page cache           [no]
+  --direct yes|no     both read past the page cache; no: both through it   [yes]
   --workloads A,B     of load_seq, load_random, get_warm, get_reopen, get_missing, scan,
                       short_scan, overwrite, mixed, mixed_1, mixed_2, durable   [all]
   --engines A,B       of betree, rocksdb, in the order of running [all]
@@ -77,7 +77,7 @@ impl Arguments {
     /// [`Error::Arguments`] says which one makes no sense.
     pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Error> {
         let mut parsed = Self {
-            settings: Settings { keys: 4_000_000, cache_bytes: 256 << 20, direct: false },
+            settings: Settings { keys: 4_000_000, cache_bytes: 256 << 20, direct: true },
             limits: Limits { operations: 1_000_000, seconds: 20.0 },
             rounds: 3,
             workloads: Workload::ALL.to_vec(),

@@ -4,7 +4,8 @@ use crate::engine::{Engine, Settings};
 use crate::error::Error;
 use crate::keys::ENTRY_BYTES;
 use betree::{
-    AccessMode, Database, DatabaseConfiguration, Dataset, StoragePoolConfiguration, TierConfiguration,
+    AccessMode, Database, DatabaseConfiguration, Dataset, FileLeaf, LeafVdev, StoragePoolConfiguration,
+    TierConfiguration,
 };
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -28,8 +29,8 @@ impl Engine for Betree {
     fn open(folder: &Path, settings: &Settings) -> Result<Self, Error> {
         let file = folder.join("pool.img");
         let file_bytes = POOL_BYTES_MIN + settings.keys * ENTRY_BYTES * POOL_SHARE;
-        let tier = TierConfiguration::parse_zfs_like([format!("{}:{file_bytes}", file.display())])
-            .map_err(betree::Error::from)?;
+        let leaf = FileLeaf { size: Some(file_bytes), direct: settings.direct, ..FileLeaf::new(file) };
+        let tier = TierConfiguration::new(vec![LeafVdev::File(leaf).into()]);
         let database = Database::build(DatabaseConfiguration {
             storage: StoragePoolConfiguration { tiers: vec![tier], ..Default::default() },
             cache_size: usize::try_from(settings.cache_bytes)

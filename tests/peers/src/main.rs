@@ -27,8 +27,9 @@
 //!    longer than a workload. On a busy machine a sync takes ten times as long from one second to the next, for either
 //!    engine: the durable workload says something only where its spread is small.
 //!
-//! What it does not do: clear the page cache of the system. An engine with buffered reads is served from there once
-//! its own cache misses; `--direct yes` takes that away.
+//! Both engines have the same cache. With `--direct yes`, the default, both read past the page cache of the system, so
+//! that this cache is all the memory they have for data; with `--direct no` the page cache serves the misses of both. It
+//! is not cleared between workloads.
 
 mod arguments;
 mod counters;

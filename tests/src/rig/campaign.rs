@@ -45,6 +45,8 @@ pub struct Tally {
     pub lost: u64,
     /// Of those, states that a crash within a recovery left.
     pub in_recovery: u64,
+    /// States besides, in which the newest superblock was lost.
+    pub rotten: u64,
     /// Milliseconds.
     pub elapsed_ms: u64,
 }
@@ -53,11 +55,12 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} states ({} with lost operations, {} from crashes within a recovery) of {} workloads with {} operations \
-             ({} refused) and {} writes and flushes in {:.1} s: {} states/s",
+            "{} states ({} with lost operations, {} from crashes within a recovery) and {} rotten superblocks of {} \
+             workloads with {} operations ({} refused) and {} writes and flushes in {:.1} s: {} states/s",
             self.states,
             self.lost,
             self.in_recovery,
+            self.rotten,
             self.workloads,
             self.operations,
             self.refused,
@@ -128,6 +131,9 @@ impl Campaign {
                 _ => created + explorer.rng.below(end + 1 - created),
             };
             explorer.crash(&machine, operation, self.depth)?;
+            if crash % 16 == 0 {
+                explorer.rot(&machine, operation, self.depth.min(1))?;
+            }
         }
         tally.operations += operations;
         tally.refused += machine.refused();
@@ -135,6 +141,7 @@ impl Campaign {
         tally.states += explorer.states;
         tally.lost += explorer.lost;
         tally.in_recovery += explorer.in_recovery;
+        tally.rotten += explorer.rotten;
         Ok(())
     }
 }

@@ -1,11 +1,14 @@
 //! Crashes of a machine, and what must hold after each.
 
-use super::machine::{Machine, contents, scan};
+use super::machine::{Machine, contents, scan, view};
 use super::timeline::{Step, Timeline};
 use super::workload::Workload;
 use super::{Failure, State};
 use betree::Database;
-use betree::vdev::{SimClock, SimDisk, SimRng};
+use betree::pool::{SlotContent, dump_device};
+use betree::vdev::{BlockDevice, SimClock, SimDisk, SimRng};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Looks at states after crashes.
@@ -19,8 +22,12 @@ pub struct Explorer {
     pub lost: u64,
     /// States that a crash within a recovery left.
     pub in_recovery: u64,
+    /// States looked at besides, in which the newest superblock was lost.
+    pub rotten: u64,
     /// Crashes of each state that are looked at.
     pub branches: u64,
+    /// The rotten superblock stays until checkpoints have overwritten it: until then a loss is reported or not.
+    after_rot: bool,
 }
 
 /// What one crash left, opened.
@@ -36,7 +43,15 @@ impl Explorer {
     /// Looks with choices that depend on `seed`.
     #[must_use]
     pub fn new(seed: u64, branches: u64) -> Self {
-        Self { rng: SimRng::new(seed), states: 0, lost: 0, in_recovery: 0, branches }
+        Self {
+            rng: SimRng::new(seed),
+            states: 0,
+            lost: 0,
+            in_recovery: 0,
+            rotten: 0,
+            branches,
+            after_rot: false,
+        }
     }
 
     /// Crashes `machine` after number `operation` of its clock, opens what is left and compares; then goes on from there
@@ -46,12 +61,42 @@ impl Explorer {
     /// What is not as it must be.
     pub fn crash(&mut self, machine: &Machine, operation: u64, depth: u32) -> Result<(), Failure> {
         let context = format!("crash after operation {operation}, depth {depth}");
-        let mut visit = self.visit(machine, operation).map_err(|failure| failure.within(&context))?;
+        let visit = self.visit(machine, operation).map_err(|failure| failure.within(&context))?;
+        self.go_on(visit, depth).map_err(|failure| failure.within(&context))
+    }
+
+    /// As [`Explorer::crash`], where the newest superblock has rotten everywhere in the meantime. Nothing where there is
+    /// none to fall back to.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    pub fn rot(&mut self, machine: &Machine, operation: u64, depth: u32) -> Result<(), Failure> {
+        let context = format!("newest superblock rotten after operation {operation}, depth {depth}");
+        let (clock, disks) = self.after_crash(machine, operation);
+        if !rot_newest_superblock(&disks, &mut self.rng) {
+            return Ok(());
+        }
+        self.rotten += 1;
+        // The log of the older checkpoint leads up to a state before the crash, but not beyond that of its opening.
+        let legal = 0..=*machine.timeline().legal(operation).end();
+        let visit =
+            self.open(machine, clock, disks, legal, true).map_err(|failure| failure.within(&context))?;
+        self.after_rot = true;
+        let gone_on = self.go_on(visit, depth).map_err(|failure| failure.within(&context));
+        self.after_rot = false;
+        gone_on
+    }
+
+    /// Writes on after a recovery and, while `depth` lasts, crashes that.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    pub(super) fn go_on(&mut self, mut visit: Visit, depth: u32) -> Result<(), Failure> {
         if depth == 0 {
             visit.machine.clock().crash();
             return Ok(());
         }
-        let mut workload = Workload::new(machine.layout(), self.rng.next_u64());
+        let mut workload = Workload::new(visit.machine.layout(), self.rng.next_u64());
         let goes_on = |visit: &mut Visit, workload: &mut Workload| {
             for _ in 0..3 {
                 let next = workload.next(visit.machine.timeline().newest());
@@ -59,18 +104,16 @@ impl Explorer {
             }
             visit.machine.run(&super::Operation::Sync)
         };
-        goes_on(&mut visit, &mut workload)
-            .map_err(|failure| failure.within("writing on").within(&context))?;
+        goes_on(&mut visit, &mut workload).map_err(|failure| failure.within("writing on"))?;
         let end = visit.machine.clock().operations();
         // What still waits is not written when the machine goes.
         visit.machine.clock().crash();
-        let within = |failure: Failure| failure.within(&context);
-        self.crash(&visit.machine, end, depth - 1).map_err(within)?;
+        self.crash(&visit.machine, end, depth - 1)?;
         for branch in 1..self.branches {
             let limit = if branch % 2 == 1 { visit.recovered } else { end };
             let operation = self.rng.below(limit + 1);
             self.in_recovery += u64::from(operation < visit.recovered);
-            self.crash(&visit.machine, operation, depth - 1).map_err(within)?;
+            self.crash(&visit.machine, operation, depth - 1)?;
         }
         Ok(())
     }
@@ -80,24 +123,55 @@ impl Explorer {
     /// # Errors
     /// What is not as it must be.
     pub fn visit(&mut self, machine: &Machine, operation: u64) -> Result<Visit, Failure> {
+        let (clock, disks) = self.after_crash(machine, operation);
+        self.look(machine, clock, disks, operation)
+    }
+
+    /// Opens `disks`, which a crash of `machine` after number `operation` left, and compares them with what is legal.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    pub fn look(
+        &mut self,
+        machine: &Machine,
+        clock: SimClock,
+        disks: Vec<SimDisk>,
+        operation: u64,
+    ) -> Result<Visit, Failure> {
         self.states += 1;
+        self.open(machine, clock, disks, machine.timeline().legal(operation), false)
+    }
+
+    fn after_crash(&mut self, machine: &Machine, operation: u64) -> (SimClock, Vec<SimDisk>) {
         let clock = SimClock::new(self.rng.next_u64());
-        let disks: Vec<SimDisk> = machine
-            .disks()
-            .iter()
-            .map(|disk| disk.crash_image_at(operation, &mut self.rng, &clock))
-            .collect();
+        let image = |disk: &SimDisk| disk.crash_image_at(operation, &mut self.rng, &clock);
+        let disks = machine.disks().iter().map(image).collect();
+        (clock, disks)
+    }
+
+    fn open(
+        &mut self,
+        machine: &Machine,
+        clock: SimClock,
+        disks: Vec<SimDisk>,
+        legal: RangeInclusive<usize>,
+        rolled_back: bool,
+    ) -> Result<Visit, Failure> {
         disks.iter().for_each(SimDisk::keep_history);
+        if !rolled_back && !self.after_rot && !some_generation_is_whole(&disks) {
+            return Err(Failure::new("no superblock is whole at both ends of every disk"));
+        }
         let (layout, shape) = (machine.layout(), machine.shape());
-        let legal = machine.timeline().legal(operation);
         let mut opened = Machine::open(layout, shape, clock, disks, Timeline::new(Arc::default()))
             .map_err(|error| Failure::new(error).within("open"))?;
         let recovered = opened.clock().operations();
         let database = opened.database()?;
         if let Some(report) = database.open_report()
-            && report.rolled_back
+            && report.rolled_back != rolled_back
+            && !self.after_rot
         {
-            return Err(Failure::new(format!("a crash looks like a loss: {report:?}")));
+            let what = if rolled_back { "a loss is not reported" } else { "a crash looks like a loss" };
+            return Err(Failure::new(format!("{what}: {report:?}")));
         }
         let found = scan(database)?;
         let steps = machine.timeline().steps();
@@ -116,7 +190,7 @@ impl Explorer {
     fn read_some(&mut self, database: &Database, state: &State) -> Result<(), Failure> {
         for (name, entries) in &state.datasets {
             let failed = |error: betree::Error| Failure::new(error).within("get");
-            let dataset = database.open_dataset(name).map_err(failed)?;
+            let dataset = view(database, name).map_err(failed)?;
             let known = (!entries.is_empty())
                 .then(|| entries.keys().nth(self.rng.index(entries.len())))
                 .flatten()
@@ -135,6 +209,45 @@ impl Explorer {
         }
         Ok(())
     }
+}
+
+/// Superblocks by generation, each with its disk and block.
+type Copies<'a> = BTreeMap<u64, Vec<(&'a SimDisk, u64)>>;
+
+/// The superblocks on `disks`, and how many a whole generation has.
+fn superblocks(disks: &[SimDisk]) -> (Copies<'_>, usize) {
+    let mut copies = Copies::new();
+    let mut whole = 0;
+    for disk in disks.iter().filter(|disk| !disk.device().is_volatile()) {
+        whole += 2;
+        for slot in dump_device(&disk.device()) {
+            if let SlotContent::Superblock(superblock) = &slot.content {
+                copies.entry(superblock.generation.0).or_default().push((disk, slot.block));
+            }
+        }
+    }
+    (copies, whole)
+}
+
+/// Whether one damaged area more would leave a root: superblocks take turns, so that one is always left alone.
+fn some_generation_is_whole(disks: &[SimDisk]) -> bool {
+    let (copies, whole) = superblocks(disks);
+    copies.values().any(|places| places.len() == whole)
+}
+
+/// Changes one byte in every copy of the newest superblock. `false`, and nothing changed, when it is not everywhere, or
+/// the one before is not.
+fn rot_newest_superblock(disks: &[SimDisk], rng: &mut SimRng) -> bool {
+    let (copies, whole) = superblocks(disks);
+    let mut newest = copies.values().rev();
+    let (Some(newest), Some(before)) = (newest.next(), newest.next()) else { return false };
+    if newest.len() != whole || before.len() != whole {
+        return false;
+    }
+    for (disk, block) in newest {
+        disk.flip_bit(block * 4096 + rng.below(4096), rng.below(8) as u8);
+    }
+    true
 }
 
 /// Says what is wrong with a state that is none of `legal`.

@@ -88,16 +88,20 @@ impl Layout {
             deltas_per_leaf: 1 + rng.index(4),
             ..DatasetConfiguration::default()
         };
+        let compression = if rng.chance(1, 2) { Compression::None } else { Compression::Lz4 };
+        let segment_size = 1 << (17 + rng.below(4));
+        // The first chunk of a memtable fills the smaller one: then every batch is flushed by itself.
+        let memtable_size = if rng.chance(1, 3) { 16 << 10 } else { 64 << 10 };
         DatabaseConfiguration {
             storage: StoragePoolConfiguration { tiers, ..StoragePoolConfiguration::default() },
             alloc_strategy: match self {
                 Self::MemoryOverDurable => [vec![0, 1], vec![1], vec![1], vec![1]],
                 _ => [vec![0], vec![1], vec![1], vec![1]],
             },
-            compression: if rng.chance(1, 2) { Compression::None } else { Compression::Lz4 },
+            compression,
             cache_size: 1 << 20,
-            memtable_size: 16 << 10,
-            segment_size: 1 << (17 + rng.below(4)),
+            memtable_size,
+            segment_size,
             background_threads: Some(0),
             sync_interval_ms: None,
             default_dataset,

@@ -1,11 +1,11 @@
 //! A database on simulated disks with its model in lockstep.
 
+use super::Failure;
 use super::layout::Layout;
-use super::model::{Change, Operation, State, Value, dataset_fingerprint, entry_fingerprint};
+use super::model::{COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint};
 use super::timeline::Timeline;
-use super::{Failure, model};
 use betree::vdev::{SimClock, SimDisk};
-use betree::{Batch, Database, Durability, Error, ErrorKind};
+use betree::{Batch, Database, Dataset, DatasetView, Durability, Error, ErrorKind, StoragePreference};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,17 @@ pub struct Machine {
     refused: u64,
 }
 
+/// A view of the dataset `name`, whatever its action.
+///
+/// # Errors
+/// There is none.
+pub fn view(database: &Database, name: &[u8]) -> Result<DatasetView, Error> {
+    if name == COUNTS {
+        return Ok(database.open_custom_dataset::<Count>(name, StoragePreference::NONE)?.view());
+    }
+    Ok(database.open_dataset(name)?.view())
+}
+
 /// Reads everything: the fingerprint of the state that the database holds.
 ///
 /// # Errors
@@ -34,7 +45,7 @@ pub fn scan(database: &Database) -> Result<u64, Failure> {
     let failed = |error: Error| Failure::new(error).within("scan");
     let mut fingerprint = 0_u64;
     for name in database.datasets().map_err(failed)? {
-        let dataset = database.open_dataset(&name).map_err(failed)?;
+        let dataset = view(database, &name).map_err(failed)?;
         let (mut sum, mut count) = (0_u64, 0);
         let mut last: Option<Vec<u8>> = None;
         for entry in dataset.range::<&[u8]>(..) {
@@ -52,11 +63,11 @@ pub fn scan(database: &Database) -> Result<u64, Failure> {
 }
 
 /// Reads everything into a model.
-pub(super) fn contents(database: &Database) -> Result<State, Failure> {
+pub(crate) fn contents(database: &Database) -> Result<State, Failure> {
     let failed = |error: Error| Failure::new(error).within("scan");
     let mut state = State::default();
     for name in database.datasets().map_err(failed)? {
-        let dataset = database.open_dataset(&name).map_err(failed)?;
+        let dataset = view(database, &name).map_err(failed)?;
         let mut entries = BTreeMap::new();
         for entry in dataset.range::<&[u8]>(..) {
             let (key, value) = entry.map_err(failed)?;
@@ -73,9 +84,18 @@ impl Machine {
     /// # Errors
     /// It cannot be created.
     pub fn create(layout: Layout, seed: u64) -> Result<Self, Failure> {
+        Self::create_with(layout, seed, true)
+    }
+
+    /// As [`Machine::create`]; with `poison`, what is freed is filled with garbage.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn create_with(layout: Layout, seed: u64, poison: bool) -> Result<Self, Failure> {
         let clock = SimClock::new(seed);
         let disks = layout.disks(&clock);
         disks.iter().for_each(SimDisk::keep_history);
+        disks.iter().filter(|_| poison).for_each(SimDisk::poison_discards);
         let pulled = Arc::new(AtomicBool::new(false));
         let configuration = layout.configuration(&disks, &pulled, seed);
         let database = Database::create_with(configuration, false)
@@ -222,7 +242,10 @@ impl Machine {
                 Ok(())
             }
             Err(error) => {
-                self.timeline.take_back();
+                // After a device failed it may be in the log or not.
+                if matches!(error, Error::OutOfSpace { .. }) {
+                    self.timeline.take_back();
+                }
                 Err(error)
             }
         }
@@ -248,19 +271,15 @@ impl Machine {
 }
 
 /// Does `operation`; whether it says that everything up to it is durable.
-fn perform(database: &Database, operation: &Operation) -> Result<bool, Error> {
+pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool, Error> {
     match operation {
-        Operation::Write { dataset, change } => {
-            let dataset = database.open_dataset(dataset)?;
-            match change {
-                Change::Put { key, value, preference } => {
-                    dataset.insert_with_pref(key, value.bytes(), *preference)?;
-                }
-                Change::Delete { key } => dataset.delete(key)?,
-                Change::Upsert { key, offset, bytes } => dataset.upsert(key, bytes, *offset)?,
-                Change::RangeDelete { low, high } => {
-                    dataset.range_delete(low.as_slice()..high.as_slice())?;
-                }
+        Operation::Write { dataset: name, change } => {
+            if name == COUNTS {
+                write(&database.open_custom_dataset::<Count>(name, StoragePreference::NONE)?, change)?;
+            } else if let Change::Upsert { key, offset, bytes } = change {
+                database.open_dataset(name)?.upsert(key, bytes, *offset)?;
+            } else {
+                write(&database.open_dataset(name)?, change)?;
             }
             Ok(false)
         }
@@ -275,6 +294,9 @@ fn perform(database: &Database, operation: &Operation) -> Result<bool, Error> {
         Operation::Sync => database.sync().map(|()| true),
         Operation::Checkpoint => database.checkpoint().map(|()| true),
         Operation::Settle => database.settle().map(|()| false),
+        Operation::Create(name) if name == COUNTS => {
+            database.create_custom_dataset::<Count>(name, StoragePreference::NONE).map(|_| false)
+        }
         Operation::Create(name) => database.create_dataset(name).map(|_| false),
         Operation::Rename(from, to) => database.rename_dataset(from, to).map(|()| false),
         Operation::Destroy(name) => database.destroy_dataset(name).map(|()| false),
@@ -282,14 +304,41 @@ fn perform(database: &Database, operation: &Operation) -> Result<bool, Error> {
     }
 }
 
-fn add(batch: Batch, database: &Database, name: &[u8], change: &model::Change) -> Result<Batch, Error> {
+/// One change that is not an upsert of the default action.
+fn write<M>(dataset: &Dataset<M>, change: &Change) -> Result<(), Error> {
+    match change {
+        Change::Put { key, value, preference } => dataset.insert_with_pref(key, value.bytes(), *preference),
+        Change::Delete { key } => dataset.delete(key),
+        Change::Upsert { .. } => Ok(()),
+        Change::Add { key, amount } => dataset.insert_msg(key, amount.to_le_bytes()),
+        Change::RangeDelete { low, high } => dataset.range_delete(low.as_slice()..high.as_slice()),
+    }
+}
+
+/// Adds one change to a batch.
+///
+/// # Errors
+/// The dataset cannot be opened.
+pub(crate) fn add(batch: Batch, database: &Database, name: &[u8], change: &Change) -> Result<Batch, Error> {
+    if name == COUNTS {
+        let dataset = database.open_custom_dataset::<Count>(name, StoragePreference::NONE)?;
+        return Ok(add_to(batch, &dataset, change));
+    }
     let dataset = database.open_dataset(name)?;
     Ok(match change {
-        Change::Put { key, value, preference } => {
-            batch.insert_with_pref(&dataset, key, value.bytes(), *preference)
-        }
-        Change::Delete { key } => batch.delete(&dataset, key),
         Change::Upsert { key, offset, bytes } => batch.upsert(&dataset, key, bytes, *offset),
-        Change::RangeDelete { low, high } => batch.range_delete(&dataset, low.as_slice()..high.as_slice()),
+        _ => add_to(batch, &dataset, change),
     })
+}
+
+fn add_to<M>(batch: Batch, dataset: &Dataset<M>, change: &Change) -> Batch {
+    match change {
+        Change::Put { key, value, preference } => {
+            batch.insert_with_pref(dataset, key, value.bytes(), *preference)
+        }
+        Change::Delete { key } => batch.delete(dataset, key),
+        Change::Upsert { .. } => batch,
+        Change::Add { key, amount } => batch.insert_msg(dataset, key, amount.to_le_bytes()),
+        Change::RangeDelete { low, high } => batch.range_delete(dataset, low.as_slice()..high.as_slice()),
+    }
 }

@@ -25,21 +25,32 @@
 //! with the same crashes.
 
 mod campaign;
+mod exhaustive;
 mod explore;
+pub mod faults;
 mod layout;
 mod machine;
+mod misfortune;
 mod model;
+pub mod panics;
 mod plug;
+mod recipe;
 mod timeline;
+mod trial;
 mod workload;
 
 pub use campaign::{Campaign, Tally};
+pub use exhaustive::{Exhaustive, Tried};
 pub use explore::{Explorer, Visit};
 pub use layout::Layout;
-pub use machine::{Machine, scan};
-pub use model::{Change, Operation, State, Value};
+pub use machine::{Machine, scan, view};
+pub(crate) use machine::{add, contents};
+pub use misfortune::{Misfortune, Misfortunes, Suffered};
+pub use model::{COUNTS, Change, Count, Operation, State, Value};
 pub use plug::Plug;
+pub use recipe::Recipe;
 pub use timeline::{Step, Timeline};
+pub use trial::{Class, Counts, Ending, Trial};
 pub use workload::Workload;
 
 use std::fmt;

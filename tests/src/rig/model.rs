@@ -1,10 +1,34 @@
 //! The model: what the datasets hold, and what each operation makes of it.
 
-use betree::StoragePreference;
+use betree::{MessageAction, StoragePreference};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Name of the dataset with counters: applying its messages twice shows, which that of others does not.
+pub const COUNTS: &[u8] = b"counts";
+
+/// The message action of [`COUNTS`]: a message is a number of 8 bytes that is added to the value.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Count;
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+impl MessageAction for Count {
+    const NAME: &'static str = "rig.count";
+
+    fn apply(&self, _key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>) {
+        let sum = value.as_deref().map_or(0, number).wrapping_add(number(message));
+        *value = Some(sum.to_le_bytes().to_vec());
+    }
+
+    fn merge(&self, _key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
+        Some(number(upper).wrapping_add(number(lower)).to_le_bytes().to_vec())
+    }
+}
 
 /// A value with its fingerprint.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +83,13 @@ pub enum Change {
         offset: u32,
         /// With these.
         bytes: Vec<u8>,
+    },
+    /// Adds to a counter; in the dataset [`COUNTS`] only.
+    Add {
+        /// The key.
+        key: Vec<u8>,
+        /// What is added.
+        amount: u64,
     },
     /// Deletes all keys from `low` to before `high`.
     RangeDelete {
@@ -178,6 +209,10 @@ impl State {
                 value.resize(value.len().max(end), 0);
                 value[*offset as usize..end].copy_from_slice(bytes);
                 entries.insert(key.clone(), Value::new(&value));
+            }
+            Change::Add { key, amount } => {
+                let before = entries.get(key).map_or(0, |value| number(value.bytes()));
+                entries.insert(key.clone(), Value::new(&before.wrapping_add(*amount).to_le_bytes()));
             }
             Change::RangeDelete { low, high } => {
                 entries.retain(|key, _| key < low || key >= high);

@@ -55,4 +55,10 @@ impl BlockDevice for Plug {
         self.check(Operation::Flush, 0)?;
         self.device.flush()
     }
+
+    fn discard(&self, offset: u64, bytes: u64) {
+        if !self.pulled.load(Ordering::Acquire) {
+            self.device.discard(offset, bytes);
+        }
+    }
 }

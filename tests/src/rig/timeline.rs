@@ -60,6 +60,12 @@ impl Timeline {
         self.durable.push((now, self.steps.len() - 1));
     }
 
+    /// What was acknowledged: from which number of the clock on which step is durable, in order.
+    #[must_use]
+    pub fn acknowledged(&self) -> &[(u64, usize)] {
+        &self.durable
+    }
+
     /// The first and the last step that a crash may leave when number `operation` was complete and the next one under
     /// way.
     #[must_use]

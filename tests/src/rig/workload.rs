@@ -1,7 +1,7 @@
 //! Random operations that make sense on a state.
 
 use super::layout::Layout;
-use super::model::{Change, Operation, State, Value};
+use super::model::{COUNTS, Change, Operation, State, Value};
 use betree::StoragePreference;
 use betree::vdev::SimRng;
 
@@ -17,7 +17,7 @@ pub struct Workload {
 }
 
 /// Names that datasets may have.
-const NAMES: [&[u8]; 4] = [b"alpha", b"beta", b"gamma", b"\xff\x00delta"];
+const NAMES: [&[u8]; 5] = [b"alpha", b"beta", b"gamma", b"\xff\x00delta", COUNTS];
 
 impl Workload {
     /// Operations that depend on `seed` alone.
@@ -49,11 +49,17 @@ impl Workload {
         match self.rng.below(100) {
             0..64 => {
                 let dataset = self.name(state);
-                Operation::Write { dataset, change: self.change() }
+                let change = self.change(&dataset);
+                Operation::Write { dataset, change }
             }
             64..76 => {
                 let count = 1 + self.rng.below(8);
-                let changes = (0..count).map(|_| (self.name(state), self.change())).collect();
+                let mut change = |_| {
+                    let name = self.name(state);
+                    let change = self.change(&name);
+                    (name, change)
+                };
+                let changes = (0..count).map(&mut change).collect();
                 Operation::Batch { changes, sync: self.rng.chance(1, 4) }
             }
             76..88 => Operation::Sync,
@@ -63,9 +69,10 @@ impl Workload {
                 Some(name) => Operation::Create(name),
                 None => Operation::Destroy(self.name(state)),
             },
-            94..96 => match self.absent_name(state) {
-                Some(to) => Operation::Rename(self.name(state), to),
-                None => Operation::Sync,
+            94..96 => match (self.name(state), self.absent_name(state)) {
+                // The action goes by the name.
+                (from, Some(to)) if from != COUNTS && to != COUNTS => Operation::Rename(from, to),
+                _ => Operation::Sync,
             },
             96 if present > 1 => Operation::Destroy(self.name(state)),
             97 => Operation::Reopen,
@@ -116,7 +123,7 @@ impl Workload {
         bytes
     }
 
-    fn change(&mut self) -> Change {
+    fn change(&mut self, dataset: &[u8]) -> Change {
         let key = self.key();
         match self.rng.below(100) {
             0..60 => {
@@ -132,6 +139,7 @@ impl Workload {
                 Change::Put { key, value: Value::new(&self.bytes(length as usize)), preference }
             }
             60..78 => Change::Delete { key },
+            78..95 if dataset == COUNTS => Change::Add { key, amount: 1 + self.rng.below(1000) },
             78..95 => {
                 let length = self.rng.below(60) as usize;
                 let offset = self.rng.below(300) as u32;

@@ -1,6 +1,6 @@
-//! Every hazard names a test that catches it, and the test exists.
+//! Every hazard and every rule names a test that catches its breach, and the test exists.
 //!
-//! The page of hazards holds tables of them with a column headed "Test". In each row that column names one or more
+//! The pages of hazards and of tests hold tables of them with a column headed "Test". In each row that column names one or more
 //! tests between backticks: the function's name, with as much of its path before it as helps (`tree::flush::tests::x`,
 //! `crash::power_cut`). A part of the path must be a folder, a file or an inline module on the way to the function.
 
@@ -8,15 +8,19 @@ use super::lexer::{lines, tokens};
 use super::{Finding, Tree};
 use std::collections::HashMap;
 
-/// Where the hazards are listed.
-const HAZARDS: &str = "docs/hazards.md";
+/// Where hazards and rules are listed.
+const PAGES: [&str; 2] = ["docs/hazards.md", "docs/testing.md"];
 
-/// Reports the rows of [`HAZARDS`] without a test, and the tests there that do not exist.
+/// Reports the rows of [`PAGES`] without a test, and the tests there that do not exist.
 pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
-    let Some(file) = tree.file(HAZARDS) else { return };
     let tests = tests(tree);
+    PAGES.into_iter().for_each(|page| check_page(tree, page, &tests, findings));
+}
+
+fn check_page(tree: &Tree, page: &str, tests: &Tests, findings: &mut Vec<Finding>) {
+    let Some(file) = tree.file(page) else { return };
     let mut report = |line: usize, what: String| {
-        findings.push(Finding { path: HAZARDS.into(), line, rule: "hazards", what });
+        findings.push(Finding { path: page.into(), line, rule: "hazards", what });
     };
     let mut column = None;
     let mut rows = 0;
@@ -38,9 +42,9 @@ pub fn check(tree: &Tree, findings: &mut Vec<Finding>) {
             let names: Vec<&str> =
                 cells.get(column).map_or("", |cell| *cell).split('`').skip(1).step_by(2).collect();
             if names.is_empty() {
-                report(index + 1, "a hazard without a test".into());
+                report(index + 1, "a row without a test".into());
             }
-            for name in names.into_iter().filter(|name| !is_known(&tests, name)) {
+            for name in names.into_iter().filter(|name| !is_known(tests, name)) {
                 report(index + 1, format!("the test `{name}` does not exist"));
             }
         }
@@ -133,7 +137,12 @@ mod tests {
         {
             assert_eq!(wrong(&table(cell)), [(5, format!("the test `{name}` does not exist"))], "{cell}");
         }
-        assert_eq!(wrong(&table("none yet")), [(5, "a hazard without a test".to_string())]);
+        assert_eq!(wrong(&table("none yet")), [(5, "a row without a test".to_string())]);
         assert_eq!(wrong("# Hazards\n"), [(1, "no table with a column \"Test\"".to_string())]);
+        let tree =
+            Tree::of(&[("docs/testing.md", &table("`cut`")), ("betree/src/log/tail.rs", "//! A file.\n")]);
+        let findings = check(&tree);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!((findings[0].path.as_str(), findings[0].line), ("docs/testing.md", 5));
     }
 }

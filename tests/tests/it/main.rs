@@ -1,3 +1,5 @@
 //! Tests of the whole database.
 
 mod crash;
+mod faults;
+mod rules;

@@ -3,14 +3,38 @@
 //! Every module is `#[cfg(test)]`, so that the lints which forbid panics know their helpers as test code.
 
 #[cfg(test)]
+mod actions;
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod concurrency;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod foreign;
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod locking;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod pools;
 #[cfg(test)]
 mod real_input;
 #[cfg(test)]
 mod space;
 #[cfg(test)]
+mod threads;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tiers;
+#[cfg(test)]
+mod upkeep;

@@ -56,7 +56,7 @@ impl Default for DatasetConfiguration {
             merge_policy: MergePolicy::LazyLeveled,
             fanout: 64,
             leaf_size: 4 << 20,
-            block_size: 16 << 10,
+            block_size: 4 << 10,
             buffer_size: 32 << 20,
             runs_per_buffer: 8,
             deltas_per_leaf: 8,

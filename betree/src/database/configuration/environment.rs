@@ -484,7 +484,7 @@ mod tests {
             (&[("BETREE__CACHE_SIZE", "lots")], "BETREE__CACHE_SIZE", "cache_size: \"lots\" is not a size"),
             (&[("BETREE__CACHE_SIZE", "-1")], "BETREE__CACHE_SIZE", "expected a size"),
             (&[("BETREE__CACHE_SIZE", "1e300")], "BETREE__CACHE_SIZE", "expected a size"),
-            (&[("BETREE__CACHE_SIZE", "1EiB")], "BETREE__CACHE_SIZE", "is not a size"),
+            (&[("BETREE__CACHE_SIZE", "1ZiB")], "BETREE__CACHE_SIZE", "is not a size"),
             (&[("BETREE__CACHE_SIZE", "16777216TiB")], "BETREE__CACHE_SIZE", "exceeds 64 bits"),
             (&[("BETREE__CACHE_SIZE", "1000000TiB")], "BETREE__CACHE_SIZE", "bytes are not from 0 to"),
             (&[("BETREE__CACHE_SIZE__X", "1")], "BETREE__CACHE_SIZE__X", "there is nothing named \"x\""),

@@ -329,7 +329,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (r#"{"default_dataset": {"block_size": 6000}}"#, "default_dataset.block_size", "no multiple of 4096"),
     (r#"{"default_dataset": {"block_size": "4MiB"}}"#, "default_dataset.block_size", "bytes are not from"),
-    (r#"{"default_dataset": {"leaf_size": 4096}}"#, "default_dataset.leaf_size", "bytes are not from 16384"),
+    (r#"{"default_dataset": {"leaf_size": 2048}}"#, "default_dataset.leaf_size", "bytes are not from 4096"),
     (r#"{"default_dataset": {"buffer_size": "1TiB"}}"#, "default_dataset.buffer_size", "bytes are not from"),
     (r#"{"default_dataset": {"fanout": 1}}"#, "default_dataset.fanout", "1 is not from 4 to 1024"),
     (r#"{"default_dataset": {"runs_per_buffer": 0}}"#, "default_dataset.runs_per_buffer", "0 is not from"),

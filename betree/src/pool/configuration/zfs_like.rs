@@ -283,9 +283,20 @@ fn read_option(option: &str) -> Result<Option<FileOption>, String> {
         Some(_) => None,
         None => {
             let bare = option.bytes().all(|byte| byte.is_ascii_digit());
-            parse_bytes(option).ok().filter(|bytes| !bare || *bytes >= BLOCK_BYTES_U64).map(FileOption::Size)
+            match parse_bytes(option) {
+                Ok(bytes) => Some(FileOption::Size(bytes)).filter(|_| !bare || bytes >= BLOCK_BYTES_U64),
+                Err(message) if is_too_large(option) => return Err(message),
+                Err(_) => None,
+            }
         }
     })
+}
+
+/// Whether `option`, which cannot be read as a size, is one beyond all limits: a number, and at most a unit.
+fn is_too_large(option: &str) -> bool {
+    let number = option.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && parse_bytes(&format!("1{}", &option[number.len()..])).is_ok()
 }
 
 fn write_leaf(leaf: &LeafVdev) -> String {
@@ -412,6 +423,9 @@ mod tests {
             ("mem:12", 1, "less than one block"),
             ("mem:9999999TiB", 1, ""),
             ("./a:1KiB", 1, "less than one block"),
+            ("./a:99999999999TiB", 1, "exceeds 64 bits"),
+            ("./a:99999999999999999999", 1, "exceeds 64 bits"),
+            ("./a:size=-1", 1, "is not a size"),
             ("./a:dirct=false", 1, "unknown option \"dirct\""),
             ("./a:direct=no", 1, "neither true nor false"),
             ("./a:1GiB:2GiB", 1, "twice"),

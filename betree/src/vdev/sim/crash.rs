@@ -1,6 +1,6 @@
 //! Which of the writes since the last flush survive a crash.
 
-use super::image::{Image, Page, SECTORS_PER_PAGE, WHOLE_PAGE};
+use super::image::{Image, Page, SECTOR_BYTES, SECTORS_PER_PAGE, WHOLE_PAGE};
 use super::rng::SimRng;
 use std::sync::Arc;
 
@@ -12,11 +12,31 @@ pub(super) struct Write {
     pub(super) block: u64,
     /// Each page with the sectors of it that were written.
     pub(super) pages: Vec<(Arc<Page>, u8)>,
+    /// Left by a discard.
+    pub(super) is_garbage: bool,
 }
 
 impl Write {
     pub(super) fn sectors(&self) -> usize {
         self.pages.len() * SECTORS_PER_PAGE
+    }
+
+    pub(super) fn blocks(&self) -> std::ops::Range<u64> {
+        self.block..self.block + self.pages.len() as u64
+    }
+
+    pub(super) fn covers(&self, block: u64) -> bool {
+        self.blocks().contains(&block)
+    }
+
+    /// The sectors of page `at` that it writes and that differ from `before`, or all that it writes.
+    pub(super) fn changed_sectors(&self, at: usize, before: &Page, all: bool) -> impl Iterator<Item = usize> {
+        let (page, written) = &self.pages[at];
+        let changed = |sector: &usize| {
+            let range = sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+            written & (1 << sector) != 0 && (all || page[range.clone()] != before[range])
+        };
+        (0..SECTORS_PER_PAGE).filter(changed).collect::<Vec<_>>().into_iter()
     }
 
     /// Writes all of it to `image`.

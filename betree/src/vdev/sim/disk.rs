@@ -3,7 +3,7 @@
 use super::clock::{SimClock, Tick};
 use super::crash::{Write, land_some, some_sectors};
 use super::fault::{Fault, FaultKind, Faults, FlushFailure};
-use super::image::{Image, WHOLE_PAGE, page_of};
+use super::image::{Image, Page, SECTORS_PER_PAGE, WHOLE_PAGE, page_of};
 use super::rng::SimRng;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::vdev::error::check_bounds;
@@ -64,6 +64,8 @@ struct State {
     /// The epochs before the current one, when they are kept.
     past: Vec<Epoch>,
     keep_history: bool,
+    /// What discarded blocks are filled with.
+    garbage: Option<Arc<Page>>,
     faults: Faults,
     rng: SimRng,
 }
@@ -108,6 +110,7 @@ impl SimDisk {
             current: Epoch { start: 0, durable: image, writes: Vec::new() },
             past: Vec::new(),
             keep_history: false,
+            garbage: None,
             faults: Faults::default(),
             rng: SimRng::new(clock.next_seed()),
         };
@@ -154,6 +157,17 @@ impl SimDisk {
     /// for each flush, and every page written.
     pub fn keep_history(&self) {
         self.shared.state.lock().keep_history = true;
+    }
+
+    /// Fills what is discarded from now on with garbage, and on the disks that crashes leave of this one as well. The
+    /// garbage is as pending as any write of that moment.
+    pub fn poison_discards(&self) {
+        let mut state = self.shared.state.lock();
+        let mut page = [0; BLOCK_BYTES];
+        for bytes in page.chunks_exact_mut(8) {
+            bytes.copy_from_slice(&state.rng.next_u64().to_le_bytes());
+        }
+        state.garbage = Some(Arc::new(page));
     }
 
     // ---- crashes
@@ -204,6 +218,32 @@ impl SimDisk {
         state.pending_at(operation).1.into_iter().map(logged).collect()
     }
 
+    /// The sectors that a crash at `operation` may lose and that would be missed: index of the write and sector within
+    /// it, as [`SimDisk::crash_image_where`] counts. Left out are those that have the bytes of the durable disk anyway,
+    /// in blocks that no other pending write goes to.
+    ///
+    /// # Panics
+    /// As [`SimDisk::crash_image_at`].
+    #[must_use]
+    pub fn pending_sectors_at(&self, operation: u64) -> Vec<(usize, usize)> {
+        if self.shared.volatile {
+            return Vec::new();
+        }
+        let state = self.shared.state.lock();
+        let (durable, pending) = state.pending_at(operation);
+        let writers = |block: u64| pending.iter().filter(|write| write.covers(block)).count();
+        let mut sectors = Vec::new();
+        for (index, write) in pending.iter().enumerate() {
+            for (at, block) in write.blocks().enumerate() {
+                let mut before = [0; BLOCK_BYTES];
+                durable.read(block, &mut before);
+                let changed = write.changed_sectors(at, &before, writers(block) > 1);
+                sectors.extend(changed.map(|sector| (index, at * SECTORS_PER_PAGE + sector)));
+            }
+        }
+        sectors
+    }
+
     fn after_crash(
         &self,
         operation: u64,
@@ -219,17 +259,20 @@ impl SimDisk {
             choose(&pending, &mut image);
             image
         };
-        Self::with_image(self.name(), image, self.shared.volatile, clock)
+        let disk = Self::with_image(self.name(), image, self.shared.volatile, clock);
+        disk.shared.state.lock().garbage.clone_from(&self.shared.state.lock().garbage);
+        disk
     }
 
-    /// The writes and flushes since the start, or since the last flush when the history is not kept.
+    /// The writes and flushes since the start, or since the last flush when the history is not kept; without the garbage
+    /// that discards leave.
     #[must_use]
     pub fn log(&self) -> Vec<LoggedOperation> {
         let state = self.shared.state.lock();
         let mut log = Vec::new();
         for epoch in state.past.iter().chain([&state.current]) {
             log.extend((epoch.start > 0).then_some(LoggedOperation::Flush { number: epoch.start }));
-            log.extend(epoch.writes.iter().map(logged));
+            log.extend(epoch.writes.iter().filter(|write| !write.is_garbage).map(logged));
         }
         log
     }
@@ -453,7 +496,7 @@ impl BlockDevice for SimDevice {
         };
         let block = offset / BLOCK_BYTES_U64;
         let pages = buf.chunks_exact(BLOCK_BYTES).map(|page| (page_of(page), WHOLE_PAGE)).collect();
-        let mut write = Write { number, block, pages };
+        let mut write = Write { number, block, pages, is_garbage: false };
         if !alive {
             state.current.writes.push(write);
             return Err(shared.crashed(Operation::Write, offset));
@@ -497,6 +540,20 @@ impl BlockDevice for SimDevice {
         let writes = state.next_epoch(number);
         writes.iter().for_each(|write| write.land(&mut state.current.durable));
         Ok(())
+    }
+
+    fn discard(&self, offset: u64, bytes: u64) {
+        let shared = &*self.shared;
+        let mut state = shared.state.lock();
+        let Some(garbage) = state.garbage.clone() else { return };
+        let inside = offset.checked_add(bytes).is_some_and(|end| end <= shared.len);
+        if shared.clock.is_crashed() || !inside {
+            return;
+        }
+        // It is under way from the last operation to the next one, and not numbered itself.
+        let number = shared.clock.operations().saturating_add(1);
+        let pages = vec![(garbage, WHOLE_PAGE); (bytes / BLOCK_BYTES_U64) as usize];
+        state.accept(Write { number, block: offset / BLOCK_BYTES_U64, pages, is_garbage: true });
     }
 }
 

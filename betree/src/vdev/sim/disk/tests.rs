@@ -424,3 +424,34 @@ fn requests_outside_are_refused_and_not_counted() {
     assert!(device.write_at(&page[..512], 0).is_err());
     assert_eq!(disk.clock().operations(), 0);
 }
+
+#[test]
+fn discarded_blocks_are_garbage_when_wanted_and_pending_as_writes_are() {
+    let clock = SimClock::new(1);
+    let disk = SimDisk::new("disk", 16 << 12, &clock);
+    disk.keep_history();
+    let device = disk.device();
+    let page = |disk: &SimDisk, block: usize| disk.bytes()[block << 12..(block + 1) << 12].to_vec();
+    let written = vec![7; 4096];
+    device.write_at(&written.repeat(3), 0).unwrap();
+    device.flush().unwrap();
+    device.discard(0, 4096);
+    assert_eq!(page(&disk, 0), written, "only when wanted");
+    disk.poison_discards();
+    device.discard(4096, 4096);
+    device.discard(u64::MAX, 4096);
+    device.discard(15 << 12, 8192);
+    let garbage = page(&disk, 1);
+    assert!(garbage != written && garbage != [0; 4096]);
+    assert_eq!((page(&disk, 0), page(&disk, 2), clock.operations()), (written.clone(), written.clone(), 2));
+    let at = |operation, landed| disk.crash_image_where(operation, &SimClock::new(2), |_, _| landed);
+    // Under way from the flush on, not during it.
+    assert_eq!(page(&at(1, true), 1), written);
+    assert_eq!(page(&at(2, false), 1), written);
+    let after = at(2, true);
+    assert_eq!(page(&after, 1), garbage);
+    after.device().discard(0, 4096);
+    assert_eq!(page(&after, 0), garbage, "what a crash leaves does the same");
+    device.flush().unwrap();
+    assert_eq!(page(&at(3, false), 1), garbage);
+}

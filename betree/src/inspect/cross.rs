@@ -1,0 +1,152 @@
+//! P7: the contents, read by the database and by [`super::reading`], which share little; and single reads against both.
+
+use super::catalogue::{Catalogue, dataset_name};
+use super::code::Code;
+use super::ground::Ground;
+use super::journal::Journal;
+use super::ledger::Ledger;
+use crate::database::{Database, DatabaseConfiguration, Opening};
+use crate::pool::{Access, Members};
+use crate::tree::TreeError;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+/// Of so many keys one is read alone.
+const SAMPLE: u64 = 16;
+
+/// Keys, in order, and what they add up to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    keys: u64,
+    hash: u64,
+}
+
+impl Sum {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.keys += 1;
+        let mut hash = Xxh3::new();
+        hash.update(&self.hash.to_le_bytes());
+        hash.update(&xxh3_64(key).to_le_bytes());
+        hash.update(&xxh3_64(value).to_le_bytes());
+        self.hash = hash.digest();
+    }
+}
+
+/// What both readings need.
+pub(super) struct CrossCheck<'a, 'l> {
+    pub members: &'a Members,
+    pub configuration: &'a DatabaseConfiguration,
+    pub ground: &'a Ground,
+    pub catalogue: &'a Catalogue,
+    pub journal: &'a Journal,
+    pub ledger: &'a mut Ledger<'l>,
+}
+
+impl CrossCheck<'_, '_> {
+    pub fn run(&mut self) {
+        let opened = self.members.pool(Access::ReadOnly).map_err(crate::database::Error::from).and_then(
+            |(pool, report)| Database::open_on(self.configuration.clone(), pool, report, Opening::ReadOnly),
+        );
+        let database = match opened {
+            Ok(database) => database,
+            Err(error) => {
+                self.ledger.report(Code::Contents, "database", None, "one that opens", error);
+                return;
+            }
+        };
+        if database.open_report().is_some_and(|report| report.rolled_back) {
+            let expected = "nothing newer that was durable";
+            self.ledger.report(
+                Code::Rollback,
+                "allocation table",
+                None,
+                expected,
+                "a newer checkpoint named",
+            );
+        }
+        let datasets = self.journal.datasets(self.catalogue);
+        let stored: BTreeSet<Vec<u8>> = datasets.values().map(|record| record.name.clone()).collect();
+        match database.datasets() {
+            Ok(names) => {
+                let names: BTreeSet<Vec<u8>> = names.into_iter().collect();
+                if names != stored {
+                    let found = format!("{} by the database, {} by the check", names.len(), stored.len());
+                    self.ledger.report(Code::Contents, "datasets", None, "the same names", found);
+                    return;
+                }
+            }
+            Err(error) => {
+                self.ledger.report(Code::Contents, "datasets", None, "their names", error);
+                return;
+            }
+        }
+        for (id, record) in datasets {
+            if !self.ledger.tick() {
+                return;
+            }
+            let name = dataset_name(&record.name);
+            let Ok(dataset) = database.open_dataset(&record.name) else {
+                let action = &record.action;
+                self.ledger.note(format!("{name}: its message action {action:?} is not known here"));
+                continue;
+            };
+            let mut own = Sum::default();
+            let mut sampled = Vec::new();
+            let mut wrong = None;
+            let mut reading = self.catalogue.reading(self.ground, record);
+            reading.overlay = self.journal.overlays.get(&id);
+            let mut skipped = Vec::new();
+            let done = reading.all(
+                record.root.as_ref(),
+                &mut |key, value: Result<_, TreeError>| match value {
+                    Ok(value) => {
+                        own.add(key, &value);
+                        if own.keys % SAMPLE == 1 {
+                            sampled.push((key.to_vec(), xxh3_64(&value)));
+                        }
+                        ControlFlow::Continue(())
+                    }
+                    Err(error) => {
+                        wrong = Some(format!("key {}: {error}", key.escape_ascii()));
+                        ControlFlow::Break(())
+                    }
+                },
+                &mut |what| skipped.push(what.what),
+            );
+            if done.is_break() || !skipped.is_empty() {
+                let found = wrong.or_else(|| skipped.pop()).unwrap_or_default();
+                self.ledger.report(Code::Contents, &name, None, "contents that can be read", found);
+                continue;
+            }
+            let mut other = Sum::default();
+            let mut failed = None;
+            for entry in dataset.range::<&[u8]>(..) {
+                match entry {
+                    Ok((key, value)) => other.add(&key, &value),
+                    Err(error) => {
+                        failed = Some(error.to_string());
+                        break;
+                    }
+                }
+            }
+            self.ledger.totals.compared_keys += own.keys;
+            if failed.is_some() || own != other {
+                let expected = format!("{} keys, hash {:016x}", own.keys, own.hash);
+                let found =
+                    failed.unwrap_or_else(|| format!("{} keys, hash {:016x}", other.keys, other.hash));
+                self.ledger.report(Code::Contents, &name, None, expected, found);
+                continue;
+            }
+            for (key, hash) in sampled {
+                let found = dataset.get(&key).map(|value| value.map(|value| xxh3_64(&value)));
+                if !matches!(found, Ok(Some(found)) if found == hash) {
+                    let object = format!("{name}, key {}", key.escape_ascii());
+                    let expected = "the value that iteration gives";
+                    self.ledger.report(Code::Contents, object, None, expected, format!("{found:?}"));
+                    break;
+                }
+            }
+        }
+    }
+}

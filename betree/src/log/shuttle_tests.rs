@@ -1,0 +1,88 @@
+//! Group commit in many orders: what is acknowledged has been flushed.
+
+use super::{Log, LogError, LogHead, LogOptions, Verdict, replay};
+use crate::base::exploration::explore;
+use crate::base::ids::{Uuid, VdevId};
+use crate::base::sync::thread;
+use crate::dmu::Dmu;
+use crate::pool::{Pool, TopLevelVdev};
+use crate::vdev::{BlockDevice, ScheduledDevice, SimClock, SimDisk};
+use std::sync::{Arc, Mutex};
+
+const POOL: Uuid = Uuid([7; 16]);
+const BLOCKS: u64 = 256;
+
+fn unit(device: Arc<dyn BlockDevice>) -> Dmu {
+    let vdev = TopLevelVdev { id: VdevId(1), tier: 0, blocks: BLOCKS, device };
+    Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0)
+}
+
+/// What a crash now would leave for certain: the records behind `head` that had been flushed.
+fn durable_records(disk: &SimDisk, head: &LogHead) -> Vec<Vec<u8>> {
+    let clock = SimClock::new(1);
+    let left = disk.crash_image_where(u64::MAX, &clock, |_, _| false);
+    let mut records = Vec::new();
+    let apply = |record: &[u8], _: u64, _: bool| {
+        records.push(record.to_vec());
+        Ok(Verdict::Continue)
+    };
+    replay(&unit(Arc::new(left.device())), POOL, head, |_| Ok::<(), LogError>(()), apply).unwrap();
+    records
+}
+
+fn group_commit(background: bool) {
+    let clock = SimClock::new(1);
+    let disk = SimDisk::new("a", BLOCKS * 4096, &clock);
+    let dmu = unit(Arc::new(ScheduledDevice(Arc::new(disk.device()))));
+    let options = LogOptions {
+        extent_blocks: 8,
+        buffer_bytes: 4096,
+        queue_bytes_max: 8192,
+        background,
+        ..LogOptions::new(POOL)
+    };
+    let (log, head) = Log::start(&dmu, options, 1).unwrap();
+    let log = Arc::new(log);
+    // Records before the cut are given back; what replay must find starts at the newest head.
+    let newest = Arc::new(Mutex::new((head.clone(), head.lsn)));
+    let writers: Vec<_> = (0..3_u8)
+        .map(|writer| {
+            let (log, disk, newest) = (Arc::clone(&log), disk.clone(), Arc::clone(&newest));
+            thread::spawn(move || {
+                for number in 0..2_u8 {
+                    // Now and then one that spans frames, and waits for room in the queue.
+                    let record = vec![writer * 16 + number; if writer == 2 { 9000 } else { 50 }];
+                    let lsn = log.append(&[&record]).unwrap();
+                    log.sync(lsn).unwrap();
+                    assert!(log.durable_lsn() >= lsn);
+                    // No point of scheduling from here to the end of the look at the disk.
+                    let (head, from) = newest.lock().unwrap().clone();
+                    if lsn > from {
+                        assert!(durable_records(&disk, &head).contains(&record), "acknowledged, not flushed");
+                    }
+                }
+            })
+        })
+        .collect();
+    let cutter = {
+        let (log, newest) = (Arc::clone(&log), Arc::clone(&newest));
+        thread::spawn(move || {
+            for _ in 0..2 {
+                let head = log.cut().unwrap();
+                *newest.lock().unwrap() = (head.clone(), head.lsn);
+                log.release_before(&head).unwrap();
+            }
+        })
+    };
+    for thread in writers.into_iter().chain([cutter]) {
+        thread.join().unwrap();
+    }
+    log.sync(u64::MAX).unwrap();
+    assert_eq!(log.durable_lsn(), log.position());
+}
+
+#[test]
+fn shuttle_group_commit_acknowledges_after_the_flush_that_covers_it() {
+    explore(2000, || group_commit(false));
+    explore(2000, || group_commit(true));
+}

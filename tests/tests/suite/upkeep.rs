@@ -1,0 +1,113 @@
+//! Work in the background: what it did outlives the process, what it left undone is found again, and what it holds in
+//! memory can leave.
+
+use super::pools::{Folder, contents, seen};
+use betree::{Database, DatabaseConfiguration, Dataset, DatasetConfiguration};
+
+fn key(number: u32) -> Vec<u8> {
+    format!("key{:06}", number.wrapping_mul(7919) % 20_000).into_bytes()
+}
+
+fn load(dataset: &Dataset, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        dataset.insert(key(number), [number as u8; 60]).unwrap();
+    }
+}
+
+#[test]
+fn merges_without_new_messages_outlive_the_process() {
+    let folder = Folder::new();
+    let db = Database::build(folder.one(64)).unwrap();
+    let dataset = db.open_or_create_dataset("d").unwrap();
+    load(&dataset, 0..2500);
+    db.settle().unwrap();
+    db.checkpoint().unwrap();
+    let before = dataset.stats().unwrap().delta_runs;
+    // Readers that keep walking several runs have them merged.
+    for round in 0..2_000_000_u32 {
+        dataset.get(key(round % 2500)).unwrap();
+        if round % 10_000 == 0 {
+            db.settle().unwrap();
+            if dataset.stats().unwrap().delta_runs < before {
+                break;
+            }
+        }
+    }
+    let merged = dataset.stats().unwrap().delta_runs;
+    assert!(merged < before, "{before} runs were to become fewer");
+    drop(dataset);
+    db.close().unwrap();
+    let db = Database::open_read_only(folder.one(64)).unwrap();
+    assert_eq!(db.open_dataset("d").unwrap().stats().unwrap().delta_runs, merged);
+}
+
+#[test]
+fn work_left_undone_is_found_at_the_next_opening() {
+    let folder = Folder::new();
+    let configuration = DatabaseConfiguration {
+        // Large enough that nothing is due before the last checkpoint flushes it all at once.
+        memtable_size: 1 << 20,
+        default_dataset: DatasetConfiguration { deltas_per_leaf: 1, ..DatasetConfiguration::default() },
+        ..folder.one(64)
+    };
+    let db = Database::build(configuration.clone()).unwrap();
+    let dataset = db.open_or_create_dataset("d").unwrap();
+    load(&dataset, 0..500);
+    db.checkpoint().unwrap();
+    assert!(dataset.stats().unwrap().delta_runs > 0, "the merge is due and not done");
+    drop(dataset);
+    db.close().unwrap();
+    let db = Database::build(DatabaseConfiguration { background_threads: Some(1), ..configuration }).unwrap();
+    db.settle().unwrap();
+    assert_eq!(db.open_dataset("d").unwrap().stats().unwrap().delta_runs, 0);
+}
+
+#[test]
+fn clean_node_headers_leave_memory_and_come_back() {
+    let folder = Folder::new();
+    let db = Database::build(folder.one(64)).unwrap();
+    let dataset = db.open_or_create_dataset("d").unwrap();
+    load(&dataset, 0..20_000);
+    db.settle().unwrap();
+    db.checkpoint().unwrap();
+    db.drop_cache();
+    assert_eq!(db.metrics().cache.bytes, 0);
+    let before = db.metrics().cache.misses;
+    let nodes = dataset.stats().unwrap().nodes;
+    assert!(nodes > 4);
+    assert_eq!(db.metrics().cache.misses - before, nodes, "each header was read anew");
+    assert!(db.metrics().cache.bytes > 0, "they count for the budget");
+    assert_eq!(contents(&dataset).unwrap().len(), 20_000);
+    db.verify().unwrap();
+}
+
+#[test]
+fn what_a_view_holds_is_not_used_again_when_headers_left_memory() {
+    let folder = Folder::new();
+    let db = Database::build(folder.one(16)).unwrap();
+    let dataset = db.open_or_create_dataset("d").unwrap();
+    load(&dataset, 0..5_000);
+    db.settle().unwrap();
+    db.checkpoint().unwrap();
+    let view = dataset.view();
+    let expected = seen(&view).unwrap();
+    let mut half_way = view.range::<&[u8]>(..);
+    let first: Vec<_> = half_way.by_ref().take(2_500).map(Result::unwrap).collect();
+    for round in 0..4_u32 {
+        db.drop_cache();
+        for number in 0..5_000 {
+            dataset.insert(key(number), [round as u8 ^ 0xff; 60]).unwrap();
+            if number % 2000 == 0 {
+                db.drop_cache();
+            }
+        }
+        db.settle().unwrap();
+        db.checkpoint().unwrap();
+        assert_eq!(seen(&view).unwrap(), expected);
+    }
+    let rest: Vec<_> = half_way.map(Result::unwrap).collect();
+    let both = first.iter().chain(&rest).map(|(key, value)| (key.to_vec(), value.to_vec()));
+    assert!(both.eq(expected));
+    drop(view);
+    db.verify().unwrap();
+}
