@@ -23,7 +23,7 @@ pub const RECORD_BYTES_MAX: usize = 1 << 30;
 pub struct LogOptions {
     /// The pool, named in every frame.
     pub pool: Uuid,
-    /// The tier of the log (RULES 10: the fastest that is redundant enough).
+    /// The tier of the log: the fastest that is redundant enough.
     pub preference: StoragePreference,
     /// Length of an extent in blocks, 1…262,144. 1,024 (4 MiB) is long enough that allocation does not show and short
     /// enough that space comes back soon; small pools and tests take less.
@@ -257,7 +257,7 @@ impl Log {
     }
 
     /// Gives back the extents that lie wholly before `head`. To be called with the head of the older of the two
-    /// superblocks that may be opened (RULES 2), once both are durable. A head of an earlier epoch gives back nothing.
+    /// superblocks that may be opened, once both are durable. A head of an earlier epoch gives back nothing.
     ///
     /// # Errors
     /// Device errors and [`LogError::Poisoned`]; nothing is given back then.
