@@ -34,7 +34,7 @@ pub enum Bug {
     ReplayTwice = 1 << 12,
     /// A flush leaves out every 32nd value.
     DropFlushedMessage = 1 << 13,
-    /// Extents of a write that fails are not given back.
+    /// Extents that no checkpoint ever reached, those of a write that fails among them, are not given back.
     LeakAborted = 1 << 14,
     /// The count of used blocks of a vdev is one too low after each checkpoint.
     DriftByOne = 1 << 15,

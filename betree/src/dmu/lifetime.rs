@@ -241,13 +241,13 @@ impl Drop for OwnedExtents {
     fn drop(&mut self) {
         let (birth, death) = (*self.birth.get_mut(), *self.death.get_mut());
         let unborn = birth == 0;
-        if unborn && planted(Bug::LeakAborted) {
-            return;
-        }
         if !unborn && death == 0 {
             return;
         }
         let never_reached = birth == death && !*self.logged.get_mut();
+        if (unborn || never_reached) && planted(Bug::LeakAborted) {
+            return;
+        }
         if !unborn && !never_reached && self.dmu.lifetimes().defer(Generation(death), &self.extents) {
             return;
         }
