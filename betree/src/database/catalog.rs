@@ -1,10 +1,11 @@
 //! The datasets of a database, by name and id.
 
+use super::error::Error;
 use super::format::DatasetRecord;
 use crate::base::ids::DatasetId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, RwLock};
-use crate::tree::{NodeRef, Tree};
+use crate::tree::{NodeRef, Tree, TreeError};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -30,6 +31,11 @@ pub(super) struct DatasetState {
 }
 
 impl DatasetState {
+    /// The error of an operation on the tree, with the name of the dataset.
+    pub fn error(&self, source: TreeError) -> Error {
+        Error::of_tree(&self.name.read(), source)
+    }
+
     /// A dataset as `record` says; `recorded` when that record is in the root tree.
     pub fn new(
         id: DatasetId,

@@ -121,7 +121,7 @@ impl Core {
         checkpointer.root_messages = 0;
         let mut finished = Vec::new();
         for (dataset, record) in &cut.datasets {
-            let captured = self.capture(&dataset.tree, generation).map_err(|error| of(dataset, error))?;
+            let captured = self.capture(&dataset.tree, generation).map_err(|error| dataset.error(error))?;
             if self.record_dataset(checkpointer, dataset, record, &captured, generation)? {
                 finished.push(dataset.id);
             }
@@ -239,7 +239,7 @@ impl Core {
         } else {
             let preference = StoragePreference::NONE;
             let stored = dataset.tree.store(&captured.root, preference, generation);
-            Some(stored.map_err(|error| of(dataset, error))?)
+            Some(stored.map_err(|error| dataset.error(error))?)
         };
         if recorded.outdated || recorded.root != root {
             let record = DatasetRecord { root: root.clone(), ..record.clone() };
@@ -265,10 +265,6 @@ impl Core {
         let payload = value.unwrap_or(&[]);
         self.root_tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
     }
-}
-
-fn of(dataset: &DatasetState, error: TreeError) -> Error {
-    Error::of_tree(&dataset.name.read(), error)
 }
 
 impl From<TreeError> for Error {

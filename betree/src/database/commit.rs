@@ -1,4 +1,4 @@
-//! The write path: admission, commit lock, log record, memtables, visibility.
+//! The write path: commit lock, log record, memtables, visibility.
 
 use super::Durability;
 use super::catalog::DatasetState;
@@ -7,17 +7,17 @@ use super::error::{Error, Result};
 use super::limits::BATCH_BYTES_MAX;
 use super::record::RecordWriter;
 use crate::base::ids::Generation;
-use crate::base::preference::{StoragePreference, TIER_COUNT};
-use crate::base::sync::Mutex;
-use crate::base::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use crate::base::sync::thread;
+use crate::base::preference::StoragePreference;
+use crate::base::sync::atomic::Ordering;
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::dmu::{DmuError, OwnedExtents, Privilege};
 use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
 use crate::tree::LargeValue;
 use std::sync::Arc;
-use std::time::Duration;
+
+/// How many writes pass before the length of the log is looked at again.
+const WRITES_BETWEEN_LOOKS: u64 = 32;
 
 /// What the commit lock guards.
 #[derive(Debug)]
@@ -66,31 +66,13 @@ impl Write<'_> {
         }
     }
 
-    fn bytes(&self) -> u64 {
+    /// Bytes for which space is reserved.
+    pub fn bytes(&self) -> u64 {
         match self {
             Self::Message { key, payload, .. } => (key.len() + payload.len() + 32) as u64,
             Self::RangeDelete { start, end, .. } => (start.len() + end.map_or(0, <[u8]>::len) + 32) as u64,
         }
     }
-}
-
-/// How far writes may go before space is looked at again, per storage class.
-#[derive(Debug, Default)]
-pub(super) struct Admission {
-    credit: [AtomicI64; TIER_COUNT],
-    /// One writer at a time finds out what is left.
-    measuring: Mutex<()>,
-    /// Sequence number at the last reclaim that freed too little: another one is of no use before something is deleted.
-    gave_up_at: AtomicU64,
-    deletes: AtomicU64,
-    /// Writes so far.
-    writes: AtomicU64,
-    /// A job found no room since a writer last looked.
-    pub put_off: AtomicBool,
-    /// Bytes in frozen memtables when last measured.
-    frozen: AtomicUsize,
-    /// Delay that writers owe, in nanoseconds.
-    owed_ns: AtomicU64,
 }
 
 /// A large value on its way into the log.
@@ -158,7 +140,8 @@ impl Core {
             match LargeValue::write(&self.dmu, bytes, preference, Privilege::User) {
                 Err(DmuError::OutOfSpace { .. }) if tries < 2 => {
                     tries += 1;
-                    self.reclaim()?;
+                    let class = self.dmu.class_of(preference);
+                    self.reclaim(class, Privilege::User, bytes.len() as u64 + 2 * BLOCK_BYTES_U64)?;
                 }
                 result => break result?,
             }
@@ -225,7 +208,7 @@ impl Core {
                         }
                         None => {
                             if *kind == Kind::Delete {
-                                self.admission.deletes.fetch_add(1, Ordering::Relaxed);
+                                self.admission.note_delete();
                             }
                             table.insert(EntryRef {
                                 key,
@@ -238,7 +221,7 @@ impl Core {
                     }
                 }
                 Write::RangeDelete { start, end, .. } => {
-                    self.admission.deletes.fetch_add(1, Ordering::Relaxed);
+                    self.admission.note_delete();
                     let (start, end) = ((*start).into(), end.map(Into::into));
                     table.range_delete(RangeDelete { start, end, sequence });
                 }
@@ -278,9 +261,8 @@ impl Core {
 
     /// What a write leaves to do: with threads, wake them; without, do it here.
     fn after_write(&self) -> Result<()> {
-        let wanted =
-            self.admission.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(WRITES_BETWEEN_LOOKS)
-                && self.log_bytes()? > self.scale.checkpoint_log_bytes;
+        let wanted = self.writes.fetch_add(1, Ordering::Relaxed).is_multiple_of(WRITES_BETWEEN_LOOKS)
+            && self.log_bytes()? > self.scale.checkpoint_log_bytes;
         if self.has_threads() {
             if wanted {
                 self.want_checkpoint();
@@ -316,153 +298,6 @@ impl Core {
         }
     }
 
-    /// Slows writers down smoothly when flushes fall behind: no delay up to half of the memtable budget, then a delay
-    /// per byte that grows until, at the budget, writers go at the speed of the flushes.
-    ///
-    /// # Errors
-    /// Out of space when the flushes find no room.
-    fn pace(&self, bytes: u64) -> Result<()> {
-        if !self.has_threads() {
-            return Ok(());
-        }
-        let budget = self.scale.memtables_bytes_max;
-        let mut waits = 0;
-        loop {
-            let frozen = self.admission.frozen_bytes();
-            if frozen * 2 < budget || self.has_failed() {
-                return Ok(());
-            }
-            if frozen < budget {
-                // 0 … 100 ns per byte: 10 MB/s at the budget.
-                let share = (frozen * 2 - budget) as f64 / budget as f64;
-                let delay = Duration::from_nanos((bytes as f64 * share * share * 100.0) as u64);
-                self.admission.delay(delay);
-                return Ok(());
-            }
-            waits += 1;
-            if waits % 16 == 0 {
-                self.measure_memtables();
-                if self.admission.put_off.swap(false, Ordering::AcqRel) {
-                    if waits >= PUT_OFF_WAITS_MAX {
-                        let class = self.dmu.class_of(StoragePreference::NONE);
-                        let free = self.dmu.available_blocks(class, Privilege::User) * BLOCK_BYTES_U64;
-                        return Err(Error::OutOfSpace {
-                            tier: self.dmu.first_tier(class),
-                            wanted: bytes,
-                            free,
-                        });
-                    }
-                    self.queue_flushes();
-                }
-            }
-            let mut progress = self.progress.0.lock();
-            self.progress.1.wait_for(&mut progress, Duration::from_millis(1));
-        }
-    }
-
-    /// Reserves the space that `writes` need until they are in their leaves, or refuses them before anything changes.
-    fn admit(&self, writes: &[Write<'_>]) -> Result<()> {
-        // Of each class, the bytes and the most that one of its writes may ask for.
-        let mut classes = [(0, Privilege::System); TIER_COUNT];
-        for write in writes {
-            let (dataset, preference, privilege) = match write {
-                Write::Message { dataset, kind: Kind::Delete, preference, .. } => {
-                    (dataset, *preference, Privilege::Delete)
-                }
-                Write::Message { dataset, preference, .. } => (dataset, *preference, Privilege::User),
-                Write::RangeDelete { dataset, .. } => (dataset, StoragePreference::NONE, Privilege::System),
-            };
-            let class = self.dmu.class_of(preference.or(dataset.tree.options().preference));
-            let (bytes, least) = &mut classes[usize::from(class)];
-            *bytes += write.bytes();
-            *least = privilege.min(*least);
-        }
-        for (class, (_, privilege)) in
-            (0..).zip(classes).filter(|(_, (_, least))| *least != Privilege::System)
-        {
-            // What else of this batch goes to nothing but tiers of this class shares their room.
-            let inside = |other: &u8| *other == class || self.dmu.is_inside(*other, class);
-            let others = (0..).zip(classes).filter(|(other, (bytes, _))| *bytes > 0 && inside(other));
-            let bytes = others.map(|(_, (bytes, _))| bytes).sum();
-            self.admit_class(class, privilege, bytes)?;
-        }
-        Ok(())
-    }
-
-    fn admit_class(&self, class: u8, privilege: Privilege, bytes: u64) -> Result<()> {
-        // Log, run, and the merges on the way down: three times on the devices at the most at one time.
-        let need = (bytes * 3) as i64;
-        let credit = &self.admission.credit[usize::from(class)];
-        if privilege == Privilege::User && credit.fetch_sub(need, Ordering::Relaxed) >= need {
-            return Ok(());
-        }
-        let _measuring = self.admission.measuring.lock();
-        if self.grant(class, privilege, need) {
-            return Ok(());
-        }
-        let deletes = self.admission.deletes.load(Ordering::Relaxed);
-        if self.admission.gave_up_at.load(Ordering::Relaxed) != deletes + 1 || self.dmu.deferred_blocks() > 0
-        {
-            // A little space at a time would cost a reclaim for every few writes.
-            let slack = if privilege == Privilege::User { self.scale.merge_bytes() as i64 / 2 } else { 0 };
-            self.reclaim()?;
-            if self.grant(class, privilege, need + slack) {
-                return Ok(());
-            }
-            let deletes = self.admission.deletes.load(Ordering::Relaxed);
-            self.admission.gave_up_at.store(deletes + 1, Ordering::Relaxed);
-        }
-        let free = self.dmu.available_blocks(class, privilege) * BLOCK_BYTES_U64;
-        Err(Error::OutOfSpace { tier: self.dmu.first_tier(class), wanted: bytes, free })
-    }
-
-    /// Whether `need` bytes fit; extends the credit of the class.
-    fn grant(&self, class: u8, privilege: Privilege, need: i64) -> bool {
-        let (all, _) = self.measure_memtables();
-        let free = self.dmu.available_blocks(class, privilege) * BLOCK_BYTES_U64;
-        let promised = all as u64 + self.scale.merge_bytes();
-        let left = free as i64 - promised as i64 - need;
-        let credit = if privilege == Privilege::User { (left / 4).clamp(0, 64 << 20) } else { 0 };
-        self.admission.credit[usize::from(class)].store(credit, Ordering::Relaxed);
-        left >= 0
-    }
-
-    /// Makes free what can be: pushes deletes and overwritten data down to the leaves, and writes checkpoints until what
-    /// died may be used again.
-    pub fn reclaim(&self) -> Result<()> {
-        // A step that finds no room does not keep the next one from making some; what is free in the end decides.
-        let unless_full = |result: Result<()>| match result {
-            Err(error) if error.is_lack_of_space() => Ok(()),
-            result => result,
-        };
-        unless_full(self.free_deferred())?;
-        for dataset in self.catalog.read().all() {
-            let queued = dataset.tree.queue_everything();
-            unless_full(queued.map_err(|error| Error::of_tree(&dataset.name.read(), error)))?;
-        }
-        self.drain_jobs()?;
-        // What workers have in hand frees space, too.
-        while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 {
-            self.check_writable()?;
-            let mut progress = self.progress.0.lock();
-            self.progress.1.wait_for(&mut progress, Duration::from_millis(5));
-        }
-        unless_full(self.free_deferred())
-    }
-
-    /// Admits a record of a few bytes about a dataset.
-    pub fn admit_metadata(&self) -> Result<()> {
-        let class = self.dmu.class_of(StoragePreference::NONE);
-        let free = self.dmu.available_blocks(class, Privilege::Delete);
-        if free > 4 {
-            return Ok(());
-        }
-        self.reclaim()?;
-        let free = self.dmu.available_blocks(class, Privilege::Delete);
-        let (tier, wanted, free) = (self.dmu.first_tier(class), 4 * BLOCK_BYTES_U64, free * BLOCK_BYTES_U64);
-        if free > wanted { Ok(()) } else { Err(Error::OutOfSpace { tier, wanted, free }) }
-    }
-
     /// Lets readers see everything that was committed under `commit`.
     pub fn publish(&self, commit: &Commit) {
         self.visible.store(commit.next_sequence - 1, Ordering::Release);
@@ -480,41 +315,5 @@ impl Core {
         let log = self.log()?;
         self.admission.note_sync();
         Ok(log.sync(log.position())?)
-    }
-}
-
-/// Waits of a writer, of a millisecond each, after which flushes that find no room are its own error.
-const PUT_OFF_WAITS_MAX: u32 = 1024;
-/// How many writes pass before the length of the log is looked at again.
-const WRITES_BETWEEN_LOOKS: u64 = 32;
-/// Shortest sleep worth its overhead; smaller delays add up first.
-const SLEEP_MIN: Duration = Duration::from_micros(500);
-/// Longest single sleep of a paced writer.
-const SLEEP_MAX: Duration = Duration::from_millis(5);
-
-impl Admission {
-    /// Remembers the size of all memtables for the pacing of writers.
-    pub fn note_memtables(&self, frozen: usize) {
-        self.frozen.store(frozen, Ordering::Relaxed);
-    }
-
-    /// A sync rounds the log up to whole blocks, which no write was counted for.
-    fn note_sync(&self) {
-        for credit in &self.credit {
-            credit.fetch_sub(2 * BLOCK_BYTES_U64 as i64, Ordering::Relaxed);
-        }
-    }
-
-    fn frozen_bytes(&self) -> usize {
-        self.frozen.load(Ordering::Relaxed)
-    }
-
-    /// Sleeps for `delay`, saved up until it is worth a sleep.
-    fn delay(&self, delay: Duration) {
-        let owed = self.owed_ns.fetch_add(delay.as_nanos() as u64, Ordering::Relaxed);
-        if owed >= SLEEP_MIN.as_nanos() as u64 {
-            let owed = self.owed_ns.swap(0, Ordering::Relaxed);
-            thread::sleep(Duration::from_nanos(owed).min(SLEEP_MAX));
-        }
     }
 }

@@ -1,16 +1,17 @@
 //! What all handles of a database share.
 
 use super::DatabaseConfiguration;
+use super::admission::Admission;
 use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
-use super::commit::{Admission, Commit};
+use super::commit::Commit;
 use super::error::{Error, Result};
 use super::limits::Scale;
+use super::pacing::Pacing;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, panic_if_planted};
-use crate::base::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Condvar, Mutex, RwLock};
-use crate::base::units::blocks_for;
 use crate::dmu::Dmu;
 use crate::log::{Log, LogHead};
 use crate::pool::Pool;
@@ -35,13 +36,15 @@ pub(super) struct Core {
     pub root_tree: Arc<Tree>,
     pub checkpointer: Mutex<Checkpointer>,
     pub admission: Admission,
+    pub pacing: Pacing,
+    /// Writes so far.
+    pub writes: AtomicU64,
     pub read_only: bool,
     /// A newer generation than the one opened was durable.
     pub rolled_back: bool,
     /// Head of the log at the newest cut.
     pub cut_head: Mutex<Option<LogHead>>,
-    /// Jobs being worked on, and a signal for each change of what the background does.
-    pub working: AtomicUsize,
+    /// A signal for each change of what the background does.
     pub progress: (Mutex<u64>, Condvar),
     /// Whether the checkpoint thread was asked for a checkpoint.
     pub checkpoint_wanted: (Mutex<bool>, Condvar),
@@ -83,10 +86,11 @@ impl Core {
             root_tree: parts.root_tree,
             checkpointer: Mutex::new(parts.checkpointer),
             admission: Admission::default(),
+            pacing: Pacing::default(),
+            writes: AtomicU64::new(0),
             read_only: parts.read_only,
             rolled_back: parts.rolled_back,
             cut_head: Mutex::new(None),
-            working: AtomicUsize::new(0),
             progress: (Mutex::new(0), Condvar::new()),
             checkpoint_wanted: (Mutex::new(false), Condvar::new()),
             failure: Mutex::new(None),
@@ -217,7 +221,7 @@ impl Core {
             }
             // While the log is replayed, under the commit lock, there is no checkpoint to be made; and one that fails leaves
             // more for the root tree to flush, whose jobs would never end with that.
-            let in_vain = self.dmu.deferred_blocks() == 0 || id == self.root_tree.id();
+            let in_vain = !self.has_much_deferred() || id == self.root_tree.id();
             if in_vain || self.log.get().is_none() {
                 break;
             }
@@ -229,7 +233,7 @@ impl Core {
         }
         // Still no room: writers that wait for the job queue it again, and so does a reclaim.
         log::warn!("no room for background work on dataset {id}; it is put off");
-        self.admission.put_off.store(true, Ordering::Release);
+        self.pacing.note_put_off();
         Ok(false)
     }
 
@@ -245,15 +249,25 @@ impl Core {
         Ok(())
     }
 
+    /// Whether enough died since the last checkpoints to be worth two.
+    pub fn has_much_deferred(&self) -> bool {
+        self.dmu.deferred_blocks() >= self.scale.deferred_blocks_least()
+    }
+
+    /// Whether headers that wait for a checkpoint take more memory than they should.
+    pub fn has_many_dirty_headers(&self) -> bool {
+        self.dmu.cache().dirty_bytes() > self.scale.dirty_bytes_max
+    }
+
     /// Does all waiting jobs in this thread. As in a worker, a failure latches: the job is gone from the queue.
     pub fn drain_jobs(&self) -> Result<()> {
         let mut put_off = HashSet::new();
         while let Some(entry) = self.jobs.try_pop() {
             // The checkpoint that found no room either has queued it again: once is enough.
-            if put_off.contains(&entry) {
-                continue;
-            }
-            if !self.work(entry.0, &entry.1).inspect_err(|error| self.fail(error.clone()))? {
+            let done = put_off.contains(&entry)
+                || self.work(entry.0, &entry.1).inspect_err(|error| self.fail(error.clone()))?;
+            self.jobs.finish();
+            if !done {
                 put_off.insert(entry);
             }
         }
@@ -263,7 +277,7 @@ impl Core {
     /// After a job: how full memtables are now, for writers that wait.
     pub fn note_progress(&self) {
         self.measure_memtables();
-        if self.dmu.deferred_blocks() > self.scale.deferred_blocks_max() {
+        if self.dmu.deferred_blocks() > self.scale.deferred_blocks_max() || self.has_many_dirty_headers() {
             self.want_checkpoint();
         }
         self.signal_progress();
@@ -276,7 +290,7 @@ impl Core {
             return if self.read_only { Ok(()) } else { self.drain_jobs() };
         }
         let frozen = || self.catalog.read().all().iter().any(|dataset| dataset.tree.frozen_count() > 0);
-        while !self.jobs.is_empty() || self.working.load(Ordering::Acquire) > 0 || frozen() {
+        while !self.jobs.is_idle() || frozen() {
             self.check_writable()?;
             self.wait_for_progress(Duration::from_millis(20));
         }
@@ -292,25 +306,19 @@ impl Core {
         }
     }
 
-    /// Measures the memtables: for the pacing of writers, and so that the reserve has room to flush all of them. Half of
-    /// the reserve is for that and for checkpoints; deletes and merges leave it alone.
+    /// Measures what waits in memory: for the pacing of writers, and for the reserve that has room for all of it. Returns
+    /// the bytes in all memtables, and in those that are frozen.
     pub fn measure_memtables(&self) -> (usize, usize) {
-        let (all, frozen) = self.memtable_bytes();
-        self.admission.note_memtables(frozen);
-        let flushes = blocks_for(all as u64 + self.scale.memtable_bytes as u64 / 2);
-        self.dmu.set_reserve_min(self.scale.reserve_blocks + 2 * flushes);
-        (all, frozen)
-    }
-
-    /// Bytes in all memtables, and in those that are frozen.
-    pub fn memtable_bytes(&self) -> (usize, usize) {
-        let (mut all, mut frozen) = (0, 0);
+        let (mut all, mut frozen, mut tables) = (0, 0, 0);
         for dataset in self.catalog.read().all() {
             let version = dataset.tree.version();
-            let waiting: usize = version.frozen_bytes();
-            all += waiting + version.active_bytes();
+            let (active, waiting) = (version.active_bytes(), version.frozen_bytes());
+            all += waiting + active;
             frozen += waiting;
+            tables += version.frozen.len() + usize::from(active > 0);
         }
+        self.pacing.note_memtables(frozen);
+        self.dmu.set_reserve(self.scale.reserve(all, tables, self.dmu.cache().dirty_bytes()));
         (all, frozen)
     }
 

@@ -120,10 +120,6 @@ impl<M> Dataset<M> {
         Ok(())
     }
 
-    fn of(&self, source: crate::tree::TreeError) -> Error {
-        Error::of_tree(&self.state.name.read(), source)
-    }
-
     /// The name, as bytes.
     #[must_use]
     pub fn name(&self) -> Vec<u8> {
@@ -136,7 +132,7 @@ impl<M> Dataset<M> {
     /// Device errors, damage, a dataset that was destroyed meanwhile.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.check()?;
-        let value = self.state.tree.get(key.as_ref()).map_err(|error| self.of(error))?;
+        let value = self.state.tree.get(key.as_ref()).map_err(|error| self.state.error(error))?;
         if value.is_none() {
             // It may have been destroyed in between, and its tree emptied.
             self.check()?;
@@ -292,7 +288,7 @@ impl<M> Dataset<M> {
     /// Device errors while node headers are read.
     pub fn stats(&self) -> Result<TreeStats> {
         self.check()?;
-        self.state.tree.stats().map_err(|error| self.of(error))
+        self.state.tree.stats().map_err(|error| self.state.error(error))
     }
 
     /// The tree as JSON: nodes, slots and runs, without keys' values.
@@ -301,7 +297,7 @@ impl<M> Dataset<M> {
     /// As [`Dataset::stats`].
     pub fn tree_dump(&self) -> Result<serde_json::Value> {
         self.check()?;
-        self.state.tree.dump().map_err(|error| self.of(error))
+        self.state.tree.dump().map_err(|error| self.state.error(error))
     }
 }
 

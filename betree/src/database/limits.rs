@@ -2,7 +2,8 @@
 
 use super::error::{Error, Result};
 use super::{DatabaseConfiguration, DatasetConfiguration};
-use crate::base::units::BLOCK_BYTES_U64;
+use crate::base::units::{BLOCK_BYTES_U64, blocks_for};
+use crate::dmu::Reserve;
 use crate::tree::TreeOptions;
 
 /// Longest key, in bytes.
@@ -22,6 +23,9 @@ pub(super) fn check_length(what: &'static str, length: usize, limit: usize) -> R
     Err(Error::TooLarge { what, length: length as u64, limit: limit as u64 })
 }
 
+/// Slots of a node, as a rule.
+const SLOTS_MAX: usize = 64;
+
 /// Sizes of a database on a pool of a given size: the configured ones, scaled down on a small pool so that memtables,
 /// leaves and log are a small share of it.
 #[derive(Debug, Clone)]
@@ -34,8 +38,10 @@ pub(super) struct Scale {
     pub checkpoint_log_bytes: u64,
     /// Length of a log extent, in blocks.
     pub log_extent_blocks: u32,
-    /// Blocks that are kept for deletes, merges and checkpoints, without the flushes of memtables.
-    pub reserve_blocks: u64,
+    /// Blocks that checkpoints need beside headers and the flushes of memtables, until they give some back.
+    pub checkpoint_blocks: u64,
+    /// Bytes of headers that no checkpoint has written at which one starts.
+    pub dirty_bytes_max: usize,
     /// Bytes of durable storage.
     capacity: u64,
 }
@@ -50,7 +56,8 @@ impl Scale {
             memtables_bytes_max: memtable as usize * 4,
             checkpoint_log_bytes: log.min(capacity / 16).max(128 << 10),
             log_extent_blocks: extent as u32,
-            reserve_blocks: 0,
+            checkpoint_blocks: 0,
+            dirty_bytes_max: (capacity / 64).clamp(64 << 10, 32 << 20) as usize,
             capacity,
         }
     }
@@ -81,9 +88,31 @@ impl Scale {
         (self.capacity / BLOCK_BYTES_U64 / 16).max(64)
     }
 
+    /// Dead blocks that are worth two checkpoints when space runs short.
+    pub fn deferred_blocks_least(&self) -> u64 {
+        (self.capacity / BLOCK_BYTES_U64 / 1024).clamp(2, 64)
+    }
+
     /// Bytes of large values named by one memtable at which it is frozen: garbage that its own size does not show.
     pub fn large_bytes_max(&self) -> u64 {
         (self.capacity / 32).clamp(1 << 20, 256 << 20)
+    }
+
+    /// What must stay free for memtables of `bytes` bytes, `tables` in number, and headers of `dirty` bytes that wait for
+    /// a checkpoint.
+    ///
+    /// Whatever happens, all memtables can be flushed and a checkpoint be written; above that a merge of a leaf, or the
+    /// flush of a run of a buffer into many, can give space back; above that deletes have some room before the first of
+    /// these.
+    pub fn reserve(&self, bytes: usize, tables: usize, dirty: usize) -> Reserve {
+        // The last block of a run is its own, in each slot that it is split for.
+        let runs = (tables * SLOTS_MAX).min(bytes / 64);
+        let flushes = blocks_for(bytes as u64 * 5 / 4) + runs as u64;
+        let merge = self.checkpoint_blocks + blocks_for(dirty as u64) + flushes;
+        let leaf_or_run = self.merge_bytes().max(self.memtable_bytes as u64 * 5 / 4);
+        let delete = merge + blocks_for(leaf_or_run) + SLOTS_MAX as u64;
+        let user = delete + self.capacity / BLOCK_BYTES_U64 / 128;
+        Reserve { merge, delete, user }
     }
 
     /// Bytes that one merge may need at once, beyond what its inputs give back later.

@@ -16,6 +16,8 @@ pub struct Metrics {
     pub tiers: [TierSpace; TIER_COUNT],
     /// Hits, misses and size of the cache.
     pub cache: CacheStatistics,
+    /// Bytes of node headers in memory that wait for a checkpoint; part of the bytes of the cache.
+    pub dirty_header_bytes: u64,
     /// Bytes in all memtables.
     pub memtable_bytes: u64,
     /// Bytes in memtables that wait to be flushed.
@@ -34,11 +36,12 @@ pub struct Metrics {
 
 impl Core {
     pub fn metrics(&self) -> Metrics {
-        let (all, frozen) = self.memtable_bytes();
+        let (all, frozen) = self.measure_memtables();
         Metrics {
             vdevs: self.pool.metrics(),
             tiers: self.dmu.space(),
             cache: self.dmu.cache().statistics(),
+            dirty_header_bytes: self.dmu.cache().dirty_bytes() as u64,
             memtable_bytes: all as u64,
             frozen_bytes: frozen as u64,
             log_blocks: self.log.get().map_or(0, |log| total_blocks(&log.extents())),

@@ -55,6 +55,7 @@
 //! No snapshots, clones or object stores, no migration between tiers: their places in the records are kept and zero. No
 //! transactions that read: a batch writes blindly, and two writers of one key need an agreement of their own.
 
+mod admission;
 mod batch;
 mod catalog;
 mod checkpoint;
@@ -72,6 +73,7 @@ mod format;
 pub mod fuzzing;
 mod limits;
 mod metrics;
+mod pacing;
 mod record;
 mod recovery;
 #[cfg(feature = "shuttle")]

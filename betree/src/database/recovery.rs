@@ -399,11 +399,11 @@ impl Core {
 impl Ground {
     fn new(configuration: &DatabaseConfiguration, dmu: &Dmu) -> Self {
         let mut scale = Scale::new(configuration, dmu.capacity_blocks() * BLOCK_BYTES_U64);
-        // Room for the checkpoints that give space back: log, table roots, headers.
+        // Log, table roots and what the root tree changes, of the two checkpoints after which space is given back.
         let table = blocks_for(dmu.table_root_bytes_max() as u64);
         let log = u64::from(scale.log_extent_blocks);
-        scale.reserve_blocks = dmu.capacity_blocks() * 3 / 100 + log * 2 + table * 6 + 16;
-        dmu.set_reserve_min(scale.reserve_blocks);
+        scale.checkpoint_blocks = log * 2 + table * 6 + 16;
+        dmu.set_reserve(scale.reserve(0, 0, 0));
         Self {
             jobs: Arc::default(),
             visible: Arc::default(),

@@ -27,7 +27,7 @@ impl DatasetView {
     /// # Errors
     /// Device errors and damage.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.view.get(key.as_ref()).map_err(|error| Error::of_tree(&self.state.name.read(), error))
+        self.view.get(key.as_ref()).map_err(|error| self.state.error(error))
     }
 
     /// The entries of `range` in the order of their keys; as [`Dataset::range`].
@@ -73,14 +73,14 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Some(next) = self.range.next() else { return self.refuse() };
-        Some(next.map_err(|error| Error::of_tree(&self.state.name.read(), error)))
+        Some(next.map_err(|error| self.state.error(error)))
     }
 }
 
 impl DoubleEndedIterator for Entries {
     fn next_back(&mut self) -> Option<Self::Item> {
         let Some(next) = self.range.next_back() else { return self.refuse() };
-        Some(next.map_err(|error| Error::of_tree(&self.state.name.read(), error)))
+        Some(next.map_err(|error| self.state.error(error)))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Background threads: workers that flush and merge, one that writes checkpoints, one that syncs at intervals.
 
 use super::core::Core;
-use crate::base::sync::atomic::Ordering;
 use crate::base::sync::thread::{self, JoinHandle};
 use crate::base::sync::{Condvar, Mutex};
 use crate::tree::Job;
@@ -97,9 +96,8 @@ fn work(core: &Core, _stop: &(Mutex<bool>, Condvar)) {
         let Some((id, job)) = core.jobs.pop(PATIENCE) else {
             continue;
         };
-        core.working.fetch_add(1, Ordering::AcqRel);
         let result = if core.has_failed() { Ok(true) } else { core.work(id, &job) };
-        core.working.fetch_sub(1, Ordering::AcqRel);
+        core.jobs.finish();
         match result {
             Ok(true) => {}
             // A checkpoint without room queues it again: not at once, or this thread would do nothing else.

@@ -26,7 +26,7 @@ use super::format::{IndirectVdev, Root};
 use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::segments::Segments;
-use super::space::{self, TierSpace, VdevSpace};
+use super::space::{Reserve, TierSpace, VdevSpace};
 use super::table::SeenGenerations;
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, Uuid, VdevId};
@@ -66,8 +66,10 @@ impl Stream {
 pub enum Privilege {
     /// User data: not at all.
     User,
-    /// Point deletes, and merges, which may wait: half of it.
+    /// Point deletes: what merges may need stays.
     Delete,
+    /// Flushes of buffers and merges, which give back more than they take, but later: what checkpoints need stays.
+    Merge,
     /// Flushes of memtables, checkpoints, log, open, close: all of it.
     System,
 }
@@ -109,7 +111,7 @@ struct Tier {
     total: u64,
     /// Free blocks of its vdevs less those that requests under way will take.
     free: AtomicI64,
-    reserve_min: AtomicU64,
+    reserve: Mutex<Reserve>,
     turns: [Mutex<Turn>; STREAM_COUNT],
 }
 
@@ -121,19 +123,15 @@ struct Turn {
 }
 
 impl Tier {
-    fn reserve(&self) -> u64 {
-        space::reserve(self.total, self.reserve_min.load(Ordering::Relaxed))
-    }
-
     /// Blocks that a request may have.
     fn available(&self, privilege: Privilege) -> u64 {
         let free = self.free.load(Ordering::SeqCst).max(0) as u64;
-        free.saturating_sub(privilege.floor(self.reserve()))
+        free.saturating_sub(self.reserve.lock().left_by(privilege))
     }
 
     /// Sets `blocks` aside for a request, if it may have them.
     fn set_aside(&self, blocks: u32, privilege: Privilege) -> bool {
-        let floor = privilege.floor(self.reserve()).min(i64::MAX as u64) as i64;
+        let floor = self.reserve.lock().left_by(privilege).min(i64::MAX as u64) as i64;
         let left = |free: i64| Some(free - i64::from(blocks)).filter(|left| *left >= floor);
         self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
     }
@@ -260,6 +258,9 @@ impl Allocator {
                 free: AtomicU64::new(free),
             });
         }
+        for tier in &mut tiers {
+            *tier.reserve.get_mut() = Reserve::of_tier(tier.total);
+        }
         let commit = Mutex::new(Commit::new(root.generation));
         Ok(Self { pool, uuid, vdevs, by_id, tiers, indirect: root.indirect, commit, seen })
     }
@@ -272,10 +273,10 @@ impl Allocator {
         self.seen
     }
 
-    /// Makes the reserve of `tier` at least `blocks`, up to a quarter of the tier.
-    pub fn set_reserve_min(&self, tier: u8, blocks: u64) {
+    /// Sets the reserve of `tier`, as far as it is within bounds: user data leaves 3 % or more, and up to a quarter.
+    pub fn set_reserve(&self, tier: u8, reserve: Reserve) {
         if let Some(tier) = self.tiers.get(usize::from(tier)) {
-            tier.reserve_min.store(blocks.min(tier.total / 4), Ordering::Relaxed);
+            *tier.reserve.lock() = reserve.within(tier.total);
         }
     }
 
@@ -479,7 +480,7 @@ impl Allocator {
             out[usize::from(vdev.tier)].add(&vdev);
         }
         for (space, tier) in out.iter_mut().zip(&self.tiers) {
-            space.reserve = if tier.vdevs.is_empty() { 0 } else { tier.reserve() };
+            space.reserve = if tier.vdevs.is_empty() { 0 } else { tier.reserve.lock().user };
         }
         out
     }

@@ -99,6 +99,8 @@ pub struct Cache {
 struct Inner {
     used: AtomicUsize,
     bytes_max: AtomicUsize,
+    /// Of `used`, what no eviction gives back before it is written.
+    dirty: AtomicUsize,
     /// Charges that live.
     frames: AtomicUsize,
     queues: Mutex<Queues>,
@@ -145,6 +147,7 @@ impl std::fmt::Debug for Queues {
 pub struct Charge {
     cache: Arc<Inner>,
     bytes: usize,
+    dirty: bool,
 }
 
 impl Charge {
@@ -158,6 +161,9 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.cache.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.dirty {
+            self.cache.dirty.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
         self.cache.frames.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -171,6 +177,7 @@ impl Cache {
         Self {
             inner: Arc::new(Inner {
                 used: AtomicUsize::new(0),
+                dirty: AtomicUsize::new(0),
                 bytes_max: AtomicUsize::new(bytes_max),
                 frames: AtomicUsize::new(0),
                 queues: Mutex::new(queues),
@@ -206,10 +213,27 @@ impl Cache {
     /// Counts `bytes` (the footprint of a frame) until the charge is dropped, and puts others out to make room.
     #[must_use]
     pub fn charge(&self, bytes: usize) -> Charge {
+        self.take(bytes, false)
+    }
+
+    /// As [`Cache::charge`] for something that is not on a device yet.
+    #[must_use]
+    pub fn charge_dirty(&self, bytes: usize) -> Charge {
+        self.inner.dirty.fetch_add(bytes, Ordering::Relaxed);
+        self.take(bytes, true)
+    }
+
+    fn take(&self, bytes: usize, dirty: bool) -> Charge {
         self.inner.used.fetch_add(bytes, Ordering::Relaxed);
         self.inner.frames.fetch_add(1, Ordering::Relaxed);
         self.make_room();
-        Charge { cache: Arc::clone(&self.inner), bytes }
+        Charge { cache: Arc::clone(&self.inner), bytes, dirty }
+    }
+
+    /// Bytes of all dirty charges that live.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> usize {
+        self.inner.dirty.load(Ordering::Relaxed)
     }
 
     /// Makes the cache responsible for emptying `slot` of `owner`, which has just been filled with a charged frame of

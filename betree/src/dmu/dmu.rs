@@ -8,7 +8,7 @@ use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::lifetime::Lifetimes;
 use super::queue::{IoQueue, JobGroup, PendingJob};
-use super::space::TierSpace;
+use super::space::{Reserve, TierSpace};
 use super::table::SeenGenerations;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
@@ -344,10 +344,10 @@ impl Dmu {
         self.allocator().seen_generations()
     }
 
-    /// Makes the reserve of every tier that may hold headers, log or deletes at least `blocks`.
-    pub fn set_reserve_min(&self, blocks: u64) {
+    /// Sets the reserve of every tier that may hold headers, log or deletes; see [`Allocator::set_reserve`].
+    pub fn set_reserve(&self, reserve: Reserve) {
         for tier in &self.inner.metadata {
-            self.allocator().set_reserve_min(*tier, blocks);
+            self.allocator().set_reserve(*tier, reserve);
         }
     }
 

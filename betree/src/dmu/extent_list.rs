@@ -120,7 +120,7 @@ impl Dmu {
     /// Makes `extents` storable in a pointer, writing list blocks when they are many.
     ///
     /// # Errors
-    /// Out of space and device errors; `extents` themselves stay allocated.
+    /// More than 65,536 pieces, out of space and device errors; `extents` themselves stay allocated.
     pub fn store_extents(
         &self,
         extents: Vec<Extent>,
@@ -128,6 +128,9 @@ impl Dmu {
     ) -> Result<StoredExtents, DmuError> {
         if extents.len() <= INLINE_MAX {
             return Ok(StoredExtents { extents, list: None });
+        }
+        if let (true, Some(first)) = (extents.len() > LIST_MAX, extents.first()) {
+            return Err(DmuError::Allocation { what: "in more pieces than a list holds", extent: *first });
         }
         let mut bytes = Encoder::new();
         for extent in &extents {

@@ -32,8 +32,8 @@
 //!   more is built.
 //! * **D7 Scattered space is space.** A request is refused only when fewer blocks are free than it may take; it then
 //!   gets several extents, and a list of them when they are many.
-//! * **D8 The reserve.** User data never takes the last 3 % of a tier (or what checkpoints need, when that is more);
-//!   deletes reach half of it; checkpoints, log and merges all of it. So a full pool can be emptied.
+//! * **D8 The reserve.** User data never takes the last 3 % of a tier (or what the layers above ask for, when that is
+//!   more); deletes leave of it what merges need, merges what flushes and checkpoints need. So a full pool can be emptied.
 //! * **D9 Memory holds copies.** No persistent pointer names a memory vdev while the pool has any other. A copy that is
 //!   missing costs time and nothing else.
 //! * **D10 One budget.** Blocks, indexes and filters share the cache; what a reader still holds counts until it lets go.
@@ -86,5 +86,5 @@ pub(crate) use inspection::{AllocationState, Expected, Fault, Flaw, SegmentCount
 pub use layout::VdevGeometry;
 pub use lifetime::{Keeper, OwnedExtents};
 pub use queue::{IoQueue, JobGroup, PendingJob};
-pub use space::{TierSpace, VdevSpace};
+pub use space::{Reserve, TierSpace, VdevSpace};
 pub use table::SeenGenerations;

@@ -31,7 +31,7 @@ pub struct TierSpace {
     pub used: u64,
     /// As in [`VdevSpace`].
     pub pending: u64,
-    /// Blocks of `free` that only checkpoints and, to a half, deletes may use.
+    /// Blocks of `free` that user data may not take.
     pub reserve: u64,
 }
 
@@ -44,24 +44,47 @@ impl TierSpace {
     }
 }
 
-/// Share of a tier that is kept for deletes and checkpoints. ZFS keeps 1/32 as well (slop space); below it a
-/// copy-on-write store cannot even delete.
+/// Share of a tier that user data may not take. ZFS keeps 1/32 as well (slop space); below it a copy-on-write store
+/// cannot even delete.
 const RESERVE_PERCENT: u64 = 3;
 /// Least reserve in blocks.
 const RESERVE_BLOCKS_MIN: u64 = 16;
 
-/// Reserve of a tier of `total` blocks for which the layers above ask at least `wanted` blocks.
-pub(super) fn reserve(total: u64, wanted: u64) -> u64 {
-    (total * RESERVE_PERCENT).div_ceil(100).max(RESERVE_BLOCKS_MIN).max(wanted)
+/// Free blocks of a tier that requests leave, by privilege: what those above them will need. System requests leave
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reserve {
+    /// Left by merges.
+    pub merge: u64,
+    /// Left by deletes; at least `merge`.
+    pub delete: u64,
+    /// Left by user data; at least `delete`.
+    pub user: u64,
 }
 
-impl Privilege {
-    /// Free blocks of a tier that a request must leave.
-    pub(super) fn floor(self, reserve: u64) -> u64 {
-        match self {
-            Self::User => reserve,
-            Self::Delete => reserve / 2,
-            Self::System => 0,
+impl Reserve {
+    /// The reserve of a tier of `total` blocks of which nothing more is known.
+    pub(super) fn of_tier(total: u64) -> Self {
+        let user = (total * RESERVE_PERCENT).div_ceil(100).max(RESERVE_BLOCKS_MIN);
+        Self { merge: user / 4, delete: user / 2, user }
+    }
+
+    /// The reserve of a tier of `total` blocks for which the layers above ask for this one: never more than a quarter of
+    /// the tier, nor less for users than [`Reserve::of_tier`].
+    pub(super) fn within(self, total: u64) -> Self {
+        let least = Self::of_tier(total);
+        let user = self.user.max(least.user).min((total / 4).max(least.user));
+        let delete = self.delete.min(user);
+        Self { merge: self.merge.min(delete), delete, user }
+    }
+
+    /// Blocks that a request leaves.
+    pub(super) fn left_by(&self, privilege: Privilege) -> u64 {
+        match privilege {
+            Privilege::User => self.user,
+            Privilege::Delete => self.delete,
+            Privilege::Merge => self.merge,
+            Privilege::System => 0,
         }
     }
 }

@@ -47,3 +47,11 @@ pub enum TreeError {
     #[error("invariant violated: {0}")]
     Invariant(String),
 }
+
+impl TreeError {
+    /// Whether it is a lack of space.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Self::Dmu(DmuError::OutOfSpace { .. }))
+    }
+}

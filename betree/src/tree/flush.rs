@@ -97,12 +97,12 @@ impl Tree {
         Ok(true)
     }
 
-    /// Moves the runs of the slot of `level` at `low` into its child. Runs that lie inside one slot of the child and
-    /// overlap nothing else that moves are moved by reference.
+    /// Moves the runs of the slot of `level` at `low`, the `runs_max` oldest of them, into its child. Runs that lie inside
+    /// one slot of the child and overlap nothing else that moves are moved by reference.
     ///
     /// # Errors
     /// Out of space, device errors; the runs then stay where they are.
-    pub(super) fn flush_slot(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+    pub(super) fn flush_slot(&self, level: u8, low: &[u8], runs_max: usize) -> Result<(), TreeError> {
         let Some(_claim) = self.claims.claim((level, low.to_vec())) else {
             return Ok(());
         };
@@ -111,7 +111,8 @@ impl Tree {
             return Ok(());
         };
         let (slot, high) = (Arc::clone(path.slot()), path.slot_high().map(<[u8]>::to_vec));
-        let Some(child) = slot.child.as_ref().filter(|_| !slot.runs.is_empty()) else {
+        let oldest = &slot.runs[slot.runs.len().saturating_sub(runs_max)..];
+        let Some(child) = slot.child.as_ref().filter(|_| !oldest.is_empty()) else {
             return Ok(());
         };
         let child_level = child.level();
@@ -121,7 +122,7 @@ impl Tree {
             return Ok(());
         };
         let target = Arc::clone(below.body());
-        let (moved, merged) = split_trivial(&slot.runs, &target);
+        let (moved, merged) = split_trivial(oldest, &target);
         let mut ranges = Vec::new();
         for run in &merged {
             ranges.extend_from_slice(run.range_deletes()?.list());
@@ -139,7 +140,7 @@ impl Tree {
         let Some(above) = self.locate(&version.root, level, low)? else {
             return Ok(());
         };
-        let Some(newer) = unconsumed(above.slot(), &slot.runs) else {
+        let Some(newer) = unconsumed(above.slot(), oldest) else {
             return Ok(());
         };
         let Some(below) = self.locate(&version.root, child_level, low)? else {
@@ -185,12 +186,12 @@ impl Tree {
     ) -> Result<(Vec<Runs>, Effects), TreeError> {
         let total = runs.iter().map(|run| run.stored_bytes()).sum();
         let action = self.folding_action();
-        let options = self.arrival_options(target, total, Privilege::Delete, Some(runs));
+        let options = self.arrival_options(target, total, Privilege::Merge, Some(runs));
         let mut compactor = Compactor::new(
             &self.dmu,
             &self.options,
             action.as_ref(),
-            Privilege::Delete,
+            Privilege::Merge,
             false,
             generation,
             ranges.clone(),
@@ -218,7 +219,7 @@ impl Tree {
             }
             if arrival.drop_rest && !(slot.runs.is_empty() && slot.child.is_none()) {
                 edit.drops.add_slot(slot, generation);
-                let child = NodeBody::empty(body.level).slots[0].child.clone();
+                let child = NodeBody::empty(&self.dmu, body.level).slots[0].child.clone();
                 *slot = Arc::new(Slot::new(arrival.runs, 0, child));
             } else if !arrival.runs.is_empty() {
                 *slot = Arc::new(slot.with_newer(&arrival.runs));
@@ -239,7 +240,7 @@ impl Tree {
 
     /// Publishes `body` at the end of `path` and, in the same version, `runs` as the runs of the slot at `depth` above.
     fn publish_below(&self, edit: &Edit, path: &Path, depth: usize, runs: Vec<Arc<Run>>, body: NodeBody) {
-        let mut child = super::node::NodeCell::fresh(body);
+        let mut child = super::node::NodeCell::fresh(&self.dmu, body);
         for (at, step) in path.steps.iter().enumerate().rev() {
             step.cell.die(edit.generation);
             if at + 1 == path.steps.len() {
@@ -250,11 +251,10 @@ impl Tree {
                 true => Slot::new(runs.clone(), 0, Some(child)),
                 false => old.with_child(child),
             };
-            child = super::node::NodeCell::fresh(step.body.with_slots(
-                step.index,
-                vec![Arc::new(slot)],
-                Vec::new(),
-            ));
+            child = super::node::NodeCell::fresh(
+                &self.dmu,
+                step.body.with_slots(step.index, vec![Arc::new(slot)], Vec::new()),
+            );
         }
         self.publish_root(child, None);
     }

@@ -65,7 +65,7 @@ fn body(dmu: &Dmu, level: u8) -> NodeBody {
 fn node_seeds() -> Vec<Vec<u8>> {
     with_memory(|dmu| {
         let encode = |body: &NodeBody| encode_node(body, POOL, Generation(5)).unwrap_or_default();
-        vec![encode(&body(dmu, 1)), encode(&body(dmu, 2)), encode(&NodeBody::empty(1))]
+        vec![encode(&body(dmu, 1)), encode(&body(dmu, 2)), encode(&NodeBody::empty(dmu, 1))]
     })
 }
 

@@ -55,7 +55,25 @@ struct State {
     waiting: BTreeSet<(u8, u64, DatasetId, Job)>,
     known: HashSet<(DatasetId, Job)>,
     arrivals: u64,
+    /// Jobs that were taken and are not finished.
+    taken: usize,
+    /// Who holds the workers back.
+    holders: usize,
     closed: bool,
+}
+
+/// Keeps workers from taking jobs; see [`JobQueue::hold`].
+#[derive(Debug)]
+#[must_use]
+pub struct Held<'a> {
+    queue: &'a JobQueue,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.queue.state.lock().holders -= 1;
+        self.queue.changed.notify_all();
+    }
 }
 
 /// The queue of jobs of all trees.
@@ -92,7 +110,7 @@ impl JobQueue {
         self.changed.notify_one();
     }
 
-    /// Takes the most urgent job, if any.
+    /// Takes the most urgent job, if any, also while the workers are held back. [`JobQueue::finish`] ends it.
     pub fn try_pop(&self) -> Option<(DatasetId, Job)> {
         Self::take(&mut self.state.lock())
     }
@@ -101,16 +119,41 @@ impl JobQueue {
         let (_, _, tree, job) = state.waiting.pop_first()?;
         let entry = (tree, job);
         state.known.remove(&entry);
+        state.taken += 1;
         Some(entry)
     }
 
-    /// Takes the most urgent job, waiting up to `patience` for one. `None` after that, or once the queue is closed.
+    /// For a worker: takes the most urgent job, waiting up to `patience` for one. `None` after that, and once the queue
+    /// is closed. [`JobQueue::finish`] ends it.
     pub fn pop(&self, patience: Duration) -> Option<(DatasetId, Job)> {
         let mut state = self.state.lock();
-        if state.waiting.is_empty() && !state.closed {
+        if (state.waiting.is_empty() || state.holders > 0) && !state.closed {
             self.changed.wait_for(&mut state, patience);
         }
-        if state.closed { None } else { Self::take(&mut state) }
+        if state.closed || state.holders > 0 { None } else { Self::take(&mut state) }
+    }
+
+    /// A job that was taken is done, or given up.
+    pub fn finish(&self) {
+        self.state.lock().taken -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Holds the workers back until the guard is dropped, once they are through with what they have in hand.
+    pub fn hold(&self) -> Held<'_> {
+        let mut state = self.state.lock();
+        state.holders += 1;
+        while state.taken > 0 {
+            self.changed.wait(&mut state);
+        }
+        Held { queue: self }
+    }
+
+    /// Whether nothing waits and nothing is being done.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting.is_empty() && state.taken == 0
     }
 
     /// Number of waiting jobs.
@@ -159,8 +202,18 @@ mod tests {
             order,
             [(DatasetId(2), Job::FlushTable), (DatasetId(1), leaf(9)), (DatasetId(1), leaf(2))]
         );
+        assert!(!queue.is_idle());
+        order.iter().for_each(|_| queue.finish());
+        assert!(queue.is_idle());
         queue.push(DatasetId(1), leaf(9));
         assert_eq!(queue.len(), 1);
+        let held = queue.hold();
+        assert_eq!(queue.pop(Duration::ZERO), None);
+        assert_eq!(queue.try_pop(), Some((DatasetId(1), leaf(9))));
+        queue.push(DatasetId(1), leaf(9));
+        queue.finish();
+        drop(held);
+        assert_eq!(queue.pop(Duration::from_secs(60)), Some((DatasetId(1), leaf(9))));
         queue.close();
         queue.push(DatasetId(1), leaf(9));
         assert_eq!(queue.pop(Duration::from_secs(60)), None);

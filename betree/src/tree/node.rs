@@ -128,8 +128,8 @@ pub struct NodeBody {
 impl NodeBody {
     /// An empty node of one slot; above level 1 with an empty child.
     #[must_use]
-    pub fn empty(level: u8) -> Self {
-        let child = (level > 1).then(|| NodeCell::fresh(Self::empty(level - 1)));
+    pub fn empty(dmu: &Dmu, level: u8) -> Self {
+        let child = (level > 1).then(|| NodeCell::fresh(dmu, Self::empty(dmu, level - 1)));
         Self { level, pivots: Vec::new(), slots: vec![Arc::new(Slot::new(Vec::new(), 0, child))] }
     }
 
@@ -183,7 +183,7 @@ impl NodeBody {
 #[derive(Debug, Default)]
 struct Disk {
     stored: Option<(NodeRef, OwnedExtents)>,
-    /// What the contents count in the cache while they are in memory and on disk.
+    /// What the contents count in the cache while they are in memory; dirty until they are on disk.
     charge: Option<Charge>,
     /// Generation in which the live tree dropped the node; 0 while it is alive.
     death: u64,
@@ -205,12 +205,13 @@ pub struct NodeCell {
 impl NodeCell {
     /// A node that exists in memory only.
     #[must_use]
-    pub fn fresh(body: NodeBody) -> Arc<Self> {
+    pub fn fresh(dmu: &Dmu, body: NodeBody) -> Arc<Self> {
         let level = body.level;
+        let charge = Some(dmu.cache().charge_dirty(body.footprint()));
         Arc::new(Self {
             level,
             body: ArcSwapOption::from_pointee(body),
-            disk: Mutex::default(),
+            disk: Mutex::new(Disk { charge, ..Disk::default() }),
             heat: Heat::default(),
         })
     }
@@ -368,6 +369,7 @@ impl NodeCell {
         }
         disk.stored = Some((reference.clone(), space));
         let alive = disk.death == 0;
+        disk.charge = None;
         drop(disk);
         if alive {
             self.enter_cache(dmu, body.footprint(), identity(&reference));

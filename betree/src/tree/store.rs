@@ -52,7 +52,7 @@ impl Tree {
                 }
                 Ok(())
             }
-            Job::FlushSlot { level, low } => self.flush_slot(*level, low),
+            Job::FlushSlot { level, low } => self.flush_slot(*level, low, usize::MAX),
             Job::MergeLeaf { low } => self.merge_leaf(low),
             Job::MergeBuffer { level, low } => self.merge_buffer(*level, low),
             Job::SplitNode { level, low } => self.split_node(*level, low),

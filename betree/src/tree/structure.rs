@@ -113,7 +113,7 @@ impl Tree {
         }
         let mut parts = parts.into_iter();
         let mut new_slot = |body: NodeBody| {
-            Arc::new(Slot::new(parts.next().unwrap_or_default(), 0, Some(NodeCell::fresh(body))))
+            Arc::new(Slot::new(parts.next().unwrap_or_default(), 0, Some(NodeCell::fresh(&self.dmu, body))))
         };
         let slots = vec![new_slot(left), new_slot(right)];
         let parent = above.body().with_slots(above.index(), slots, vec![pivot]);
@@ -151,9 +151,9 @@ impl Tree {
         let pivot = body.pivots[middle - 1].clone();
         let (left, right) = halves(body, middle);
         version.root.die(edit.generation);
-        let slot = |body| Arc::new(Slot::new(Vec::new(), 0, Some(NodeCell::fresh(body))));
+        let slot = |body| Arc::new(Slot::new(Vec::new(), 0, Some(NodeCell::fresh(&self.dmu, body))));
         let root = NodeBody { level: level + 1, pivots: vec![pivot], slots: vec![slot(left), slot(right)] };
-        self.publish_root(NodeCell::fresh(root), None);
+        self.publish_root(NodeCell::fresh(&self.dmu, root), None);
         Ok(())
     }
 
@@ -259,7 +259,7 @@ impl Tree {
         pivots.push(pivot.into());
         pivots.extend(right_body.pivots.iter().cloned());
         let slots = left_body.slots.iter().chain(&right_body.slots).cloned().collect();
-        let child = NodeCell::fresh(NodeBody { level: left_body.level, pivots, slots });
+        let child = NodeCell::fresh(&self.dmu, NodeBody { level: left_body.level, pivots, slots });
         let all = [a.runs.clone(), b.runs.clone()].concat();
         Ok(Some((Slot::new(all, 0, Some(child)), vec![Arc::clone(left), Arc::clone(right)])))
     }

@@ -156,7 +156,8 @@ impl Tree {
     /// An empty tree; `generation` is the open one.
     #[must_use]
     pub fn create(parts: TreeParts, generation: Generation) -> Arc<Self> {
-        Self::with_root(parts, NodeCell::fresh(NodeBody::empty(1)), generation, Drops::default())
+        let root = empty_root(&parts.dmu);
+        Self::with_root(parts, root, generation, Drops::default())
     }
 
     /// The tree that a checkpoint wrote; its nodes are read at first use.
@@ -181,7 +182,8 @@ impl Tree {
         match root {
             Some(root) => Self::open(parts, root, drops, generation),
             None => {
-                let tree = Self::with_root(parts, NodeCell::fresh(NodeBody::empty(1)), generation, drops);
+                let root = empty_root(&parts.dmu);
+                let tree = Self::with_root(parts, root, generation, drops);
                 tree.jobs.push(tree.id, Job::ResolveDrops);
                 tree
             }
@@ -309,7 +311,7 @@ impl Tree {
             }
         }
         edit.drops.add_node(&version.root, generation);
-        let root = NodeCell::fresh(NodeBody::empty(1));
+        let root = empty_root(&self.dmu);
         self.version.store(Arc::new(Version { active: Table::new(), frozen: Vec::new(), root }));
         drop(edit);
         self.jobs.push(self.id, Job::ResolveDrops);
@@ -392,12 +394,12 @@ impl Tree {
 
     /// Publishes `body` in place of the node at the end of `path`; under the edit lock, `path` from the current root.
     pub(super) fn publish(&self, edit: &Edit, path: &Path, body: NodeBody, frozen: Option<Vec<Arc<Table>>>) {
-        let mut child = NodeCell::fresh(body);
+        let mut child = NodeCell::fresh(&self.dmu, body);
         for (depth, step) in path.steps.iter().enumerate().rev() {
             step.cell.die(edit.generation);
             if depth + 1 < path.steps.len() {
                 let slot = Arc::new(step.body.slots[step.index].with_child(child));
-                child = NodeCell::fresh(step.body.with_slots(step.index, vec![slot], Vec::new()));
+                child = NodeCell::fresh(&self.dmu, step.body.with_slots(step.index, vec![slot], Vec::new()));
             }
         }
         self.publish_root(child, frozen);
@@ -421,38 +423,60 @@ impl Tree {
         }
     }
 
-    /// Queues everything that moves garbage down to where it is freed: flushes of all memtables and buffers, merges of
-    /// all leaves with deltas.
+    /// Pushes what lies above the leaf of `low` down to it, and merges the leaf: what its deletes and newer versions cover
+    /// is free afterwards. One leaf at a time takes little space at a time.
+    ///
+    /// # Errors
+    /// Out of space, though what there is room for was done: another call goes on with it. Device errors.
+    pub fn push_down(&self, low: &[u8]) -> Result<(), TreeError> {
+        let mut flushed = Ok(());
+        for level in (2..=self.version.load().root.level()).rev() {
+            let level_flushed = self.empty_buffer(level, low);
+            if level_flushed.as_ref().is_err_and(|error| !error.is_out_of_space()) {
+                return level_flushed;
+            }
+            flushed = flushed.and(level_flushed);
+        }
+        let version = self.version.load_full();
+        if let Some(path) = self.locate(&version.root, 1, low)? {
+            let slot = path.slot();
+            let deletes = |run: &Run| run.reference().deletes + u64::from(run.reference().range_deletes);
+            if slot.runs.len() > slot.base || slot.runs.iter().any(|run| deletes(run) > 0) {
+                self.merge_leaf(path.slot_low())?;
+            }
+        }
+        flushed
+    }
+
+    /// Flushes the buffer above `low` on `level`: at once, or run by run where there is not the room for that.
+    fn empty_buffer(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+        let mut runs_max = usize::MAX;
+        loop {
+            let version = self.version.load_full();
+            let Some(path) = self.locate(&version.root, level, low)? else {
+                return Ok(());
+            };
+            let runs = path.slot().runs.len();
+            if runs == 0 {
+                return Ok(());
+            }
+            match self.flush_slot(level, path.slot_low(), runs_max) {
+                Err(error) if error.is_out_of_space() && runs.min(runs_max) > 1 => {
+                    runs_max = runs.min(runs_max) / 2;
+                }
+                flushed if runs_max >= runs => return flushed,
+                flushed => flushed?,
+            }
+        }
+    }
+
+    /// Where the leaf behind that of `low` begins; `None` behind the last.
     ///
     /// # Errors
     /// Device errors while headers are read.
-    pub fn queue_everything(&self) -> Result<(), TreeError> {
-        while self.flush_table(true)? {}
-        let version = self.version.load_full();
-        let mut low = Vec::new();
-        let mut level = version.root.level();
-        // Buffers first, top down: what they hold is then in the leaves' deltas.
-        while level > 1 {
-            self.for_each_slot(level, |path| {
-                if !path.slot().runs.is_empty() {
-                    low.push((level, path.slot_low().to_vec()));
-                }
-            })?;
-            for (level, low) in low.drain(..) {
-                self.flush_slot(level, &low)?;
-            }
-            level -= 1;
-        }
-        self.for_each_slot(1, |path| {
-            let slot = path.slot();
-            let garbage = slot
-                .runs
-                .iter()
-                .any(|run| run.reference().deletes + u64::from(run.reference().range_deletes) > 0);
-            if slot.runs.len() > slot.base || garbage {
-                self.jobs.push(self.id, Job::MergeLeaf { low: path.slot_low().to_vec() });
-            }
-        })
+    pub fn next_leaf(&self, low: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
+        let path = self.locate(&self.version.load_full().root, 1, low)?;
+        Ok(path.and_then(|path| path.slot_high().map(<[u8]>::to_vec)))
     }
 
     /// Queues the work that an earlier process left undone, as far as the first nodes of each level show it: in a tree
@@ -469,20 +493,6 @@ impl Tree {
                 let path = self.locate(&self.version.load_full().root, level, &from)?;
                 low = path.and_then(|path| path.node_high().map(<[u8]>::to_vec));
             }
-        }
-        Ok(())
-    }
-
-    /// Visits the slots of `level` in order.
-    fn for_each_slot(&self, level: u8, mut visit: impl FnMut(&Path)) -> Result<(), TreeError> {
-        let version = self.version.load_full();
-        let mut low = Some(Vec::new());
-        while let Some(from) = low {
-            let Some(path) = self.locate(&version.root, level, &from)? else {
-                return Ok(());
-            };
-            visit(&path);
-            low = path.slot_high().map(<[u8]>::to_vec);
         }
         Ok(())
     }
@@ -516,7 +526,7 @@ impl Tree {
         let split = slot.delta_bytes > 0 && slot.delta_bytes + slot.base_bytes > options.leaf_bytes * 2;
         // More than one base run per tier: small neighbours that were joined.
         let small = slot.base > 8 && slot.base_bytes / (slot.base as u64) < options.leaf_bytes / 8;
-        let garbage = newer.iter().any(|run| frees_much(run));
+        let garbage = newer.iter().any(|run| frees_much(run, options.leaf_bytes));
         (full || split || small || garbage).then_some(Job::MergeLeaf { low })
     }
 
@@ -549,10 +559,15 @@ impl Tree {
     }
 }
 
+fn empty_root(dmu: &Dmu) -> Arc<NodeCell> {
+    NodeCell::fresh(dmu, NodeBody::empty(dmu, 1))
+}
+
 /// Whether a run's messages are small but name or free much space on the devices: garbage that byte counts of buffers
 /// do not see.
-pub(super) fn frees_much(run: &Run) -> bool {
-    run.reference().large_bytes > (16 << 20) && run.reference().large_bytes > 4 * run.stored_bytes()
+fn frees_much(run: &Run, leaf_bytes: u64) -> bool {
+    let large = run.reference().large_bytes;
+    large > 4 * leaf_bytes && large > 4 * run.stored_bytes()
 }
 
 /// Nodes of each level that are read at opening in search of work, in the background: some 40 MiB of headers.

@@ -41,6 +41,31 @@ fn merges_without_new_messages_outlive_the_process() {
     assert_eq!(db.open_dataset("d").unwrap().stats().unwrap().delta_runs, merged);
 }
 
+/// Of the reasons for a checkpoint only one is left here: headers that nothing has written.
+#[test]
+fn dirty_headers_start_a_checkpoint() {
+    let folder = Folder::new();
+    let small = DatasetConfiguration { leaf_size: 4 << 10, ..DatasetConfiguration::default() };
+    let configuration = DatabaseConfiguration { default_dataset: small, ..folder.one(16) };
+    let db = Database::build(configuration).unwrap();
+    let dataset = db.open_or_create_dataset("d").unwrap();
+    let insert = |number: u32| dataset.insert(number.wrapping_mul(7919).to_be_bytes(), [1; 60]).unwrap();
+    (0..80_000).for_each(insert);
+    db.settle().unwrap();
+    db.checkpoint().unwrap();
+    assert_eq!(db.metrics().dirty_header_bytes, 0);
+    let (before, mut most, mut log) = (db.metrics().durable_generation, 0, 0);
+    for number in 80_000..100_000 {
+        insert(number);
+        if db.metrics().durable_generation > before {
+            break;
+        }
+        most = most.max(db.metrics().dirty_header_bytes);
+        log = log.max(db.metrics().log_bytes);
+    }
+    assert!(db.metrics().durable_generation > before && log < 512 << 10, "{most} bytes dirty, {log} of log");
+}
+
 #[test]
 fn work_left_undone_is_found_at_the_next_opening() {
     let folder = Folder::new();

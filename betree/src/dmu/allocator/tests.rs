@@ -229,7 +229,7 @@ impl Model {
                 assert_eq!((tier, wanted), (tiers.first().copied().unwrap_or(0), u64::from(blocks)));
                 for tier in tiers {
                     let space = self.allocator.tier_space()[usize::from(tier)];
-                    let floor = privilege.floor(space.reserve);
+                    let floor = Reserve::of_tier(space.total).left_by(privilege);
                     assert!(
                         space.free < u64::from(blocks) + floor,
                         "refused with {} free blocks",
@@ -572,7 +572,7 @@ fn tiers_are_tried_in_order_and_the_reserve_is_kept() {
     let allocator = &rig.allocator;
     let space = allocator.tier_space();
     assert_eq!((space[0].reserve, space[1], space[3].reserve), (16, TierSpace::default(), 16));
-    allocator.set_reserve_min(0, 40);
+    allocator.set_reserve(0, Reserve { merge: 10, delete: 20, user: 40 });
     let usable = allocator.available(0, Privilege::User) as u32;
     assert_eq!(u64::from(usable), space[0].total - 40);
     let user = |blocks| allocator.allocate(Stream::Base, &[0], blocks, Privilege::User);
@@ -584,7 +584,9 @@ fn tiers_are_tried_in_order_and_the_reserve_is_kept() {
     assert_eq!(allocator.available(0, Privilege::Delete), 20);
     allocator.allocate(Stream::Base, &[0], 20, Privilege::Delete).unwrap();
     assert!(allocator.allocate(Stream::Base, &[0], 1, Privilege::Delete).is_err());
-    allocator.allocate(Stream::Base, &[0], 20, Privilege::System).unwrap();
+    allocator.allocate(Stream::Base, &[0], 10, Privilege::Merge).unwrap();
+    assert!(allocator.allocate(Stream::Base, &[0], 1, Privilege::Merge).is_err());
+    allocator.allocate(Stream::Base, &[0], 10, Privilege::System).unwrap();
     assert!(allocator.allocate(Stream::Base, &[0], 1, Privilege::System).is_err());
     assert!(allocator.allocate(Stream::Base, &[1, 9], 1, Privilege::System).is_err());
     assert_eq!(allocator.allocate(Stream::Base, &[1], 0, Privilege::User).unwrap(), vec![]);
