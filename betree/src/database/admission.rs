@@ -122,6 +122,8 @@ impl Core {
         if !self.admission.gave_up(privilege) || self.has_much_deferred() {
             // A little space at a time would cost a reclaim for every few writes.
             let slack = if privilege == Privilege::User { self.scale.merge_bytes() / 2 } else { 0 };
+            // What was made free is counted before workers take of it again.
+            let _held = self.jobs.hold();
             self.reclaim(class, privilege, need + slack)?;
             if self.grant(class, privilege, need + slack) {
                 return Ok(());

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// Bytes of queued and running jobs beyond which submitting waits: enough for every thread to have a large write under
 /// way and the next one at hand.
-const QUEUED_BYTES_MAX: usize = 16 << 20;
+const QUEUED_BYTES_MAX: usize = 8 << 20;
 
 /// Jobs that run on threads of their own. All methods take `&self` and may be called from any thread.
 ///
@@ -62,7 +62,7 @@ struct Job {
 }
 
 impl IoQueue {
-    /// A queue for `threads` threads and at most 16 MiB of jobs; with 0 threads jobs run in the caller's.
+    /// A queue for `threads` threads and at most 8 MiB of jobs; with 0 threads jobs run in the caller's.
     #[must_use]
     pub fn new(threads: usize) -> Self {
         Self::with_bound(threads, QUEUED_BYTES_MAX)
