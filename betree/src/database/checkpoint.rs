@@ -29,7 +29,7 @@ pub(super) struct Checkpointer {
     pub durable: Generation,
     /// Log head of the newest durable generation; `None` before the first checkpoint of this opening.
     pub head: Option<LogHead>,
-    /// Extents of the log of an earlier opening, kept as long as a superblock may need them.
+    /// Extents of the logs of earlier openings, and of what only they name, kept as long as a superblock may need them.
     pub earlier_log: Vec<Extent>,
     /// Space of the newest table root.
     pub table: Option<OwnedExtents>,

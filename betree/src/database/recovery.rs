@@ -17,7 +17,7 @@ use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
 use crate::dmu::{Dmu, DmuError, DmuOptions, OwnedExtents, SegmentCounts};
-use crate::log::{Log, LogHead, LogOptions, Verdict, extents_from, replay};
+use crate::log::{Log, LogHead, LogOptions, Verdict, extents_from, records_before, replay};
 use crate::pool::{Candidate, OpenReport, Pool};
 use crate::run::{Kind, RangeDelete};
 use crate::tree::{Drops, JobQueue, LargeValue, Tree, TreeOptions};
@@ -233,7 +233,7 @@ impl Core {
         }
         let mut kept = Vec::new();
         if let Some(before) = before {
-            self.keep_log_of(before, &mut kept)?;
+            self.keep_log_of(before, record, &mut kept)?;
         }
         doubtful.clear();
         self.replay_pass(&record.log_head, &mut extents, &mut doubtful, |sequence, operation| {
@@ -248,27 +248,30 @@ impl Core {
         Ok((kept, doubtful))
     }
 
-    /// Keeps the log of the checkpoint before the newest one: until the recovery has written its own checkpoint, that is
-    /// what a lost superblock falls back to.
-    fn keep_log_of(&self, before: &Candidate, kept: &mut Vec<Extent>) -> Result<()> {
-        let extents =
-            RootRecord::decode(&before.payload, &self.dmu).map_err(Error::from).and_then(|record| {
-                extents_from(&self.dmu, self.pool.uuid(), &record.log_head).map_err(Error::from)
-            });
-        let extents = match extents {
-            Ok(extents) => extents,
+    /// Keeps the log of the checkpoint before `newest`, and the large values that it names: until the recovery has written
+    /// its own checkpoint, that is what a lost superblock falls back to. Values that died before `newest` are in no
+    /// bitmap.
+    fn keep_log_of(&self, before: &Candidate, newest: &RootRecord, kept: &mut Vec<Extent>) -> Result<()> {
+        let mut named = Vec::new();
+        let read = RootRecord::decode(&before.payload, &self.dmu).map_err(Error::from).and_then(|record| {
+            let (pool, head) = (self.pool.uuid(), &record.log_head);
+            named.extend(extents_from(&self.dmu, pool, head)?);
+            // Behind the head of the newest checkpoint it is the log that is replayed.
+            let until = if head.epoch == newest.log_head.epoch { newest.log_head.lsn } else { u64::MAX };
+            records_before(&self.dmu, pool, head, until, |bytes| {
+                named.extend(large_values(bytes)?.into_iter().flat_map(|value| value.extents));
+                Ok(())
+            })
+        });
+        if let Err(error) = read {
             // No reason not to open the newer one, which is sound.
-            Err(error) => {
-                log::warn!("generation {} is no fallback: {error}", before.generation);
-                return Ok(());
-            }
-        };
-        for extent in extents {
+            log::warn!("generation {} is no fallback: {error}", before.generation);
+        }
+        for extent in named {
             match self.dmu.mark_busy(extent) {
                 Ok(true) => kept.push(extent),
-                Ok(false) => {}
-                // What a damaged frame names is nobody's.
-                Err(DmuError::Allocation { .. }) => break,
+                // The newest checkpoint has it as well; or it is named by what would not be replayed, and somebody's.
+                Ok(false) | Err(DmuError::Allocation { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -308,20 +311,14 @@ impl Core {
     /// Whether every large value that a record names is on its device: the record may have landed without them. Adds
     /// them to `found`.
     fn values_are_whole(&self, bytes: &[u8], found: &mut Vec<LargeValue>) -> Result<bool> {
-        let mut reader = RecordReader::new(bytes).map_err(|error| damaged("log record", &error))?;
-        while let Some((_, operation)) = reader.next().map_err(|error| damaged("log record", &error))? {
-            let Operation::Message { entry, .. } = operation else { continue };
-            if entry.kind == Kind::PutLarge {
-                let pointer =
-                    LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
-                match pointer.read(&self.dmu).map_err(|error| Error::of_tree(b"log record", error)) {
-                    Ok(_) => found.push(pointer),
-                    // It may well have landed, and have been acknowledged.
-                    Err(error) if error.kind() == ErrorKind::Io => return Err(error),
-                    Err(error) => {
-                        log::info!("the log is cut at a record whose value did not land: {error}");
-                        return Ok(false);
-                    }
+        for pointer in large_values(bytes)? {
+            match pointer.read(&self.dmu).map_err(|error| Error::of_tree(b"log record", error)) {
+                Ok(_) => found.push(pointer),
+                // It may well have landed, and have been acknowledged.
+                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+                Err(error) => {
+                    log::info!("the log is cut at a record whose value did not land: {error}");
+                    return Ok(false);
                 }
             }
         }
@@ -436,6 +433,20 @@ pub(super) fn root_options() -> TreeOptions {
         large_value_bytes: usize::MAX,
         ..TreeOptions::default()
     }
+}
+
+/// The large values that a log record names.
+fn large_values(bytes: &[u8]) -> Result<Vec<LargeValue>> {
+    let mut reader = RecordReader::new(bytes).map_err(|error| damaged("log record", &error))?;
+    let mut values = Vec::new();
+    while let Some((_, operation)) = reader.next().map_err(|error| damaged("log record", &error))? {
+        if let Operation::Message { entry, .. } = operation
+            && entry.kind == Kind::PutLarge
+        {
+            values.push(LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?);
+        }
+    }
+    Ok(values)
 }
 
 fn damaged(what: &'static str, error: &dyn std::fmt::Display) -> Error {

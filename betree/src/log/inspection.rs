@@ -1,6 +1,6 @@
 //! The log as a checker and a salvage see it: read as far as it goes, with what is missing behind that.
 
-use super::replay::{Chain, Reader, Records, device_name, search};
+use super::replay::{Chain, Reader, Records, search, too_long};
 use super::{LogError, LogHead, Verdict};
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
@@ -67,12 +67,7 @@ pub(crate) fn read_log(
     let mut records = Records { partial: Vec::new(), lsn: head.lsn };
     while chain.lsn < end {
         let Some(header) = chain.advance(&mut reader)? else { break };
-        let illegal = |lsn| LogError::Corrupt {
-            device: device_name(dmu, header.vdev),
-            block: header.block,
-            lsn,
-            reason: "longer than the limit",
-        };
+        let illegal = |lsn| too_long(dmu, &header, lsn);
         let payload = reader.payload(&header);
         if records.take(payload, durable_lsn, illegal, &mut visit)? == Verdict::Cut {
             break;

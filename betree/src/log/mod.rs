@@ -58,5 +58,5 @@ mod tests;
 pub use error::LogError;
 pub use format::LogHead;
 pub(crate) use inspection::{LogReading, read_log};
-pub use replay::{CutReason, ReplayEnd, Verdict, extents_from, replay};
+pub use replay::{CutReason, ReplayEnd, Verdict, extents_from, records_before, replay};
 pub use writer::{Log, LogOptions, RECORD_BYTES_MAX};

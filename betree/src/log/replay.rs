@@ -96,12 +96,7 @@ pub fn replay<E: From<LogError>>(
             break;
         };
         let payload = reader.payload(&header);
-        let illegal = |lsn| LogError::Corrupt {
-            device: device_name(dmu, header.vdev),
-            block: header.block,
-            lsn,
-            reason: "longer than the limit",
-        };
+        let illegal = |lsn| too_long(dmu, &header, lsn);
         if records.take(payload, durable_lsn, illegal, &mut apply)? == Verdict::Cut {
             return Ok(ReplayEnd {
                 epoch: head.epoch,
@@ -138,6 +133,36 @@ pub fn extents_from(dmu: &Dmu, pool: Uuid, head: &LogHead) -> Result<Vec<Extent>
             lsn = frame.end_lsn();
         }
     }
+}
+
+/// Calls `each` with the records of the log of pool `pool` from `head` up to position `until`, in order, as far as frames
+/// follow each other: what the log names, before it is known whether all of it would be replayed. Each frame is read once.
+///
+/// # Errors
+/// Device errors, [`LogError::Corrupt`], and whatever `each` returns; records before it were visited.
+pub fn records_before<E: From<LogError>>(
+    dmu: &Dmu,
+    pool: Uuid,
+    head: &LogHead,
+    until: u64,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut reader = Reader { dmu, pool, epoch: head.epoch, window: None };
+    let mut chain = Chain::new(head);
+    let mut records = Records { partial: Vec::new(), lsn: head.lsn };
+    while records.lsn < until
+        && let Some(header) = chain.advance(&mut reader)?
+    {
+        let illegal = |lsn| too_long(dmu, &header, lsn);
+        let mut visit = |record: &[u8], _end: u64, _durable: bool| each(record).map(|()| Verdict::Continue);
+        records.take(reader.payload(&header), 0, illegal, &mut visit)?;
+    }
+    Ok(())
+}
+
+pub(super) fn too_long(dmu: &Dmu, header: &FrameHeader, lsn: u64) -> LogError {
+    let device = device_name(dmu, header.vdev);
+    LogError::Corrupt { device, block: header.block, lsn, reason: "longer than the limit" }
 }
 
 /// A position in the chain of frames.
@@ -373,7 +398,7 @@ impl Records {
     }
 }
 
-pub(super) fn device_name(dmu: &Dmu, vdev: VdevId) -> String {
+fn device_name(dmu: &Dmu, vdev: VdevId) -> String {
     dmu.pool().vdev(vdev).map_or_else(|_| format!("vdev {vdev}"), |found| found.device.name().to_owned())
 }
 

@@ -188,6 +188,62 @@ fn the_log_of_the_checkpoint_before_survives_a_crash_in_the_recovery() -> Outcom
     Ok(())
 }
 
+/// Large values that are born and die between two checkpoints are in neither bitmap: only the log of the older one names
+/// them. A recovery opens the newer one and looks for room; then it dies, and the superblock that it opened rots.
+#[test]
+fn values_that_only_the_log_of_the_checkpoint_before_names_survive_a_crash_in_the_recovery() -> Outcome {
+    // Each flush goes into a leaf, and merges it.
+    let merges = |shape: &u64| {
+        let configuration = configuration_of(Layout::One, &[], *shape);
+        configuration.default_dataset.deltas_per_leaf == 1 && configuration.memtable_size == 16 << 10
+    };
+    let mut explorer = Explorer::new(1, 1);
+    for shape in (0..100).filter(merges).take(3) {
+        let mut machine = Machine::create_with(Layout::One, shape, true)?;
+        run(&mut machine, [Operation::Create(b"a".to_vec())])?;
+        let metrics = |machine: &Machine| machine.database().map(betree::Database::metrics);
+        // So little room is left that the recovery comes to that of the dead values.
+        let mut number = 0;
+        while metrics(&machine)?.tiers[0].free > 260 {
+            number += 1;
+            run(&mut machine, [put(&format!("full{number:03}"), &bytes(number, 20_000))])?;
+        }
+        run(&mut machine, [Operation::Settle, Operation::Checkpoint, Operation::Checkpoint])?;
+        let before = metrics(&machine)?;
+        let filler = || (0..9).map(|number| put(&format!("filler{number}"), &bytes(number, 2000)));
+        let keys = || (0..3).map(|number| format!("key{number}"));
+        run(&mut machine, keys().enumerate().map(|(number, key)| put(&key, &bytes(number, 60_000))))?;
+        run(&mut machine, filler())?;
+        // Upserts that are folded into the values leave records in the log that need the old ones.
+        let upsert = |key: String| {
+            let change = Change::Upsert { key: key.into_bytes(), offset: 3, bytes: b"later".to_vec() };
+            Operation::Write { dataset: b"a".to_vec(), change }
+        };
+        run(&mut machine, keys().map(upsert))?;
+        run(&mut machine, filler())?;
+        run(&mut machine, [Operation::Sync, Operation::Settle])?;
+        assert!(metrics(&machine)?.pending_free_bytes >= 180_000, "the old values are not dead yet");
+        run(&mut machine, [Operation::Checkpoint])?;
+        // Long enough for the replay to write runs.
+        run(&mut machine, (0..20).map(|number| put(&format!("new{number:03}"), &bytes(number, 3000))))?;
+        run(&mut machine, [Operation::Sync])?;
+        let after = metrics(&machine)?;
+        assert_eq!(
+            after.durable_generation,
+            before.durable_generation + 1,
+            "one checkpoint, for shape {shape}"
+        );
+        machine.clock().crash();
+        let recovery = explorer.visit(&machine, machine.clock().operations())?;
+        recovery.machine.clock().crash();
+        for operation in 0..recovery.recovered {
+            explorer.rot(&recovery.machine, operation, 0)?;
+        }
+    }
+    assert!(explorer.rotten > 20, "only {} times was there something to fall back to", explorer.rotten);
+    Ok(())
+}
+
 #[test]
 fn a_rotten_newest_superblock_gives_way_loudly_to_the_checkpoint_before() -> Outcome {
     let mut machine = machine(Layout::TwoInTier)?;
