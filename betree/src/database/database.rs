@@ -206,7 +206,7 @@ impl Database {
         Ok(Self { handle: Arc::new(Handle { core, workers, report }) })
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(super) fn core(&self) -> &Arc<Core> {
         &self.handle.core
     }
 

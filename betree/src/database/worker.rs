@@ -140,3 +140,53 @@ fn sync(core: &Core, stop: &(Mutex<bool>, Condvar), interval: Duration) {
         stopped = stop.0.lock();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::database::{Database, DatabaseConfiguration, ErrorKind};
+    use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
+    use crate::vdev::{Fault, SimClock, SimDisk};
+    use std::sync::Arc;
+
+    /// The root tree's flush finds no room, nor does a checkpoint, which leaves the root tree more to flush. What a worker
+    /// does then must come to an end, or it never does anything else and nobody who waits for it goes on.
+    #[test]
+    fn jobs_of_the_root_tree_on_a_full_host_come_to_an_end() {
+        let disk = SimDisk::new("a", 8 << 20, &SimClock::new(1));
+        let vdev = LeafVdev::from(Arc::new(disk.device()) as Arc<_>).into();
+        let configuration = DatabaseConfiguration {
+            storage: StoragePoolConfiguration {
+                tiers: vec![TierConfiguration::new(vec![vdev])],
+                ..StoragePoolConfiguration::default()
+            },
+            segment_size: 1 << 19,
+            background_threads: Some(0),
+            sync_interval_ms: None,
+            ..DatabaseConfiguration::default()
+        };
+        let database = Database::create_with(configuration, false).unwrap();
+        let core = database.core();
+        database.create_dataset("before").unwrap();
+        database.checkpoint().unwrap();
+        // Only the root tree has something to write.
+        database.rename_dataset("before", "after").unwrap();
+        disk.arm(Fault::OutOfSpace { nth: 1 });
+        assert_eq!(database.checkpoint().map_err(|error| error.kind()), Err(ErrorKind::OutOfSpace));
+        let root = core.root_tree.id();
+        assert!(core.root_tree.frozen_count() > 0 && core.dmu.deferred_blocks() > 0);
+        let mut jobs = 0;
+        let mut put_off = 0;
+        while let Some((id, job)) = core.jobs.try_pop() {
+            jobs += 1;
+            put_off += u64::from(!core.work(id, &job).unwrap() && id == root);
+            assert!(jobs < 100, "job after job, the last of them {job:?} of dataset {id}");
+        }
+        assert!(put_off > 0, "the root tree had nothing to do");
+        // With room again all of it is done.
+        disk.clear_faults();
+        database.checkpoint().unwrap();
+        assert_eq!((core.root_tree.frozen_count(), core.jobs.len()), (0, 0));
+        database.verify().unwrap();
+        database.close().unwrap();
+    }
+}

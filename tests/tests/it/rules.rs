@@ -315,34 +315,52 @@ fn of_two_unflushed_log_writes_only_the_second_landed_and_that_is_no_damage() ->
     Ok(())
 }
 
+/// Of the frames that lie behind the head of the newest checkpoint, each is refused that a later one vouches for.
 #[test]
 fn a_synced_record_that_is_damaged_is_refused_and_its_device_named() -> Outcome {
     let mut machine = machine(Layout::TwoInTier)?;
     let start = machine.clock().operations();
-    for number in 0..5 {
-        run(&mut machine, [put(&format!("key{number}"), b"value"), Operation::Sync])?;
-    }
+    let keys = || (0..5).map(|number| format!("key{number}"));
+    run(&mut machine, keys().flat_map(|key| [put(&key, b"value"), Operation::Sync]))?;
     machine.clock().crash();
     let log = |disk: &&SimDisk| !writes(disk, start).is_empty();
     let Some(disk) = machine.disks().iter().find(log) else { return Err(Failure::new("nothing was logged")) };
     let frames = writes(disk, start);
-    let mut refused = 0;
-    for offset in &frames {
+    // The first is what the checkpoint cut off, written with the next sync. It holds what the checkpoint has.
+    assert_eq!(frames.len(), 6, "a frame before the head, and one for each sync");
+    for (number, byte) in (0..6).flat_map(|number| [30, 100].map(|byte| (number, byte))) {
         let (clock, disks) = image(&machine, |_, _, _| true);
         for crashed in disks.iter().filter(|crashed| crashed.name() == disk.name()) {
-            crashed.flip_bit(offset + 100, 3);
+            crashed.flip_bit(frames[number] + byte, 3);
         }
         let opened = Database::open_with(configuration(Layout::TwoInTier, &disks));
-        clock.crash();
-        if let Err(error) = opened {
-            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-            assert!(error.to_string().contains(&format!("device {}", disk.name())), "{error}");
-            refused += 1;
+        match (number, opened) {
+            (1..=4, Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                let place = format!("device {} is damaged at block {}", disk.name(), frames[number] / 4096);
+                assert!(error.to_string().contains(&place), "{error}");
+            }
+            // No later frame vouches for the last one: it may as well be the tail that a crash left.
+            (0 | 5, Ok(database)) => {
+                let found = scan_keys(&database)?;
+                let kept = if number == 0 { 5 } else { 4 };
+                assert!(found.iter().eq(keys().take(kept).collect::<Vec<_>>().iter()), "{number}: {found:?}");
+            }
+            (_, opened) => {
+                return Err(Failure::new(format!("frame {number}, byte {byte}: {:?}", opened.map(drop))));
+            }
         }
+        clock.crash();
     }
-    // No later frame vouches for the last one.
-    assert_eq!(refused, 4, "of {} writes", frames.len());
     Ok(())
+}
+
+fn scan_keys(database: &Database) -> Result<Vec<String>, Failure> {
+    let entries = view(database, b"a").map_err(failed)?.range::<&[u8]>(..);
+    let key = |entry: betree::Result<(betree::Value, betree::Value)>| {
+        entry.map(|(key, _)| String::from_utf8_lossy(&key).into_owned()).map_err(failed)
+    };
+    entries.map(key).collect()
 }
 
 #[test]
