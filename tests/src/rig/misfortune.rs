@@ -304,28 +304,19 @@ fn fill(layout: Layout, seed: u64) -> Result<u64, Failure> {
     let mut rng = SimRng::new(seed);
     let mut machine = Machine::create(layout, rng.next_u64())?;
     let name = b"full".to_vec();
-    // Blocks that are neither free, nor in the checkpoint, nor dead, nor of the log: none, once nothing is under way.
-    let empty = |machine: &mut Machine| -> Result<u64, Failure> {
+    // Every block is accounted for once nothing is under way, in each round.
+    let empty = |machine: &mut Machine| -> Result<(), Failure> {
         for dataset in machine.timeline().newest().datasets.keys().cloned().collect::<Vec<_>>() {
             machine.run(&Operation::Destroy(dataset))?;
         }
-        let mut least = u64::MAX;
-        for _ in 0..12 {
+        for round in 0..3 {
             machine.run(&Operation::Settle)?;
             machine.run(&Operation::Checkpoint)?;
-            let metrics = machine.database()?.metrics();
-            // Memory holds copies only, and what of them is kept is its own affair.
-            let volatile = usize::from(layout == Layout::MemoryOverDurable);
-            let left = |tier: &betree::dmu::TierSpace| tier.total - tier.used - tier.free - tier.pending;
-            let left: u64 = metrics.tiers.iter().skip(volatile).map(left).sum();
-            least = least.min(left.saturating_sub(metrics.log_blocks));
+            account(machine).map_err(|failure| failure.within(format!("round {round}")))?;
         }
-        Ok(least)
+        Ok(())
     };
-    let before = empty(&mut machine)?;
-    if before != 0 {
-        return Err(Failure::new(format!("{before} blocks of an empty pool are in nobody's hands")));
-    }
+    empty(&mut machine).map_err(|failure| failure.within("an empty pool"))?;
     machine.run(&Operation::Create(name.clone()))?;
     let mut refused = 0;
     for number in 0..400 {
@@ -345,20 +336,29 @@ fn fill(layout: Layout, seed: u64) -> Result<u64, Failure> {
             break;
         }
     }
-    let after = empty(&mut machine)?;
-    if before != after {
-        return Err(Failure::new(format!(
-            "{before:?} blocks were in nobody's hands at first, {after:?} are now"
-        )));
-    }
+    empty(&mut machine).map_err(|failure| failure.within("emptied"))?;
     machine.run(&Operation::Reopen)?;
-    let reopened = empty(&mut machine)?;
-    if before != reopened {
-        return Err(Failure::new(format!(
-            "{before:?} blocks were in nobody's hands, {reopened:?} after opening anew"
-        )));
-    }
-    machine.database()?.verify().map_err(|error| Failure::new(error).within("verify"))?;
+    empty(&mut machine).map_err(|failure| failure.within("opened anew"))?;
     machine.clock().crash();
     Ok(refused)
+}
+
+/// Demands that every block is free, in the checkpoint, dead and waiting for the next one, or of the log; and that the
+/// checkpoint has none that it does not reach.
+fn account(machine: &Machine) -> Result<(), Failure> {
+    let database = machine.database()?;
+    let metrics = database.metrics();
+    // Memory holds copies only, and what of them is kept is its own affair.
+    let volatile = usize::from(machine.layout() == Layout::MemoryOverDurable);
+    let tiers = || metrics.tiers.iter().skip(volatile);
+    let total: u64 = tiers().map(|tier| tier.total).sum();
+    let known: u64 = tiers().map(|tier| tier.free + tier.used + tier.pending).sum();
+    if known + metrics.log_blocks != total {
+        let log = metrics.log_blocks;
+        return Err(Failure::new(format!(
+            "{known} blocks and {log} of the log are not {total}: {:?}",
+            tiers().collect::<Vec<_>>()
+        )));
+    }
+    database.verify().map(|_| ()).map_err(|error| Failure::new(error).within("verify"))
 }
