@@ -182,6 +182,17 @@ impl<'a> Decoder<'a> {
         Ok(out)
     }
 
+    /// Skips `length` reserved bytes.
+    ///
+    /// # Errors
+    /// When fewer are left, or one of them is not zero.
+    pub fn zeros(&mut self, length: usize) -> Result<(), DecodeError> {
+        if self.raw(length, "reserved bytes")?.iter().any(|byte| *byte != 0) {
+            return Err(self.invalid("reserved bytes"));
+        }
+        Ok(())
+    }
+
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
         let mut out = [0; N];
         out.copy_from_slice(self.raw(N, field)?);

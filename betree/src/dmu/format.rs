@@ -205,7 +205,7 @@ impl Identity {
         if input.u32("count")? != count {
             return Err(input.invalid("count"));
         }
-        zeros(&mut input, 4)?;
+        input.zeros(4)?;
         Ok((identity, input))
     }
 }
@@ -246,13 +246,6 @@ pub(super) fn seal(bytes: &mut [u8]) -> u32 {
     sum
 }
 
-fn zeros(input: &mut Decoder<'_>, length: usize) -> Result<(), DecodeError> {
-    if input.raw(length, "reserved bytes")?.iter().any(|byte| *byte != 0) {
-        return Err(input.invalid("reserved bytes"));
-    }
-    Ok(())
-}
-
 /// The bytes of a bitmap slot and their checksum.
 pub(super) fn encode_slot(identity: &Identity, bitmap: &Bitmap) -> (AlignedBuffer, u32) {
     let mut bytes = AlignedBuffer::zeroed(slot_blocks(bitmap.bits()) as usize * BLOCK_BYTES);
@@ -269,11 +262,11 @@ pub(super) fn encode_slot(identity: &Identity, bitmap: &Bitmap) -> (AlignedBuffe
 /// When anything is not as [`encode_slot`] writes it.
 pub(super) fn decode_slot(bytes: &[u8], segment_blocks: u32) -> Result<(Identity, Bitmap), DecodeError> {
     let (identity, mut input) = Identity::decode(bytes, SLOT_MAGIC, segment_blocks)?;
-    zeros(&mut input, bitmap_offset(segment_blocks) - HEADER_BYTES)?;
+    input.zeros(bitmap_offset(segment_blocks) - HEADER_BYTES)?;
     let words = input.raw(Bitmap::bytes_for(segment_blocks), "bitmap")?;
     let bitmap = Bitmap::from_bytes(words, segment_blocks).ok_or_else(|| input.invalid("bitmap"))?;
     let rest = input.remaining();
-    zeros(&mut input, rest)?;
+    input.zeros(rest)?;
     Ok((identity, bitmap))
 }
 
@@ -324,7 +317,7 @@ impl Entry {
         let mut entry = Self::default();
         entry.current.slot = input.u8("slot")?;
         entry.previous.slot = input.u8("previous slot")?;
-        zeros(input, 2)?;
+        input.zeros(2)?;
         entry.current.checksum = input.u32("checksum of the slot")?;
         entry.current.generation = Generation(input.u64("generation of the slot")?);
         entry.previous.generation = Generation(input.u64("previous generation")?);
@@ -332,7 +325,7 @@ impl Entry {
         entry.free = input.u32("free blocks")?;
         entry.free_in_both = input.u32("free blocks in both")?;
         entry.longest = input.u32("longest run")?;
-        zeros(input, 8)?;
+        input.zeros(8)?;
         let legal = entry.previous.generation < entry.current.generation
             && u32::from(entry.current.slot) < SLOT_COUNT
             && u32::from(entry.previous.slot) < SLOT_COUNT
@@ -476,7 +469,7 @@ impl Root {
         input.raw(head.position(), "header")?;
         let vdev_count = input.count(VDEVS_MAX, "vdev count")?;
         let indirect_count = input.count(INDIRECT_MAX, "indirect vdev count")?;
-        zeros(&mut input, 4)?;
+        input.zeros(4)?;
         let vdevs =
             (0..vdev_count).map(|_| RootVdev::decode(&mut input)).collect::<Result<Vec<_>, DecodeError>>()?;
         let indirect = (0..indirect_count)
@@ -484,7 +477,7 @@ impl Root {
                 let id = VdevId(input.u32("indirect vdev")?);
                 let map_bytes = input.u32("bytes of the map")?;
                 let map_checksum = input.u32("checksum of the map")?;
-                zeros(&mut input, 4)?;
+                input.zeros(4)?;
                 Ok(IndirectVdev { id, map_bytes, map_checksum, map: Extent::decode(&mut input)? })
             })
             .collect::<Result<Vec<_>, DecodeError>>()?;
@@ -529,7 +522,7 @@ impl RootVdev {
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let id = VdevId(input.u32("vdev")?);
         let tier = input.u8("tier")?;
-        zeros(input, 3)?;
+        input.zeros(3)?;
         let blocks = input.u64("vdev length")?;
         let free = input.u64("free blocks")?;
         let segment_blocks = input.u32("segment length")?;
@@ -562,7 +555,7 @@ impl RootVdev {
         }
         for _ in 0..area_count {
             let area = Area { block: input.u64("table area")?, pages: input.u32("pages of a table area")? };
-            zeros(input, 4)?;
+            input.zeros(4)?;
             if area.pages == 0 || area.range().end > blocks {
                 return Err(input.invalid("table area"));
             }
@@ -572,7 +565,7 @@ impl RootVdev {
             let generation = Generation(input.u64("page generation")?);
             let checksum = input.u32("page checksum")?;
             let page = SlotRef { slot: input.u8("page slot")?, checksum, generation };
-            zeros(input, 3)?;
+            input.zeros(3)?;
             let legal = if generation.0 == 0 {
                 page == SlotRef::default()
             } else {

@@ -471,7 +471,7 @@ impl BlockRecord {
                 _ => return Err(input.invalid("block flags")),
             },
         };
-        input.u16("zero")?;
+        input.zeros(2)?;
         let (stored, raw) = (record.stored_len as usize, record.raw_len as usize);
         if stored == 0 || stored > raw || raw > BLOCK_RAW_BYTES_MAX || record.count == 0 {
             return Err(input.invalid("block lengths"));
@@ -561,14 +561,14 @@ pub(super) fn decode_meta(bytes: &[u8], data_end: u64) -> Result<MetaLayout, Dec
     if input.u16("meta version")? != u16::from(VERSION) {
         return Err(wrong("meta version", 4, "unknown"));
     }
-    input.u16("zero")?;
+    input.zeros(2)?;
     let lines = input.count(META_BYTES_MAX / FILTER_LINE_BYTES, "filter lines")?;
     let blocks = input.count(BLOCKS_MAX, "blocks")?;
     let deletes = input.count(RANGE_DELETES_MAX, "range deletes")?;
     let prefix_len = input.count(KEY_BYTES_MAX, "prefix length")?;
     let separators_len = input.count(META_BYTES_MAX, "separator bytes")?;
     let deletes_len = input.count(META_BYTES_MAX, "range delete bytes")?;
-    input.raw(META_HEADER_BYTES - 32, "zero")?;
+    input.zeros(META_HEADER_BYTES - 32)?;
     let filter = take(&mut input, lines * FILTER_LINE_BYTES, "filter")?;
     if input.remaining() < blocks * RECORD_BYTES {
         return Err(input.invalid("blocks"));
@@ -1021,6 +1021,15 @@ mod tests {
         assert_eq!((&bytes[layout.separators], &layout.range_deletes[..]), (&b"sep"[..], &deletes[..]));
         assert!(decode_meta(&bytes, 7999).is_err());
         assert!((0..bytes.len()).all(|len| decode_meta(&bytes[..len], 8000).is_err()));
+        let records = layout.records.len() * RECORD_BYTES;
+        let first = META_HEADER_BYTES + filter.len();
+        let of_records =
+            (first..first + records).filter(|at| (at - first) % RECORD_BYTES >= RECORD_BYTES - 2);
+        for at in [6, 7].into_iter().chain(32..META_HEADER_BYTES).chain(of_records) {
+            let mut changed = bytes.clone();
+            changed[at] = 1;
+            assert_eq!(decode_meta(&changed, 8000).unwrap_err().field, "reserved bytes", "byte {at}");
+        }
     }
 
     const GOLDEN_META: &str = "\

@@ -1,13 +1,15 @@
 //! Loops over the faults of a whole run: each request in turn, until the run ends without meeting the fault.
 
-use super::machine::{Machine, scan};
-use super::model::{Change, Operation, Value};
+use super::machine::{Machine, contents, scan, view};
+use super::model::{Change, Operation, State, Value};
 use super::recipe::Recipe;
+use super::timeline::Step;
 use super::trial::{self, Class, Counts, Ending, Trial};
 use super::{Failure, Layout};
 use betree::base::units::BLOCK_BYTES_U64;
 use betree::vdev::{BlockDevice, Fault, FaultKind, LoggedOperation, SimClock, SimDisk};
-use betree::{Database, StoragePreference};
+use betree::{AccessMode, Database, DatabaseConfiguration, ErrorKind, StoragePreference};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Blocks of the label area at each end of a device, as docs/format.md says.
@@ -167,9 +169,12 @@ pub struct Specimen {
     layout: Layout,
     shape: u64,
     disks: Vec<SimDisk>,
-    newest: u64,
-    /// The states from the acknowledgement before the newest one on, where that is in the log.
-    before: Vec<u64>,
+    /// The states up to the newest.
+    steps: Vec<Step>,
+    /// The first step that may be found without a report: one from which on all is in the log.
+    unreported: usize,
+    /// The first step that may be found at all.
+    first: usize,
 }
 
 /// How a specimen is opened.
@@ -179,6 +184,8 @@ pub enum Access {
     ReadOnly,
     /// For writing, which writes what was replayed.
     ReadWrite,
+    /// As one that would be created if it were not there; then every key is read by itself, too.
+    OrCreate,
 }
 
 impl Specimen {
@@ -192,10 +199,11 @@ impl Specimen {
             machine.run(operation)?;
         }
         machine.run(&Operation::Checkpoint)?;
-        let mut before = Vec::new();
+        let newest = |machine: &Machine| machine.timeline().steps().len() - 1;
+        let mut unreported = newest(&machine);
         if with_log {
             for round in 0..2_u8 {
-                before = vec![machine.timeline().newest().fingerprint()];
+                unreported = newest(&machine);
                 let Some(dataset) = machine.timeline().newest().datasets.keys().next().cloned() else {
                     return Err(Failure::new("the recipe leaves no dataset"));
                 };
@@ -204,19 +212,30 @@ impl Specimen {
                     (dataset.clone(), Change::Put { key, value, preference: StoragePreference::NONE })
                 });
                 machine.run(&Operation::Batch { changes: batch.collect(), sync: false })?;
-                before.push(machine.timeline().newest().fingerprint());
                 let (key, value) = (vec![b'L', round], Value::new(&vec![round + 1; 18 << 10]));
                 let change = Change::Put { key, value, preference: recipe.layout.large_preference() };
                 machine.run(&Operation::Write { dataset, change })?;
                 machine.run(&Operation::Sync)?;
             }
         }
-        let newest = machine.timeline().newest().fingerprint();
-        let clock = SimClock::new(recipe.shape);
-        let landed = |disk: &SimDisk| disk.crash_image_where(u64::MAX, &clock, |_, _| true);
-        let disks = machine.disks().iter().map(landed).collect();
+        Ok(Self::of(&machine, 0, unreported))
+    }
+
+    /// What is on the disks of `machine`, which ends. Its steps from `first` on may be found, from `unreported` on without
+    /// a report.
+    #[must_use]
+    pub fn of(machine: &Machine, first: usize, unreported: usize) -> Self {
         machine.clock().crash();
-        Ok(Self { layout: recipe.layout, shape: recipe.shape, disks, newest, before })
+        let clock = SimClock::new(machine.shape());
+        let landed = |disk: &SimDisk| disk.crash_image_where(u64::MAX, &clock, |_, _| true);
+        Self {
+            layout: machine.layout(),
+            shape: machine.shape(),
+            disks: machine.disks().iter().map(landed).collect(),
+            steps: machine.timeline().steps().to_vec(),
+            unreported,
+            first,
+        }
     }
 
     /// Its disks.
@@ -236,21 +255,35 @@ impl Specimen {
         access: Access,
         counts: &mut Counts,
     ) -> Result<(), Failure> {
+        let quiet = self.look_with(|disks| disks[disk].arm(fault), access, counts);
+        let quiet = quiet.map_err(|failure| failure.within(format!("disk {disk}, {fault:?}")))?;
+        counts.quiet += u64::from(quiet);
+        Ok(())
+    }
+
+    /// Opens a copy after `damage` was done to its disks, reads and verifies everything. Whether no armed fault happened.
+    ///
+    /// # Errors
+    /// As [`Specimen::look`].
+    pub fn look_with(
+        &self,
+        damage: impl FnOnce(&[SimDisk]),
+        access: Access,
+        counts: &mut Counts,
+    ) -> Result<bool, Failure> {
         let clock = SimClock::new(self.shape);
         let disks: Vec<SimDisk> = self.disks.iter().map(|disk| trial::copy(disk, &clock)).collect();
-        disks[disk].arm(fault);
+        damage(&disks);
         let mut seen = *counts;
         let looked =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.open(&disks, access, &mut seen)));
         seen.trials += 1;
         seen.note(&disks);
-        seen.quiet += u64::from(FaultKind::ALL.iter().all(|kind| disks[disk].fired(*kind) == 0));
         *counts = seen;
         clock.crash();
         let result = looked.unwrap_or_else(|_| Err(Failure::new("a panic")));
-        result.map_err(|failure| {
-            failure.within(format!("{:?}, disk {disk}, {fault:?}, opened {access:?}", self.layout))
-        })
+        result.map_err(|failure| failure.within(format!("{:?}, opened {access:?}", self.layout)))?;
+        Ok(disks.iter().all(|disk| FaultKind::ALL.iter().all(|kind| disk.fired(*kind) == 0)))
     }
 
     fn open(&self, disks: &[SimDisk], access: Access, counts: &mut Counts) -> Result<(), Failure> {
@@ -258,22 +291,90 @@ impl Specimen {
         let opened = match access {
             Access::ReadOnly => Database::open_read_only(configuration),
             Access::ReadWrite => Database::open_with(configuration),
+            Access::OrCreate => Database::build(DatabaseConfiguration {
+                access_mode: AccessMode::OpenOrCreate,
+                ..configuration
+            }),
         };
-        let Ok(database) = opened else {
-            counts.refused += 1;
-            return Ok(());
+        let database = match opened {
+            Ok(database) => database,
+            // An error is a right answer. That a pool is no pool is not.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Failure::new(error)),
+            Err(_) => {
+                counts.refused += 1;
+                return Ok(());
+            }
         };
         counts.opened += 1;
         let reported = database.open_report().is_some_and(|report| report.rolled_back);
-        match scan(&database) {
-            Ok(found) if found == self.newest => {}
-            Ok(_) if reported => counts.reported += 1,
-            // The last frame of the log, or the value that it names, looks as if the power had failed before its flush.
-            Ok(found) if self.before.contains(&found) => counts.untold += 1,
-            Ok(_) => return Err(Failure::new("wrong bytes")),
-            Err(_) => counts.read_errors += 1,
+        let steps = &self.steps[if reported { self.first } else { self.unreported }..];
+        let scanned = scan(&database);
+        match &scanned {
+            Ok(found) if steps.last().is_some_and(|newest| newest.fingerprint == *found) => {}
+            Ok(found) if steps.iter().any(|step| step.fingerprint == *found) => {
+                // The last frame of the log, or the value that it names, looks as if the power had failed before its
+                // flush.
+                let count = if reported { &mut counts.reported } else { &mut counts.untold };
+                *count += 1;
+            }
+            Ok(_) => return Err(Failure::new("wrong bytes").within(differences(&database, steps))),
+            Err(_) => {}
+        }
+        if scanned.is_err() || access == Access::OrCreate {
+            counts.read_errors += compare(&database, steps)?;
         }
         counts.errors += u64::from(database.verify().is_err());
         Ok(())
     }
+}
+
+/// Demands that everything which can be read is as in one of `steps`; returns how many reads were errors.
+fn compare(database: &Database, steps: &[Step]) -> Result<u64, Failure> {
+    let Ok(names) = database.datasets() else { return Ok(1) };
+    let keys: BTreeSet<&Vec<u8>> = steps
+        .iter()
+        .flat_map(|step| step.state.datasets.values().flat_map(|entries| entries.keys()))
+        .collect();
+    let mut errors = 0;
+    let mut found = Vec::new();
+    for name in &names {
+        let view = view(database, name).map_err(Failure::new)?;
+        for key in &keys {
+            match view.get(key) {
+                Ok(value) => found.push((name, *key, value)),
+                Err(_) => errors += 1,
+            }
+        }
+        // A scan ends at its first error; before that, it must not leave anything out.
+        let mut scanned = Vec::new();
+        let whole =
+            view.range::<&[u8]>(..).try_for_each(|entry| entry.map(|(key, _)| scanned.push(key.to_vec())));
+        errors += u64::from(whole.is_err());
+        let end = scanned.last().cloned();
+        for (_, key, value) in found.iter().filter(|(of, _, _)| of == &name) {
+            let passed = whole.is_ok() || end.as_ref().is_some_and(|end| *key <= end);
+            if passed && value.is_some() != scanned.contains(key) {
+                let key = key.escape_ascii();
+                return Err(Failure::new(format!("get and scan disagree about {key}")));
+            }
+        }
+    }
+    let agrees = |state: &State| {
+        state.datasets.len() == names.len()
+            && found.iter().all(|(name, key, value)| {
+                let wanted = state.datasets.get(*name).map(|entries| entries.get(*key).map(Value::bytes));
+                wanted.is_some_and(|wanted| wanted == value.as_deref())
+            })
+    };
+    if steps.iter().rev().any(|step| agrees(&step.state)) {
+        return Ok(errors);
+    }
+    let what = format!("what is read ({errors} errors) is no state of the workload");
+    Err(Failure::new(differences(database, steps)).within(what))
+}
+
+/// How what is read differs from the newest of `steps`.
+fn differences(database: &Database, steps: &[Step]) -> String {
+    let (Ok(found), Some(newest)) = (contents(database), steps.last()) else { return String::new() };
+    newest.state.differences(&found).into_iter().take(4).collect::<Vec<_>>().join("; ")
 }

@@ -1,29 +1,24 @@
 //! Devices that fail, bytes that change, and space that is lost: what a power cut alone does not bring.
 
-use super::explore::Explorer;
+use super::faults::{Access, Specimen};
 use super::layout::Layout;
-use super::machine::{Machine, contents, view};
-use super::model::{Change, Operation, State, Value};
-use super::timeline::Step;
+use super::machine::Machine;
+use super::model::{Change, Operation, Value};
+use super::recipe::Recipe;
+use super::trial::{Class, Counts, Ending, Trial};
 use super::workload::Workload;
 use super::{Failure, number_from_environment};
+use betree::StoragePreference;
 use betree::pool::{SlotContent, dump_device};
-use betree::vdev::{BlockDevice, Fault, FlushFailure, LoggedOperation, SimClock, SimDisk, SimRng};
-use betree::{AccessMode, Database, Error, ErrorKind, StoragePreference};
+use betree::vdev::{BlockDevice, Fault, FaultKind, FlushFailure, LoggedOperation, SimDisk, SimRng};
 use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 /// What befalls a workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misfortune {
-    /// A device fails a write or a flush, or its host is full. Nothing is acknowledged any more after an error, and
-    /// what was before survives the crash that follows.
+    /// A device fails a write or a flush somewhere, or its host is full: a [`Trial`] of a random workload.
     Failure,
-    /// Bytes change while the pool is closed: reads are right or errors, nothing is formatted, nothing older is shown
-    /// without a report.
+    /// Bytes change while the pool is closed, in several places at once: a [`Specimen`] of a random workload.
     Damage,
     /// The pool is filled until it refuses, then emptied: all of its space is there again, before and after it is opened
     /// anew.
@@ -43,24 +38,6 @@ pub struct Misfortunes {
     pub rounds: u64,
 }
 
-/// What was tried.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Suffered {
-    /// Workloads.
-    pub rounds: u64,
-    /// Errors that were reported.
-    pub errors: u64,
-    /// Milliseconds.
-    pub elapsed_ms: u64,
-}
-
-impl fmt::Display for Suffered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.elapsed_ms as f64 / 1000.0;
-        write!(f, "{} rounds with {} errors in {seconds:.1} s", self.rounds, self.errors)
-    }
-}
-
 impl Misfortunes {
     /// `rounds` workloads on `layout`, or what `BETREE_MISFORTUNES` (for each layout) and `BETREE_SEED` say.
     #[must_use]
@@ -76,88 +53,59 @@ impl Misfortunes {
     /// Runs them.
     ///
     /// # Errors
-    /// The first that does not end as it must.
-    pub fn run(&self) -> Result<Suffered, Failure> {
-        let started = Instant::now();
-        let mut suffered = Suffered::default();
+    /// The first that does not end as it must; of many, a fault that never happened.
+    pub fn run(&self) -> Result<Counts, Failure> {
+        let mut counts = Counts::default();
         for seed in self.seed..self.seed + self.rounds {
-            let errors = match self.kind {
-                Misfortune::Failure => fail(self.layout, seed),
-                Misfortune::Damage => damage(self.layout, seed),
-                Misfortune::FullPool => fill(self.layout, seed),
+            let ended = match self.kind {
+                Misfortune::Failure => fail(self.layout, seed, &mut counts),
+                Misfortune::Damage => damage(self.layout, seed, &mut counts),
+                Misfortune::FullPool => fill(self.layout, seed, &mut counts),
             };
-            suffered.errors += errors.map_err(|failure| {
+            ended.map_err(|failure| {
                 failure.within(format!("{:?} on {:?}, BETREE_SEED={seed}", self.kind, self.layout))
             })?;
-            suffered.rounds += 1;
         }
-        suffered.elapsed_ms = started.elapsed().as_millis() as u64;
-        Ok(suffered)
+        if self.kind == Misfortune::Failure && self.rounds >= MANY {
+            counts.demand(&[FaultKind::WriteError, FaultKind::OutOfSpace, FaultKind::FlushError])?;
+        }
+        Ok(counts)
     }
 }
 
-/// More writes and flushes than any one operation makes.
-const OPERATION_WRITES_MAX: u64 = 20_000;
+/// Of so many workloads, each kind of fault meets one.
+const MANY: u64 = 100;
 
 fn durable(disks: &[SimDisk]) -> Vec<&SimDisk> {
     disks.iter().filter(|disk| !disk.device().is_volatile()).collect()
 }
 
-fn some_fault(rng: &mut SimRng) -> Fault {
-    let sticky = rng.chance(1, 2);
+/// A fault that happens somewhere in a run of so many writes and flushes, and what may be expected then.
+fn some_fault(rng: &mut SimRng, requests: u64) -> (Class, Fault) {
+    let (sticky, nth) = (rng.chance(1, 2), 1 + rng.below(requests));
     match rng.below(5) {
-        0 | 1 => Fault::WriteError { nth: 1 + rng.below(12), sticky },
-        2 => Fault::OutOfSpace { nth: 1 + rng.below(12) },
+        0 | 1 => (Class::Failing, Fault::WriteError { nth, sticky }),
+        2 => (Class::HostFull, Fault::OutOfSpace { nth }),
         _ => {
             let after =
                 [FlushFailure::DropDirty, FlushFailure::KeepVisible, FlushFailure::Revert][rng.index(3)];
-            Fault::FlushError { nth: 1 + rng.below(3), sticky, after }
+            // There are fewer flushes than writes.
+            (Class::Failing, Fault::FlushError { nth: nth.div_ceil(4), sticky, after })
         }
     }
 }
 
-fn fail(layout: Layout, seed: u64) -> Result<u64, Failure> {
+fn fail(layout: Layout, seed: u64, counts: &mut Counts) -> Result<(), Failure> {
     let mut rng = SimRng::new(seed);
-    let mut machine = Machine::create(layout, rng.next_u64())?;
-    let mut workload = Workload::new(layout, rng.next_u64());
-    let operations = 10 + rng.below(50);
-    let armed_at = rng.below(operations);
-    let mut errors = 0;
-    for number in 0..operations {
-        if number == armed_at {
-            let disks = durable(machine.disks());
-            disks[rng.index(disks.len())].arm(some_fault(&mut rng));
-        }
-        let operation = workload.next(machine.timeline().newest());
-        // A database that goes on for ever is stopped, before it takes all memory for the history of its disks.
-        machine.clock().set_stop_after(machine.clock().operations() + OPERATION_WRITES_MAX);
-        let attempted = machine.attempt(&operation);
-        if machine.clock().is_crashed() {
-            return Err(Failure::new(format!("{operation:.80?} writes without end")));
-        }
-        let Err(error) = attempted else { continue };
-        // Refused for want of room: nothing has changed. Everything else stops the database.
-        if matches!(error, Error::OutOfSpace { .. }) {
-            continue;
-        }
-        errors += 1;
-        let Ok(database) = machine.database() else { break };
-        if let (Ok(()), written) = (database.checkpoint(), &operation) {
-            let what = format!("a checkpoint succeeds after {written:.80?} failed: {error}");
-            return Err(Failure::new(what));
-        }
-        break;
-    }
-    let now = machine.clock().operations();
-    machine.clock().crash();
-    for disk in machine.disks() {
-        disk.clear_faults();
-    }
-    let mut explorer = Explorer::new(rng.next_u64(), 2);
-    for _ in 0..3 {
-        explorer.crash(&machine, now, 1).map_err(|failure| failure.within(format!("{errors} errors")))?;
-    }
-    Ok(errors)
+    let recipe = Recipe::random(layout, rng.next_u64())?;
+    let (class, fault) = some_fault(&mut rng, recipe.requests);
+    let disk = rng.index(16);
+    let arm = |disks: &[SimDisk]| {
+        let disks = durable(disks);
+        disks[disk % disks.len()].arm(fault);
+    };
+    let fired = Trial::run(&recipe, class, &arm, &Ending::ALL, counts);
+    fired.map(|_| ()).map_err(|failure| failure.within(format!("{fault:?}")))
 }
 
 /// What is changed on a disk that nobody uses.
@@ -195,7 +143,7 @@ fn change_bytes(disks: &[&SimDisk], used: &[Vec<u64>], rng: &mut SimRng) -> Stri
     what.join(", ")
 }
 
-fn damage(layout: Layout, seed: u64) -> Result<u64, Failure> {
+fn damage(layout: Layout, seed: u64, counts: &mut Counts) -> Result<(), Failure> {
     let mut rng = SimRng::new(seed);
     let mut machine = Machine::create(layout, rng.next_u64())?;
     let mut workload = Workload::new(layout, rng.next_u64());
@@ -218,29 +166,12 @@ fn damage(layout: Layout, seed: u64) -> Result<u64, Failure> {
     if rng.chance(1, 2) {
         machine.run(&Operation::Reopen)?;
     }
-    machine.clock().crash();
-    let clock = SimClock::new(rng.next_u64());
-    let image = |disk: &SimDisk| disk.crash_image_where(u64::MAX, &clock, |_, _| true);
-    let disks: Vec<SimDisk> = machine.disks().iter().map(image).collect();
     let used: Vec<Vec<u64>> = durable(machine.disks()).into_iter().map(written_blocks).collect();
-    let what = change_bytes(&durable(&disks), &used, &mut rng);
-    let configuration = betree::DatabaseConfiguration {
-        access_mode: AccessMode::OpenOrCreate,
-        ..layout.configuration(&disks, &Arc::new(AtomicBool::new(false)), machine.shape())
-    };
-    // An error is a right answer. That a pool is no pool is not.
-    let database = match Database::build(configuration) {
-        Ok(database) => database,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::new(error).within(format!("{what}: the pool is not found")));
-        }
-        Err(_) => return Ok(1),
-    };
-    let steps = &machine.timeline().steps()[legal_from..];
-    let result = compare(&database, steps).map_err(|failure| failure.within(&what));
-    // Nothing that is wrong is repaired or written again here.
-    clock.crash();
-    result
+    let specimen = Specimen::of(&machine, legal_from, legal_from);
+    let mut what = String::new();
+    let damage = |disks: &[SimDisk]| what = change_bytes(&durable(disks), &used, &mut rng);
+    let looked = specimen.look_with(damage, Access::OrCreate, counts);
+    looked.map(|_| ()).map_err(|failure| failure.within(what))
 }
 
 fn written_blocks(disk: &SimDisk) -> Vec<u64> {
@@ -253,54 +184,7 @@ fn written_blocks(disk: &SimDisk) -> Vec<u64> {
     blocks.into_iter().collect()
 }
 
-/// Demands that everything which can be read is as in one of `steps`; returns how many reads were errors.
-fn compare(database: &Database, steps: &[Step]) -> Result<u64, Failure> {
-    let Ok(names) = database.datasets() else { return Ok(1) };
-    let keys: BTreeSet<&Vec<u8>> = steps
-        .iter()
-        .flat_map(|step| step.state.datasets.values().flat_map(|entries| entries.keys()))
-        .collect();
-    let mut errors = 0;
-    let mut found = Vec::new();
-    for name in &names {
-        let view = view(database, name).map_err(Failure::new)?;
-        for key in &keys {
-            match view.get(key) {
-                Ok(value) => found.push((name, *key, value)),
-                Err(_) => errors += 1,
-            }
-        }
-        // A scan ends at its first error; before that, it must not leave anything out.
-        let mut scanned = Vec::new();
-        let whole =
-            view.range::<&[u8]>(..).try_for_each(|entry| entry.map(|(key, _)| scanned.push(key.to_vec())));
-        errors += u64::from(whole.is_err());
-        let end = scanned.last().cloned();
-        for (_, key, value) in found.iter().filter(|(of, _, _)| of == &name) {
-            let passed = whole.is_ok() || end.as_ref().is_some_and(|end| *key <= end);
-            if passed && value.is_some() != scanned.contains(key) {
-                let key = key.escape_ascii();
-                return Err(Failure::new(format!("get and scan disagree about {key}")));
-            }
-        }
-    }
-    let agrees = |state: &State| {
-        state.datasets.len() == names.len()
-            && found.iter().all(|(name, key, value)| {
-                let wanted = state.datasets.get(*name).map(|entries| entries.get(*key).map(Value::bytes));
-                wanted.is_some_and(|wanted| wanted == value.as_deref())
-            })
-    };
-    if steps.iter().rev().any(|step| agrees(&step.state)) {
-        return Ok(errors);
-    }
-    let newest = &steps[steps.len() - 1].state;
-    let differences = contents(database).map(|found| newest.differences(&found)).unwrap_or_default();
-    let shown = differences.iter().take(4).cloned().collect::<Vec<_>>().join("; ");
-    Err(Failure::new(format!("what is read ({errors} errors) is no state of the workload: {shown}")))
-}
-
-fn fill(layout: Layout, seed: u64) -> Result<u64, Failure> {
+fn fill(layout: Layout, seed: u64, counts: &mut Counts) -> Result<(), Failure> {
     let mut rng = SimRng::new(seed);
     let mut machine = Machine::create(layout, rng.next_u64())?;
     let name = b"full".to_vec();
@@ -340,7 +224,8 @@ fn fill(layout: Layout, seed: u64) -> Result<u64, Failure> {
     machine.run(&Operation::Reopen)?;
     empty(&mut machine).map_err(|failure| failure.within("opened anew"))?;
     machine.clock().crash();
-    Ok(refused)
+    counts.errors += refused;
+    Ok(())
 }
 
 /// Demands that every block is free, in the checkpoint, dead and waiting for the next one, or of the log; and that the

@@ -45,7 +45,7 @@ pub use explore::{Explorer, Visit};
 pub use layout::Layout;
 pub use machine::{Machine, scan, view};
 pub(crate) use machine::{add, contents};
-pub use misfortune::{Misfortune, Misfortunes, Suffered};
+pub use misfortune::{Misfortune, Misfortunes};
 pub use model::{COUNTS, Change, Count, Operation, State, Value};
 pub use plug::Plug;
 pub use recipe::Recipe;

@@ -18,6 +18,8 @@ pub struct Recipe {
     pub shape: u64,
     /// In order.
     pub operations: Vec<Operation>,
+    /// Writes and flushes of a run without faults.
+    pub requests: u64,
 }
 
 impl Recipe {
@@ -42,12 +44,9 @@ impl Recipe {
         let mut rng = SimRng::new(seed);
         let shape = rng.next_u64();
         let mut workload = Workload::new(layout, rng.next_u64());
-        let mut machine = Machine::create(layout, shape)?;
         let count = 10 + rng.index(14);
-        let mut operations = Vec::new();
-        for number in 0..count {
-            let state = machine.timeline().newest();
-            let operation = if number == 0 {
+        let mut recipe = Self::run(layout, seed, shape, count, |number, state| {
+            if number == 0 {
                 workload.next(state)
             } else if number == count / 4 {
                 Operation::Checkpoint
@@ -63,16 +62,45 @@ impl Recipe {
                 put(layout, state, &mut rng, 7 << 10)
             } else {
                 workload.next(state)
-            };
+            }
+        })?;
+        if !seed.is_multiple_of(3) {
+            recipe.operations.push(Operation::Sync);
+        }
+        Ok(recipe)
+    }
+
+    /// The workload of `seed`: 10 to 60 operations, none of them chosen.
+    ///
+    /// # Errors
+    /// It does not run without faults.
+    pub fn random(layout: Layout, seed: u64) -> Result<Self, Failure> {
+        let mut rng = SimRng::new(seed);
+        let shape = rng.next_u64();
+        let mut workload = Workload::new(layout, rng.next_u64());
+        Self::run(layout, seed, shape, 10 + rng.index(51), |_, state| workload.next(state))
+    }
+
+    /// Runs `count` operations that `next` chooses by number and state.
+    fn run(
+        layout: Layout,
+        seed: u64,
+        shape: u64,
+        count: usize,
+        mut next: impl FnMut(usize, &State) -> Operation,
+    ) -> Result<Self, Failure> {
+        let mut machine = Machine::create(layout, shape)?;
+        let mut operations = Vec::new();
+        for number in 0..count {
+            let operation = next(number, machine.timeline().newest());
             // Whether a process that is killed leaves what it did depends on more than the operation.
             let operation = if matches!(operation, Operation::Kill) { Operation::Sync } else { operation };
             machine.run(&operation)?;
             operations.push(operation);
         }
-        if !seed.is_multiple_of(3) {
-            operations.push(Operation::Sync);
-        }
-        Ok(Self { layout, seed, shape, operations })
+        let requests = machine.clock().operations();
+        machine.clock().crash();
+        Ok(Self { layout, seed, shape, operations, requests })
     }
 }
 

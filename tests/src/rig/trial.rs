@@ -33,6 +33,9 @@ impl Class {
     }
 }
 
+/// More writes and flushes than any one operation makes, and what is demanded after it.
+const STEP_REQUESTS_MAX: u64 = 20_000;
+
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -333,9 +336,18 @@ impl<'a> Trial<'a> {
     // ---- operations
 
     fn step(&mut self, operation: &Operation) -> Result<Flow, Failure> {
-        if matches!(operation, Operation::Reopen) {
-            return self.reopen();
+        // A database that goes on for ever is stopped, before it takes all memory for the history of its disks.
+        let begun = self.clock.operations();
+        self.clock.set_stop_after(begun + STEP_REQUESTS_MAX);
+        let flow =
+            if matches!(operation, Operation::Reopen) { self.reopen() } else { self.perform(operation) };
+        if self.clock.is_crashed() {
+            return Err(Failure::new(format!("{STEP_REQUESTS_MAX} writes and flushes, and no end")));
         }
+        flow
+    }
+
+    fn perform(&mut self, operation: &Operation) -> Result<Flow, Failure> {
         let begun = self.clock.operations();
         let mut after = State::clone(self.timeline.newest());
         after.apply(operation);

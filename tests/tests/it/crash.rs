@@ -74,7 +74,7 @@ fn every_crash_of_short_sequences_with_memory_over_a_durable_tier() {
 fn misfortunes(kind: Misfortune) {
     for layout in Layout::ALL {
         match Misfortunes::new(kind, layout, ROUNDS).run() {
-            Ok(suffered) => println!("{kind:?} on {layout:?}: {suffered}"),
+            Ok(counts) => println!("{kind:?} on {layout:?}: {counts}"),
             Err(failure) => panic!("{failure}"),
         }
     }

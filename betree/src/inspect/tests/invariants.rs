@@ -1,6 +1,6 @@
 //! For every invariant a pool that breaks it and no other: the check gives exactly its code.
 
-use super::parts::{Part, What, entries};
+use super::parts::{Entry, Part, What, entries};
 use super::pool::{BadBlock, Bench, configuration, devices};
 use crate::base::codec::{Decoder, Encoder, get_varint};
 use crate::base::extent::Extent;
@@ -147,7 +147,29 @@ fn break_decode(bench: &Bench) {
     bench.edit(&parts, node, |bytes| bytes[11] = 1);
 }
 
+/// A length in more bytes than it needs, of a value that is shorter by as many.
 fn break_canonical(bench: &Bench) {
+    let parts = bench.parts();
+    let block = parts.iter().position(|part| part.what == What::Block && part.dataset == DATA).unwrap();
+    bench.edit(&parts, block, |bytes| {
+        let is_put = |entry: &Entry| bytes[entry.tag_at] & 3 == 0 && !entry.payload.is_empty();
+        let entry = entries(bytes).into_iter().find(is_put).unwrap();
+        let (at, old) = (entry.tag_at + 1, entry.suffix.start - entry.tag_at - 1);
+        let mut length = entry.payload.len() - 1;
+        let (suffix, payload) = (bytes[entry.suffix].to_vec(), bytes[entry.payload].to_vec());
+        let mut new = Vec::new();
+        for _ in 0..old {
+            new.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        new.push(length as u8);
+        new.extend(suffix);
+        new.extend(&payload[..payload.len() - 1]);
+        bytes[at..at + new.len()].copy_from_slice(&new);
+    });
+}
+
+fn break_reserved_field(bench: &Bench) {
     let parts = bench.parts();
     let meta = find(&parts, &What::Meta);
     bench.edit(&parts, meta, |bytes| bytes[6] = 1);
@@ -505,7 +527,8 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("a block of a run", Code::Checksum, false, break_checksum),
     ("a large value", Code::Checksum, true, break_value),
     ("the flags of a node", Code::Decode, false, break_decode),
-    ("a zero field", Code::Canonical, false, break_canonical),
+    ("a reserved field of a run", Code::Decode, false, break_reserved_field),
+    ("the length of a length", Code::Canonical, false, break_canonical),
     ("the generation of a node", Code::Identity, false, break_identity),
     ("the pool of a node", Code::Identity, false, break_pool_name),
     ("the birth of a run", Code::Generation, false, break_generation),
