@@ -96,6 +96,7 @@ struct JsonRepair<'a> {
     before: JsonReport<'a>,
     plan: Vec<String>,
     refused: Vec<&'static str>,
+    tried: Option<JsonReport<'a>>,
     after: Option<JsonReport<'a>>,
 }
 
@@ -172,6 +173,7 @@ fn say_repair(context: &Context, report: &RepairReport, dry_run: bool) -> anyhow
             before: JsonReport::of(&report.before),
             plan: report.plan.iter().map(ToString::to_string).collect(),
             refused: refused.clone(),
+            tried: report.tried.as_ref().map(JsonReport::of),
             after: report.after.as_ref().map(JsonReport::of),
         })?;
     } else {
@@ -186,9 +188,13 @@ fn say_repair(context: &Context, report: &RepairReport, dry_run: bool) -> anyhow
     }
     if !refused.is_empty() {
         let codes = refused.join(", ");
-        context.output.warn(&format!(
-            "nothing is repaired: {codes} cannot be put right without guessing; `bectl salvage` saves what can be read"
-        ));
+        let why = match report.tried {
+            Some(_) => "would be left, as a trial in memory shows",
+            None => "cannot be put right without guessing",
+        };
+        context
+            .output
+            .warn(&format!("nothing is repaired: {codes} {why}; `bectl salvage` saves what can be read"));
     }
     conclude(report.after.as_ref().unwrap_or(&report.before))
 }

@@ -1,9 +1,10 @@
 //! The allocation state of one checkpoint as a checker sees it: read from its table root, compared with what is reached.
 
 use super::bitmap::Bitmap;
-use super::format::{self, Entry, Identity, Root, RootVdev, SlotRef};
+use super::format::{self, Entry, Identity, Root, RootVdev, SLOT_COUNT, SlotRef};
 use super::layout::{Layout, VdevGeometry};
-use super::table;
+use super::segment::Source;
+use super::table::{self, SeenGenerations};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::codec::DecodeError;
 use crate::base::extent::Extent;
@@ -67,6 +68,8 @@ pub(crate) struct AllocationState {
     pool: Uuid,
     generation: Generation,
     vdevs: Vec<VdevState>,
+    /// What all slots of the pages mention; of the newest checkpoint's table only.
+    seen: SeenGenerations,
 }
 
 #[derive(Debug)]
@@ -132,14 +135,38 @@ impl AllocationState {
         for missing in expected.vdevs.iter().filter(|vdev| expected.newest && !known(vdev.id)) {
             report(flaw(Fault::Geometry, (missing.id, 0), "a table of the vdev", "none"));
         }
-        let mut state = Self { pool: root.pool, generation: root.generation, vdevs: Vec::new() };
+        let (pool_uuid, generation) = names;
+        let mut state =
+            Self { pool: pool_uuid, generation, vdevs: Vec::new(), seen: SeenGenerations::default() };
         for vdev in root.vdevs {
             if let Some(layout) = layout_of(pool, &vdev, expected, report) {
+                if expected.newest {
+                    state.note_pages(pool, &layout, vdev.pages.len() as u32);
+                }
                 let pages = state.read_pages(pool, &layout, &vdev, report);
                 state.vdevs.push(VdevState { layout, pages });
             }
         }
         Some(state)
+    }
+
+    /// Notes what the slots of all pages mention, as an opening does.
+    fn note_pages(&mut self, pool: &Pool, layout: &Layout, pages: u32) {
+        let source = Source { pool, uuid: self.pool, layout };
+        let mut bytes = AlignedBuffer::zeroed(BLOCK_BYTES);
+        for (page, slot) in (0..pages).flat_map(|page| (0..SLOT_COUNT as u8).map(move |slot| (page, slot))) {
+            // What does not read mentions nothing; a slot that is in use is reported where it is read.
+            if let Some(block) = layout.page_block(page, slot)
+                && pool.read(layout.id, block, &mut bytes).is_ok()
+            {
+                table::note(source, page, &bytes, &mut self.seen);
+            }
+        }
+    }
+
+    /// The newest generations that the table's pages mention.
+    pub(crate) fn seen_generations(&self) -> SeenGenerations {
+        self.seen
     }
 
     fn read_pages(

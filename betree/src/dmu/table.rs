@@ -90,7 +90,7 @@ pub(super) fn read(
 }
 
 /// Notes the generations of whatever valid versions of `page` there are.
-fn note(source: Source<'_>, page: u32, slots: &[u8], seen: &mut SeenGenerations) {
+pub(super) fn note(source: Source<'_>, page: u32, slots: &[u8], seen: &mut SeenGenerations) {
     for slot in slots.chunks_exact(BLOCK_BYTES) {
         if let Ok((identity, _)) = format::decode_page(slot)
             && (identity.pool, identity.vdev, identity.number) == (source.uuid, source.layout.id, page)

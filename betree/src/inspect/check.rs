@@ -213,6 +213,14 @@ impl Check<'_> {
         let mut owners = Owners::default();
         let table = root.table(ground, newest, &mut owners, ledger);
         let table = table.as_ref();
+        if let Some(seen) = table.map(|table| table.seen_generations().durable)
+            && newest
+            && seen > generation
+            && !ledger.counts.contains_key(&Code::Rollback)
+        {
+            let expected = format!("nothing that was durable after generation {generation}");
+            ledger.report(Code::Rollback, "allocation table", None, expected, format!("generation {seen}"));
+        }
         let root_subject = Subject {
             name: String::from("root tree"),
             id: DatasetId(0),

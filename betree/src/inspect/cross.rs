@@ -55,16 +55,6 @@ impl CrossCheck<'_, '_> {
                 return;
             }
         };
-        if database.open_report().is_some_and(|report| report.rolled_back) {
-            let expected = "nothing newer that was durable";
-            self.ledger.report(
-                Code::Rollback,
-                "allocation table",
-                None,
-                expected,
-                "a newer checkpoint named",
-            );
-        }
         let datasets = self.journal.datasets(self.catalogue);
         let stored: BTreeSet<Vec<u8>> = datasets.values().map(|record| record.name.clone()).collect();
         match database.datasets() {

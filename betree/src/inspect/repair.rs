@@ -48,19 +48,24 @@ pub struct RepairReport {
     pub before: CheckReport,
     /// The plan; empty when there is nothing to do, or when it is refused.
     pub plan: Vec<RepairStep>,
-    /// Codes of what cannot be repaired: when there are any, nothing is done. Salvage what can be read.
+    /// Codes of what cannot be repaired, or of what the plan would leave: when there are any, nothing is done. Salvage
+    /// what can be read.
     pub refused: Vec<Code>,
+    /// What a check found after the plan was tried out in memory; `None` without a plan.
+    pub tried: Option<CheckReport>,
     /// What a check found afterwards; `None` when nothing was done.
     pub after: Option<CheckReport>,
 }
 
-/// Checks the pool of `configuration`, makes a plan, and, unless `dry_run`, carries it out and checks again. The pool
-/// is locked throughout.
+/// Checks the pool of `configuration`, makes a plan, tries it out in memory over the devices and checks that; only when
+/// nothing is found there, and unless `dry_run`, carries it out and checks again. The pool is locked throughout.
 ///
 /// A checkpoint is part of every repair but that of slots alone: the log is replayed as it is when the database opens.
+/// What that writes is held in memory while it is tried out.
 ///
 /// # Errors
-/// As [`super::check`]; a device fails. The pool is then as after a crash: what was durable still is.
+/// As [`super::check`]; the plan cannot be tried out; nothing was written then. A device fails: the pool is then as after
+/// a crash, and what was durable still is.
 pub fn repair(
     configuration: &DatabaseConfiguration,
     options: &CheckOptions,
@@ -70,13 +75,37 @@ pub fn repair(
     let access = if dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let members = Members::open(&configuration.storage, access)?;
     let checked = check_members(&members, configuration, options, watch)?;
-    let (plan, refused) = plan(&checked);
-    let mut report = RepairReport { before: checked.report.clone(), plan, refused, after: None };
-    if dry_run || report.plan.is_empty() || report.before.interrupted {
+    repair_members(&members, configuration, options, dry_run, &checked, watch)
+}
+
+/// Repairs what was found on `members`.
+pub(super) fn repair_members(
+    members: &Members,
+    configuration: &DatabaseConfiguration,
+    options: &CheckOptions,
+    dry_run: bool,
+    checked: &Checked,
+    watch: Watch<'_>,
+) -> Result<RepairReport> {
+    let (plan, refused) = plan(checked);
+    let before = checked.report.clone();
+    let mut report = RepairReport { before, plan, refused, tried: None, after: None };
+    if report.plan.is_empty() || report.before.interrupted {
         return Ok(report);
     }
-    carry_out(&members, configuration, &report.plan, &checked)?;
-    report.after = Some(check_members(&members, configuration, options, watch)?.report);
+    let overlaid = members.overlaid();
+    carry_out(&overlaid, configuration, &report.plan, checked)?;
+    let tried = report.tried.insert(check_members(&overlaid, configuration, options, watch)?.report);
+    if tried.outcome() != Outcome::Clean {
+        report.refused = tried.counts.keys().copied().collect();
+        report.plan.clear();
+        return Ok(report);
+    }
+    if dry_run || tried.interrupted {
+        return Ok(report);
+    }
+    carry_out(members, configuration, &report.plan, checked)?;
+    report.after = Some(check_members(members, configuration, options, watch)?.report);
     Ok(report)
 }
 

@@ -5,7 +5,7 @@ use super::label::{SlotContent, SlotDump, SlotUse, dump_device};
 use super::topology::{self, VdevDevices};
 use super::{Access, OpenReport, Pool, PoolError, StoragePoolConfiguration};
 use crate::base::buffer::AlignedBuffer;
-use crate::vdev::BlockDevice;
+use crate::vdev::{BlockDevice, OverlayDevice};
 use std::sync::Arc;
 
 /// The devices of a configuration, open and locked.
@@ -27,6 +27,15 @@ impl Members {
     pub(crate) fn durable(&self) -> impl Iterator<Item = &Arc<dyn BlockDevice>> {
         let leaves = self.members.iter().flat_map(|member| &member.leaves);
         leaves.filter_map(|leaf| leaf.device.as_ref()).filter(|device| !device.is_volatile())
+    }
+
+    /// The same, where what is written goes to memory and is gone with it.
+    pub(crate) fn overlaid(&self) -> Self {
+        let mut members = self.members.clone();
+        for leaf in members.iter_mut().flat_map(|member| &mut member.leaves) {
+            leaf.device = leaf.device.take().map(|below| Arc::new(OverlayDevice::new(below)) as Arc<_>);
+        }
+        Self { members }
     }
 
     /// The pool that they are.

@@ -1,12 +1,13 @@
-//! Devices of blocks: a file or block device, memory, and the simulated disk of the tests.
+//! Devices of blocks: a file or block device, memory, memory over another one, and the simulated disk of the tests.
 //!
 //! ```text
 //!            pool: labels, tiers, redundancy, error latch
 //!                             │
 //!             BlockDevice { read_at, write_at, flush, len }      whole 4 KiB blocks
-//!            ┌────────────────┼──────────────────┐
-//!        FileDevice      MemoryDevice        SimDevice ── SimDisk ── SimClock
-//!     one fd, one lock     volatile       drops, tears, reorders, fails
+//!            ┌────────────────┼──────────────────┬──────────────────────────┐
+//!        FileDevice      MemoryDevice       OverlayDevice         SimDevice ── SimDisk ── SimClock
+//!     one fd, one lock     volatile      tries out what would   drops, tears, reorders, fails
+//!                                        be written to another
 //! ```
 //!
 //! # Invariants
@@ -35,6 +36,7 @@ mod device;
 mod error;
 mod file;
 mod memory;
+mod overlay;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod scheduled;
@@ -44,6 +46,7 @@ pub use device::BlockDevice;
 pub use error::{Operation, VdevError};
 pub use file::FileDevice;
 pub use memory::MemoryDevice;
+pub(crate) use overlay::OverlayDevice;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 pub(crate) use scheduled::ScheduledDevice;

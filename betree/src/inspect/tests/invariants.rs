@@ -2,6 +2,7 @@
 
 use super::parts::{Entry, Part, What, entries};
 use super::pool::{BadBlock, Bench, configuration, devices};
+use crate::base::checksum::{crc, crc_append};
 use crate::base::codec::{Decoder, Encoder, get_varint};
 use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
@@ -109,6 +110,24 @@ fn break_rollback(bench: &Bench) {
         superblock.highest_seen = Generation(superblock.generation.0 + 3);
     };
     bench.edit_superblock(newest(bench), |_| true, lost);
+}
+
+/// A page of the table, in the slot that is used next, of a checkpoint that knew of a newer one.
+fn break_rollback_in_a_page(bench: &Bench) {
+    let parts = bench.parts();
+    let block = parts[parts.iter().position(|part| part.what == What::Page).unwrap()].extents[0].block;
+    let bytes = bench.disks[0].bytes();
+    let page = |block: u64| bytes[block as usize * 4096..][..4096].to_vec();
+    let generation = |block: &u64| u64::from_le_bytes(page(*block)[40..48].try_into().unwrap());
+    let slots = (block - 2..=block + 2).filter(|block| page(*block).starts_with(b"betreeTP"));
+    let oldest = slots.min_by_key(generation).unwrap();
+    assert!(oldest != block);
+    let mut changed = page(oldest);
+    changed[40..48].copy_from_slice(&(newest(bench).0 + 2).to_le_bytes());
+    changed[48..56].copy_from_slice(&(newest(bench).0 + 1).to_le_bytes());
+    let sum = crc_append(crc(&changed[..12]), &changed[16..]);
+    changed[12..16].copy_from_slice(&sum.to_le_bytes());
+    bench.disks[0].overwrite(oldest * BLOCK_BYTES_U64, &changed);
 }
 
 fn break_padding(bench: &Bench) {
@@ -521,6 +540,7 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("copies that differ", Code::Diverged, false, break_diverged),
     ("the order of the ring", Code::Ring, false, break_ring),
     ("a newer generation named", Code::Rollback, false, break_rollback),
+    ("a newer generation named by a page", Code::Rollback, false, break_rollback_in_a_page),
     ("a reserved block", Code::Padding, false, break_padding),
     ("the epoch of the root record", Code::Root, false, break_root),
     ("the table of the fallback", Code::Fallback, false, break_fallback),

@@ -4,11 +4,14 @@ use super::parts::{Part, What};
 use super::pool::{Bench, Model};
 use crate::base::ids::DatasetId;
 use crate::database::Database;
+use crate::inspect::check::check_members;
+use crate::inspect::repair::repair_members;
 use crate::inspect::{
     CheckOptions, Code, Outcome, Progress, RepairReport, RepairStep, SalvageReport, Salvaged,
     list_generations, open_generation, repair, salvage,
 };
 use crate::pool::format::End;
+use crate::pool::{Access, Members};
 use std::ops::ControlFlow;
 
 fn go_on(_: &Progress) -> ControlFlow<()> {
@@ -173,6 +176,7 @@ fn is_repaired(break_it: impl FnOnce(&Bench), codes: &[Code], step: impl Fn(&Rep
     let before = bench.disks[0].bytes();
     let planned = repaired(&bench, true);
     assert!(planned.plan.iter().any(&step) && planned.after.is_none(), "{planned:?}");
+    assert!(planned.tried.is_some_and(|tried| tried.outcome() == Outcome::Clean));
     assert!(bench.disks[0].bytes() == before, "a dry run writes nothing");
     let done = repaired(&bench, false);
     assert_eq!(done.plan, planned.plan);
@@ -257,4 +261,24 @@ fn what_would_have_to_be_guessed_is_refused() {
         assert!(!report.refused.is_empty() && report.plan.is_empty() && report.after.is_none(), "{report:?}");
         assert!(bench.disks[0].bytes() == before, "nothing is written");
     }
+}
+
+/// A plan that would free what is reached is found out before anything is written.
+#[test]
+fn a_plan_that_does_harm_is_refused_by_its_trial() {
+    let bench = Bench::new();
+    bench.forge(|forge| forge.leak(3));
+    let value = bench.parts().into_iter().find(|part| part.what == What::Value).unwrap().extents[0];
+    let options = CheckOptions::default();
+    let members = Members::open(&bench.configuration.storage, Access::ReadWrite).unwrap();
+    let mut checked = check_members(&members, &bench.configuration, &options, &mut go_on).unwrap();
+    assert_eq!(checked.report.outcome(), Outcome::Leaks);
+    checked.repairable.leaks.push(value);
+    let before = bench.disks[0].bytes();
+    let report =
+        repair_members(&members, &bench.configuration, &options, false, &checked, &mut go_on).unwrap();
+    assert_eq!(report.refused, [Code::Unallocated], "{report:?}");
+    assert!(report.plan.is_empty() && report.after.is_none());
+    assert!(report.tried.is_some_and(|tried| tried.outcome() == Outcome::Damaged));
+    assert!(bench.disks[0].bytes() == before, "nothing is written");
 }
