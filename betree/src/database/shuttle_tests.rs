@@ -1,11 +1,12 @@
 //! Writers, readers, checkpoints and workers of one database in many orders.
 
-use super::{Database, DatabaseConfiguration, DatasetConfiguration, Durability};
+use super::{Database, DatabaseConfiguration, DatasetConfiguration, Durability, Opening};
 use crate::base::compression::Compression;
 use crate::base::exploration::explore;
+use crate::base::preference::StoragePreference;
 use crate::base::sync::thread;
-use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
-use crate::tree::Value;
+use crate::pool::{Access, LeafVdev, Pool, StoragePoolConfiguration, TierConfiguration};
+use crate::tree::{MessageAction, Value};
 use crate::vdev::{ScheduledDevice, SimClock, SimDisk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -196,4 +197,124 @@ fn closing() {
 #[test]
 fn shuttle_closing_keeps_what_returned() {
     explore(2000, closing);
+}
+
+/// Adds numbers, so that what is replayed twice, or left out, shows.
+#[derive(Debug, Default)]
+struct Sum;
+
+impl MessageAction for Sum {
+    const NAME: &'static str = "sum";
+
+    fn apply(&self, _key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>) {
+        let add = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        let sum = value.as_deref().map_or(0, add) + add(message);
+        *value = Some(sum.to_be_bytes().to_vec());
+    }
+
+    fn merge(&self, _key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
+        let mut value = Some(lower.to_vec());
+        self.apply(b"", upper, &mut value);
+        value
+    }
+}
+
+/// What the checkpoint alone has on `disk`, or what the log adds to it: the number that was put and how often one was
+/// added.
+fn put_and_added(disk: &SimDisk, opening: Opening<'_>) -> (u64, u64) {
+    let configuration = configuration(disk, 0);
+    let (pool, report) = Pool::open(&configuration.storage, Access::ReadOnly).unwrap();
+    let db = Database::open_on(configuration, pool, report, opening).unwrap();
+    let put = db.open_dataset("put").unwrap().get("number").unwrap();
+    let added =
+        db.open_custom_dataset::<Sum>("added", StoragePreference::NONE).unwrap().get("number").unwrap();
+    (number(put), number(added))
+}
+
+/// Checkpoints beside a writer whose every batch goes to two datasets, and fills a memtable. Each holds whole batches, all
+/// that had returned before it began, and the log behind it goes on exactly there.
+fn cutting() {
+    let clock = SimClock::new(1);
+    let disk = SimDisk::new("a", 2 << 20, &clock);
+    let db = Arc::new(Database::create_with(configuration(&disk, 1), false).unwrap());
+    let put = db.create_dataset("put").unwrap();
+    let added = db.create_custom_dataset::<Sum>("added", StoragePreference::NONE).unwrap();
+    db.checkpoint().unwrap();
+    let written = Arc::new(AtomicU64::new(0));
+    let writer = {
+        let (db, written) = (Arc::clone(&db), Arc::clone(&written));
+        thread::spawn(move || {
+            for count in 1..=4 {
+                let batch = db.batch().insert(&put, "number", value(count, 6000)).insert_msg(
+                    &added,
+                    "number",
+                    1_u64.to_be_bytes(),
+                );
+                batch.commit(Durability::Buffered).unwrap();
+                written.store(count, SeqCst);
+            }
+        })
+    };
+    let mut images = Vec::new();
+    for _ in 0..2 {
+        let least = written.load(SeqCst);
+        db.checkpoint().unwrap();
+        // The power goes: nothing is left that was not flushed.
+        images.push((least, disk.crash_image_where(u64::MAX, &SimClock::new(1), |_, _| false)));
+    }
+    writer.join().unwrap();
+    db.sync().unwrap();
+    images.push((4, disk.crash_image_where(u64::MAX, &SimClock::new(1), |_, _| false)));
+    for (least, image) in images {
+        let cut = put_and_added(&image, Opening::Checkpoint);
+        assert_eq!(cut.0, cut.1, "a checkpoint with a part of a batch");
+        let replayed = put_and_added(&image, Opening::ReadOnly);
+        assert_eq!(replayed.0, replayed.1, "a batch replayed twice, or in part");
+        assert!(replayed.0 >= cut.0.max(least), "{replayed:?} after {cut:?} and {least}");
+    }
+}
+
+#[test]
+fn shuttle_checkpoints_cut_between_batches() {
+    explore(800, cutting);
+}
+
+/// Every write fills its memtable. Readers see it before the switch, behind it, and after the flush, and no older one.
+fn switching() {
+    let clock = SimClock::new(1);
+    let disk = SimDisk::new("a", 2 << 20, &clock);
+    let db = Database::create_with(configuration(&disk, 1), false).unwrap();
+    let dataset = Arc::new(db.create_dataset("left").unwrap());
+    let written = Arc::new(AtomicU64::new(0));
+    let (own, told) = (Arc::clone(&dataset), Arc::clone(&written));
+    let writer = thread::spawn(move || {
+        for count in 1..=5 {
+            own.insert("number", value(count, 9000)).unwrap();
+            told.store(count, SeqCst);
+        }
+    });
+    let mut last = 0;
+    while last < 5 {
+        let least = written.load(SeqCst);
+        let found = number(dataset.get("number").unwrap());
+        assert!(found >= least.max(last), "{found} after {least} and {last}");
+        let entries =
+            dataset.range::<&[u8]>(..).map(|entry| entry.map(|(_, value)| number(Some(value))).unwrap());
+        let ranged = entries.collect::<Vec<_>>();
+        assert!(
+            ranged.len() <= 1 && ranged.first().copied().unwrap_or(0) >= found,
+            "{ranged:?} after {found}"
+        );
+        last = found;
+        thread::yield_now();
+    }
+    writer.join().unwrap();
+    db.settle().unwrap();
+    assert_eq!(number(dataset.get("number").unwrap()), 5);
+    db.verify().unwrap();
+}
+
+#[test]
+fn shuttle_memtables_are_switched_beside_readers_and_flushes() {
+    explore(1500, switching);
 }
