@@ -188,7 +188,8 @@ fn fill(layout: Layout, seed: u64, counts: &mut Counts) -> Result<(), Failure> {
     let mut rng = SimRng::new(seed);
     let mut machine = Machine::create(layout, rng.next_u64())?;
     let name = b"full".to_vec();
-    // Every block is accounted for once nothing is under way, in each round.
+    // Every block is accounted for once nothing is under way. What the log names, and was born and died between two
+    // checkpoints, is in none and waits for the second one.
     let empty = |machine: &mut Machine| -> Result<(), Failure> {
         for dataset in machine.timeline().newest().datasets.keys().cloned().collect::<Vec<_>>() {
             machine.run(&Operation::Destroy(dataset))?;
@@ -196,7 +197,9 @@ fn fill(layout: Layout, seed: u64, counts: &mut Counts) -> Result<(), Failure> {
         for round in 0..3 {
             machine.run(&Operation::Settle)?;
             machine.run(&Operation::Checkpoint)?;
-            account(machine).map_err(|failure| failure.within(format!("round {round}")))?;
+            if round > 0 {
+                account(machine).map_err(|failure| failure.within(format!("round {round}")))?;
+            }
         }
         Ok(())
     };

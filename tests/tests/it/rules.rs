@@ -198,14 +198,17 @@ fn values_that_only_the_log_of_the_checkpoint_before_names_survive_a_crash_in_th
         configuration.default_dataset.deltas_per_leaf == 1 && configuration.memtable_size == 16 << 10
     };
     let mut explorer = Explorer::new(1, 1);
-    for shape in (0..100).filter(merges).take(3) {
+    let mut rounds = 0;
+    let shapes = (0..100).filter(merges).take(3);
+    for (shape, room) in shapes.flat_map(|shape| [260, 320, 380].map(|room| (shape, room))) {
         let mut machine = Machine::create_with(Layout::One, shape, true)?;
         run(&mut machine, [Operation::Create(b"a".to_vec())])?;
         let metrics = |machine: &Machine| machine.database().map(betree::Database::metrics);
         // So little room is left that the recovery comes to that of the dead values.
-        let mut number = 0;
-        while metrics(&machine)?.tiers[0].free > 260 {
-            number += 1;
+        for number in 0..100 {
+            if metrics(&machine)?.tiers[0].free <= room {
+                break;
+            }
             run(&mut machine, [put(&format!("full{number:03}"), &bytes(number, 20_000))])?;
         }
         run(&mut machine, [Operation::Settle, Operation::Checkpoint, Operation::Checkpoint])?;
@@ -222,25 +225,24 @@ fn values_that_only_the_log_of_the_checkpoint_before_names_survive_a_crash_in_th
         run(&mut machine, keys().map(upsert))?;
         run(&mut machine, filler())?;
         run(&mut machine, [Operation::Sync, Operation::Settle])?;
-        assert!(metrics(&machine)?.pending_free_bytes >= 180_000, "the old values are not dead yet");
+        let dead = metrics(&machine)?.pending_free_bytes;
         run(&mut machine, [Operation::Checkpoint])?;
         // Long enough for the replay to write runs.
         run(&mut machine, (0..20).map(|number| put(&format!("new{number:03}"), &bytes(number, 3000))))?;
         run(&mut machine, [Operation::Sync])?;
-        let after = metrics(&machine)?;
-        assert_eq!(
-            after.durable_generation,
-            before.durable_generation + 1,
-            "one checkpoint, for shape {shape}"
-        );
         machine.clock().crash();
+        // A checkpoint that the lack of room brought about comes between.
+        if dead < 180_000 || metrics(&machine)?.durable_generation != before.durable_generation + 1 {
+            continue;
+        }
+        rounds += 1;
         let recovery = explorer.visit(&machine, machine.clock().operations())?;
         recovery.machine.clock().crash();
         for operation in 0..recovery.recovered {
             explorer.rot(&recovery.machine, operation, 0)?;
         }
     }
-    assert!(explorer.rotten > 20, "only {} times was there something to fall back to", explorer.rotten);
+    assert!(rounds >= 3 && explorer.rotten > 60, "{rounds} rounds with {} superblocks lost", explorer.rotten);
     Ok(())
 }
 
