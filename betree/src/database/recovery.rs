@@ -308,12 +308,13 @@ impl Core {
         Ok(())
     }
 
-    /// Whether every large value that a record names is on its device: the record may have landed without them. Adds
-    /// them to `found`.
+    /// Whether every large value that a record names is on its device: the record may have landed without them. Then adds
+    /// them to `found`; those of a record at which the log is cut belong to nobody.
     fn values_are_whole(&self, bytes: &[u8], found: &mut Vec<LargeValue>) -> Result<bool> {
-        for pointer in large_values(bytes)? {
+        let values = large_values(bytes)?;
+        for pointer in &values {
             match pointer.read(&self.dmu).map_err(|error| Error::of_tree(b"log record", error)) {
-                Ok(_) => found.push(pointer),
+                Ok(_) => {}
                 // It may well have landed, and have been acknowledged.
                 Err(error) if error.kind() == ErrorKind::Io => return Err(error),
                 Err(error) => {
@@ -322,6 +323,7 @@ impl Core {
                 }
             }
         }
+        found.extend(values);
         Ok(true)
     }
 

@@ -13,9 +13,12 @@ const EXHAUSTIVE_STATES: u64 = 10_000;
 /// Workloads of each layout that something befalls.
 const ROUNDS: u64 = 150;
 
-#[expect(clippy::panic, reason = "a campaign that finds something fails its test")]
 fn campaign(layout: Layout) {
-    let campaign = Campaign::new(layout, STATES);
+    run(layout, &Campaign::new(layout, STATES));
+}
+
+#[expect(clippy::panic, reason = "a campaign that finds something fails its test")]
+fn run(layout: Layout, campaign: &Campaign) {
     match campaign.run() {
         Ok(tally) => println!("{layout:?} from seed {}: {tally}", campaign.seed),
         Err(failure) => panic!("{failure}"),
@@ -40,6 +43,14 @@ fn crashes_with_log_and_large_values_on_different_tiers() {
 #[test]
 fn crashes_with_memory_over_a_durable_tier() {
     campaign(Layout::MemoryOverDurable);
+}
+
+/// Workloads that found a bug which others did not.
+#[test]
+fn crashes_that_found_something_once() {
+    for (layout, seed) in [(Layout::One, 1140), (Layout::One, 1148), (Layout::TwoInTier, 2_000_004)] {
+        run(layout, &Campaign { seed, states: 1, ..Campaign::new(layout, 1) });
+    }
 }
 
 #[expect(clippy::panic, reason = "a campaign that finds something fails its test")]
