@@ -14,8 +14,9 @@ pub use base::compression::Compression;
 pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
-    DatasetConfiguration, DatasetView, Durability, Entries, Error, ErrorKind, KEY_BYTES_MAX,
-    MESSAGE_BYTES_MAX, Metrics, Result, StorageInfo, VALUE_BYTES_MAX, VerifyReport,
+    DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
+    KEY_BYTES_MAX, MESSAGE_BYTES_MAX, Metrics, Result, Snapshot, SnapshotInfo, StorageInfo, VALUE_BYTES_MAX,
+    VerifyReport,
 };
 pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,

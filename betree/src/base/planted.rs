@@ -48,11 +48,17 @@ pub enum Bug {
     PanicInCheckpoint = 1 << 19,
     /// The writer of the log panics.
     PanicInLog = 1 << 20,
+    /// What was born in the generation of the newest snapshot is freed when it dies.
+    FreeBornAtSnapshot = 1 << 21,
+    /// What dies and is in a snapshot comes into no dead list.
+    SkipDeadList = 1 << 22,
+    /// Deleting a snapshot frees all of the dead list behind it.
+    DeleteFreesAll = 1 << 23,
 }
 
 impl Bug {
     /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
         Self::DropLogRecord,
@@ -71,6 +77,9 @@ impl Bug {
         Self::DriftByOne,
         Self::FormatOnDecodeError,
         Self::ReuseGeneration,
+        Self::FreeBornAtSnapshot,
+        Self::SkipDeadList,
+        Self::DeleteFreesAll,
     ];
 }
 

@@ -1,21 +1,21 @@
 //! The datasets of a database, by name and id.
 
-use super::error::Error;
+use super::error::{Error, Result};
 use super::format::DatasetRecord;
+use super::snapshots::Lineage;
 use crate::base::ids::DatasetId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, RwLock};
-use crate::tree::{NodeRef, Tree, TreeError};
-use std::collections::{BTreeMap, HashMap};
+use crate::tree::{Tree, TreeError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What the root tree holds of a dataset.
 #[derive(Debug, Default)]
 pub(super) struct Recorded {
-    pub root: Option<NodeRef>,
+    /// `None` when there is none yet.
+    pub record: Option<DatasetRecord>,
     pub drop_chunks: u32,
-    /// Name or state changed since the record was written, or there is none yet.
-    pub outdated: bool,
 }
 
 /// A dataset, shared by its handles and the catalog.
@@ -28,6 +28,7 @@ pub(super) struct DatasetState {
     pub created: u64,
     destroyed: AtomicBool,
     pub recorded: Mutex<Recorded>,
+    pub lineage: Mutex<Lineage>,
 }
 
 impl DatasetState {
@@ -44,13 +45,17 @@ impl DatasetState {
         drop_chunks: u32,
         recorded: bool,
     ) -> Arc<Self> {
+        let lineage = Lineage::new(record.origin, record.newest);
+        tree.deaths().set_newest(lineage.sharing());
+        tree.deaths().set_blocks(record.blocks);
         Arc::new(Self {
             id,
             tree,
-            name: RwLock::new(record.name),
+            name: RwLock::new(record.name.clone()),
             created: record.created,
             destroyed: AtomicBool::new(record.destroyed),
-            recorded: Mutex::new(Recorded { root: record.root, drop_chunks, outdated: !recorded }),
+            recorded: Mutex::new(Recorded { record: recorded.then_some(record), drop_chunks }),
+            lineage: Mutex::new(lineage),
         })
     }
 
@@ -65,17 +70,20 @@ impl DatasetState {
 
     pub fn set_destroyed(&self) {
         self.destroyed.store(true, Ordering::Release);
-        self.recorded.lock().outdated = true;
     }
 
-    /// The record without its root.
+    /// The record without its root and what that refers to.
     pub fn record(&self) -> DatasetRecord {
+        let lineage = self.lineage.lock();
         DatasetRecord {
             name: self.name.read().clone(),
             action: self.tree.action_name().to_owned(),
             created: self.created,
             options: self.tree.options().clone(),
             destroyed: self.is_destroyed(),
+            origin: lineage.origin,
+            newest: lineage.newest,
+            blocks: 0,
             root: None,
         }
     }
@@ -85,12 +93,33 @@ impl DatasetState {
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
     names: BTreeMap<Vec<u8>, DatasetId>,
+    /// Names of datasets that are there when a checkpoint is durable.
+    reserved: BTreeSet<Vec<u8>>,
     datasets: HashMap<DatasetId, Arc<DatasetState>>,
 }
 
 impl Catalog {
     pub fn by_name(&self, name: &[u8]) -> Option<&Arc<DatasetState>> {
         self.names.get(name).and_then(|id| self.datasets.get(id))
+    }
+
+    /// Fails when a dataset has this name, or is about to.
+    pub fn check_absent(&self, name: &[u8]) -> Result<()> {
+        if self.names.contains_key(name) || self.reserved.contains(name) {
+            return Err(Error::AlreadyExists { what: "dataset", name: name.escape_ascii().to_string() });
+        }
+        Ok(())
+    }
+
+    /// Keeps `name` for a dataset to come.
+    pub fn reserve(&mut self, name: &[u8]) -> Result<()> {
+        self.check_absent(name)?;
+        self.reserved.insert(name.to_vec());
+        Ok(())
+    }
+
+    pub fn unreserve(&mut self, name: &[u8]) {
+        self.reserved.remove(name);
     }
 
     pub fn by_id(&self, id: DatasetId) -> Option<&Arc<DatasetState>> {
@@ -121,7 +150,6 @@ impl Catalog {
         self.names.remove(&*current);
         self.names.insert(name.to_vec(), dataset.id);
         *current = name.to_vec();
-        dataset.recorded.lock().outdated = true;
     }
 
     /// Takes the name away; the dataset stays until its space is given back.

@@ -6,20 +6,23 @@
 //! before the last one held.
 
 use super::catalog::DatasetState;
+use super::commit::Commit;
 use super::core::Core;
 use super::error::{Error, Result};
 use super::format::{DatasetRecord, RootRecord, dataset_key, drops_key};
+use super::snapshots::{Change, Plan, RootEdits};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
 use crate::base::planted::{Bug, panic_if_planted, planted};
 use crate::base::preference::StoragePreference;
+use crate::base::sync::MutexGuard;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
 use crate::dmu::{DmuError, OwnedExtents, Privilege, Stream};
 use crate::log::LogHead;
 use crate::run::{EntryRef, Kind};
-use crate::tree::{Captured, Tree, TreeError};
+use crate::tree::{Captured, Drops, Tree, TreeError, View};
 use std::sync::Arc;
 
 /// What one checkpoint leaves for the next.
@@ -59,6 +62,31 @@ impl Core {
     /// # Errors
     /// Out of space: nothing changed, and the next checkpoint tries again. Any other error latches.
     pub fn checkpoint(&self, force: bool) -> Result<Generation> {
+        self.checkpoint_with(force, &Change::None).map(|(generation, _)| generation)
+    }
+
+    /// Makes `change` with a checkpoint of its own. Returns a dataset that was made.
+    ///
+    /// # Errors
+    /// As [`Core::checkpoint`]; what keeps the change from being made.
+    pub fn change(&self, change: &Change<'_>) -> Result<Option<Arc<DatasetState>>> {
+        self.check_accepts()?;
+        let (_, made) = self.checkpoint_with(true, change)?;
+        // What is condemned goes on being freed: by the checkpoint thread, or here.
+        while !self.has_threads() && self.snapshots.has_condemned() {
+            match self.checkpoint(true) {
+                Err(error) if error.is_lack_of_space() => break,
+                written => written.map(|_| ())?,
+            }
+        }
+        Ok(made)
+    }
+
+    fn checkpoint_with(
+        &self,
+        force: bool,
+        change: &Change<'_>,
+    ) -> Result<(Generation, Option<Arc<DatasetState>>)> {
         self.check_writable()?;
         let mut checkpointer = self.checkpointer.lock();
         // Who waits for the lock must find the failure, not the ruins.
@@ -66,12 +94,28 @@ impl Core {
         self.check_writable()?;
         if !force && checkpointer.head.is_some() && checkpointer.cut == self.visible() && !self.has_changes()
         {
-            return Ok(checkpointer.durable);
+            return Ok((checkpointer.durable, None));
         }
-        let cut = self.cut()?;
-        match self.write_checkpoint(&mut checkpointer, &cut) {
-            Ok(()) => Ok(cut.generation),
-            Err(error) if error.is_lack_of_space() => {
+        let mut plan = self.plan(change, &mut checkpointer)?;
+        let (cut, mut commit) = self.cut(&mut plan)?;
+        match self.write_checkpoint(&mut checkpointer, &cut, &mut plan) {
+            Ok(()) => {
+                self.publish_root(cut.generation);
+                if plan.is_work() {
+                    // Whoever opens an older checkpoint must not go on here with what builds on the change.
+                    let commit = commit.get_or_insert_with(|| self.commit.lock());
+                    commit.log_one(self.log()?, |writer| writer.changed(cut.generation))?;
+                    self.publish(commit);
+                }
+                drop(commit);
+                let made = plan.finish(self);
+                if self.snapshots.has_condemned() && self.has_threads() {
+                    self.want_checkpoint();
+                }
+                Ok((cut.generation, made))
+            }
+            Err(error) if error.is_lack_of_space() && !plan.is_final() => {
+                plan.take_back(self, &mut checkpointer, cut.generation);
                 let next = self.open_generation();
                 self.root_tree.skip_to(next);
                 cut.datasets.iter().for_each(|(dataset, _)| dataset.tree.skip_to(next));
@@ -91,14 +135,19 @@ impl Core {
     /// Whether there is something to write without new messages: merged runs, or space that was given back.
     fn has_changes(&self) -> bool {
         let changed = |dataset: &DatasetState| {
-            dataset.tree.has_drops() || dataset.tree.has_dirty_nodes() || dataset.is_destroyed()
+            !dataset.tree.deaths().is_empty()
+                || dataset.tree.has_drops()
+                || dataset.tree.has_dirty_nodes()
+                || dataset.is_destroyed()
         };
-        self.catalog.read().all().iter().any(|dataset| changed(dataset))
+        self.snapshots.has_condemned() || self.catalog.read().all().iter().any(|dataset| changed(dataset))
     }
 
     /// Fixes what the checkpoint contains: every message up to now of every dataset, and no other.
-    fn cut(&self) -> Result<Cut> {
+    /// What goes back behind writes that were seen holds the commit lock until it is durable: none may build on it before.
+    fn cut(&self, plan: &mut Plan) -> Result<(Cut, Option<MutexGuard<'_, Commit>>)> {
         let mut commit = self.commit.lock();
+        plan.at_cut(self, &mut commit)?;
         let head = self.log()?.cut().inspect_err(|error| self.fail(error.clone().into()))?;
         *self.cut_head.lock() = Some(head.clone());
         let generation = commit.open_generation;
@@ -107,30 +156,27 @@ impl Core {
         for dataset in &datasets {
             dataset.tree.freeze(generation);
         }
-        Ok(Cut {
+        let cut = Cut {
             generation,
             sequence: commit.next_sequence - 1,
             next_dataset: commit.next_dataset,
             head,
             datasets: datasets.into_iter().map(|dataset| (Arc::clone(&dataset), dataset.record())).collect(),
-        })
+        };
+        Ok((cut, plan.is_final().then_some(commit)))
     }
 
-    fn write_checkpoint(&self, checkpointer: &mut Checkpointer, cut: &Cut) -> Result<()> {
+    fn write_checkpoint(&self, checkpointer: &mut Checkpointer, cut: &Cut, plan: &mut Plan) -> Result<()> {
         let generation = cut.generation;
         checkpointer.root_messages = 0;
-        let mut finished = Vec::new();
-        for (dataset, record) in &cut.datasets {
-            let captured = self.capture(&dataset.tree, generation).map_err(|error| dataset.error(error))?;
-            if self.record_dataset(checkpointer, dataset, record, &captured, generation)? {
-                finished.push(dataset.id);
-            }
-        }
+        let finished = self.record_datasets(checkpointer, cut, plan)?;
         self.root_tree.freeze(generation);
         let root_of = |error| Error::of_tree(b"root tree", error);
-        let captured = self.capture(&self.root_tree, generation).map_err(root_of)?;
+        let captured = self.capture(&self.root_tree, generation, false).map_err(root_of)?;
         let preference = StoragePreference::NONE;
         let root_tree = self.root_tree.store(&captured.root, preference, generation).map_err(root_of)?;
+        // Nobody asks; but what changed is added up.
+        let _blocks = self.root_tree.deaths().blocks(generation);
 
         // The table root's place is part of the bitmaps, so it is found before they are written.
         let blocks = blocks_for(self.dmu.table_root_bytes_max() as u64) as u32;
@@ -198,31 +244,93 @@ impl Core {
             None => log::debug!("first checkpoint of this opening: generation {generation}"),
         }
         let mut catalog = self.catalog.write();
-        finished.into_iter().for_each(|id| catalog.forget(id));
+        for dataset in finished {
+            self.snapshots.close_tree(&dataset.tree);
+            catalog.forget(dataset.id);
+        }
         Ok(())
     }
 
+    /// Captures and stores every dataset, and writes what changed into the root tree. Returns the destroyed datasets whose
+    /// space is all given back.
+    fn record_datasets(
+        &self,
+        checkpointer: &mut Checkpointer,
+        cut: &Cut,
+        plan: &mut Plan,
+    ) -> Result<Vec<Arc<DatasetState>>> {
+        let generation = cut.generation;
+        let mut edits = RootEdits::new(self, checkpointer, generation);
+        plan.edit_first(&mut edits)?;
+        let mut stored = Vec::with_capacity(cut.datasets.len());
+        let mut roots = Vec::new();
+        for (dataset, record) in &cut.datasets {
+            let snapshot = plan.takes_snapshot_of(dataset);
+            let captured =
+                self.capture(&dataset.tree, generation, snapshot).map_err(|error| dataset.error(error))?;
+            let root = if record.destroyed {
+                None
+            } else {
+                let preference = StoragePreference::NONE;
+                let root = dataset.tree.store(&captured.root, preference, generation);
+                Some(root.map_err(|error| dataset.error(error))?)
+            };
+            edits.list_deaths(dataset, dataset.tree.deaths().take(generation))?;
+            if !snapshot {
+                // Readers of what is gone may be gone as well.
+                self.set_listed(dataset);
+            }
+            let blocks = dataset.tree.deaths().blocks(generation);
+            if let Some(root) = root.clone().filter(|_| snapshot) {
+                roots.push((dataset.id, root, blocks));
+            }
+            stored.push((dataset, record, captured.drops, root, blocks));
+        }
+        let mut finished = Vec::new();
+        for (dataset, _, drops, _, _) in stored.iter().filter(|(_, record, _, _, _)| record.destroyed) {
+            if edits.delete_snapshots_of(dataset)? && drops.is_empty() {
+                edits.forget_lists(dataset.id)?;
+                finished.push(Arc::clone(dataset));
+            }
+        }
+        edits.free_condemned()?;
+        let edited = plan.edit(&mut edits, cut.sequence, &roots);
+        plan.set_undo(edits.into_undo());
+        edited?;
+        for (dataset, record, drops, root, blocks) in stored {
+            let gone = finished.iter().any(|one| one.id == dataset.id);
+            let lineage = dataset.record();
+            let record = DatasetRecord {
+                origin: lineage.origin,
+                newest: lineage.newest,
+                blocks: if record.destroyed { 0 } else { blocks },
+                root,
+                ..record.clone()
+            };
+            self.record_dataset(checkpointer, dataset, (!gone).then_some(record), &drops, generation);
+        }
+        Ok(finished)
+    }
+
     /// Flushes what was frozen up to the cut and captures the tree.
-    fn capture(&self, tree: &Tree, generation: Generation) -> Result<Captured, TreeError> {
+    fn capture(&self, tree: &Tree, generation: Generation, snapshot: bool) -> Result<Captured, TreeError> {
         while tree.has_frozen(generation) {
             tree.flush_table(true)?;
         }
-        Ok(tree.capture(generation))
+        Ok(tree.capture(generation, snapshot))
     }
 
-    /// Writes the dataset's headers and, where something changed, its records in the root tree. Returns whether the
-    /// dataset is destroyed and all its space given back.
+    /// Writes the dataset's records into the root tree, where something changed; without `record` it is gone.
     fn record_dataset(
         &self,
         checkpointer: &mut Checkpointer,
         dataset: &DatasetState,
-        record: &DatasetRecord,
-        captured: &Captured,
+        record: Option<DatasetRecord>,
+        drops: &Drops,
         generation: Generation,
-    ) -> Result<bool> {
+    ) {
         let mut recorded = dataset.recorded.lock();
-        let gone = record.destroyed && captured.drops.is_empty();
-        let chunks = captured.drops.encode();
+        let chunks = drops.encode();
         for (index, chunk) in chunks.iter().enumerate() {
             self.put_root(checkpointer, generation, &drops_key(dataset.id, index as u32), Some(chunk));
         }
@@ -230,40 +338,37 @@ impl Core {
             self.put_root(checkpointer, generation, &drops_key(dataset.id, index), None);
         }
         recorded.drop_chunks = chunks.len() as u32;
-        if gone {
-            self.put_root(checkpointer, generation, &dataset_key(dataset.id), None);
-            return Ok(true);
+        if record.is_none() || recorded.record != record {
+            let bytes = record.as_ref().map(DatasetRecord::encode);
+            self.put_root(checkpointer, generation, &dataset_key(dataset.id), bytes.as_deref());
+            recorded.record = record;
         }
-        let root = if record.destroyed {
-            None
-        } else {
-            let preference = StoragePreference::NONE;
-            let stored = dataset.tree.store(&captured.root, preference, generation);
-            Some(stored.map_err(|error| dataset.error(error))?)
-        };
-        if recorded.outdated || recorded.root != root {
-            let record = DatasetRecord { root: root.clone(), ..record.clone() };
-            self.put_root(checkpointer, generation, &dataset_key(dataset.id), Some(&record.encode()));
-            // A change after the cut is recorded by the next checkpoint.
-            recorded.outdated = dataset.record() != DatasetRecord { root: None, ..record };
-            recorded.root = root;
-        }
-        Ok(false)
     }
 
-    fn put_root(
+    /// The sequence number of the next message of the root tree in the checkpoint being made.
+    pub(super) fn next_root_sequence(&self, checkpointer: &mut Checkpointer, generation: Generation) -> u64 {
+        checkpointer.root_messages += 1;
+        generation.0 * ROOT_MESSAGES_MAX + checkpointer.root_messages % ROOT_MESSAGES_MAX
+    }
+
+    pub(super) fn put_root(
         &self,
         checkpointer: &mut Checkpointer,
         generation: Generation,
         key: &[u8],
         value: Option<&[u8]>,
     ) {
-        checkpointer.root_messages += 1;
-        let sequence = generation.0 * ROOT_MESSAGES_MAX + checkpointer.root_messages % ROOT_MESSAGES_MAX;
+        let sequence = self.next_root_sequence(checkpointer, generation);
         let kind = if value.is_some() { Kind::Put } else { Kind::Delete };
         let preference = StoragePreference::NONE;
         let payload = value.unwrap_or(&[]);
         self.root_tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
+    }
+
+    /// Callers are told of the snapshots in checkpoint `generation`, which is durable.
+    pub(super) fn publish_root(&self, generation: Generation) {
+        let visible = (generation.0 + 1) * ROOT_MESSAGES_MAX - 1;
+        self.snapshots.set_root(View { visible, ..self.root_tree.view() });
     }
 }
 

@@ -196,7 +196,7 @@ impl Core {
                 Write::Message { kind, preference, key, payload, .. } => {
                     match large.get_mut(index).and_then(Option::take) {
                         Some(large) => {
-                            large.space.install(generation);
+                            write.dataset().tree.deaths().born(&large.space, generation);
                             let entry = EntryRef {
                                 key,
                                 sequence,

@@ -8,6 +8,7 @@ use super::commit::Commit;
 use super::error::{Error, Result};
 use super::limits::Scale;
 use super::pacing::Pacing;
+use super::snapshots::Snapshots;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, panic_if_planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,7 @@ pub(super) struct Core {
     pub root_tree: Arc<Tree>,
     pub checkpointer: Mutex<Checkpointer>,
     pub admission: Admission,
+    pub snapshots: Snapshots,
     pub pacing: Pacing,
     /// Writes so far.
     pub writes: AtomicU64,
@@ -86,6 +88,7 @@ impl Core {
             root_tree: parts.root_tree,
             checkpointer: Mutex::new(parts.checkpointer),
             admission: Admission::default(),
+            snapshots: Snapshots::default(),
             pacing: Pacing::default(),
             writes: AtomicU64::new(0),
             read_only: parts.read_only,

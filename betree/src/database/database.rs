@@ -3,17 +3,18 @@
 use super::batch::Batch;
 use super::catalog::DatasetState;
 use super::core::Core;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, create_snapshots};
 use super::error::{Error, ErrorKind, Result};
 use super::format::{DatasetRecord, NAME_BYTES_MAX};
 use super::limits::check_length;
 use super::metrics::Metrics;
 use super::recovery::Opening;
+use super::snapshots::{Change, RootEdits, Snapshot};
 use super::verify::VerifyReport;
 use super::view::DatabaseView;
 use super::worker::Workers;
 use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
-use crate::base::ids::DatasetId;
+use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
@@ -350,13 +351,7 @@ impl Database {
 
     fn open_custom<M: MessageAction>(&self, name: &[u8], action: M) -> Result<Dataset<M>> {
         let state = self.core().dataset(name)?;
-        if state.tree.action_name() != M::NAME {
-            return Err(Error::WrongAction {
-                dataset: name.escape_ascii().to_string(),
-                stored: state.tree.action_name().to_owned(),
-                wanted: M::NAME.to_owned(),
-            });
-        }
+        check_action::<M>(&state)?;
         state.tree.set_action(Action::new(action));
         Ok(Dataset::new(Arc::clone(&self.handle), state))
     }
@@ -400,13 +395,14 @@ impl Database {
             created,
             options: options.clone(),
             destroyed: false,
+            origin: None,
+            newest: Generation(0),
+            blocks: 0,
             root: None,
         };
         let mut commit = core.commit.lock();
         core.check_accepts()?;
-        if core.catalog.read().by_name(name).is_some() {
-            return Err(exists(name));
-        }
+        core.catalog.read().check_absent(name)?;
         let id = DatasetId(commit.next_dataset);
         commit.log_one(core.log()?, |writer| writer.create(id, &record.encode()))?;
         commit.next_dataset += 1;
@@ -435,35 +431,97 @@ impl Database {
         if name == new_name {
             return Ok(());
         }
-        if core.catalog.read().by_name(new_name).is_some() {
-            return Err(exists(new_name));
-        }
+        core.catalog.read().check_absent(new_name)?;
         commit.log_one(core.log()?, |writer| writer.rename(state.id, new_name))?;
         core.catalog.write().rename(&state, new_name);
         core.publish(&commit);
         Ok(())
     }
 
-    /// Destroys the dataset `name`; its space is given back in the background. Views that were taken before still read
-    /// it. Works on a full pool.
+    /// Destroys the dataset `name` and its snapshots; their space is given back in the background. Views and handles of
+    /// snapshots that were taken before still read them. Works on a full pool.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`].
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] when somebody holds a snapshot of it or has cloned one.
     pub fn destroy_dataset(&self, name: impl AsRef<[u8]>) -> Result<()> {
         let core = self.core();
         core.check_writable()?;
         // A checkpoint being made contains the dataset as it was at its cut.
-        let checkpointer = core.checkpointer.lock();
+        let mut checkpointer = core.checkpointer.lock();
+        let state = core.dataset(name.as_ref())?;
+        core.check_snapshots_free(&RootEdits::new(core, &mut checkpointer, Generation(0)), &state)?;
         let mut commit = core.commit.lock();
         core.check_accepts()?;
-        let state = core.dataset(name.as_ref())?;
+        if state.is_destroyed() {
+            return core.dataset(name.as_ref()).map(|_| ());
+        }
         commit.log_one(core.log()?, |writer| writer.destroy(state.id))?;
         core.catalog.write().destroy(&state);
         core.publish(&commit);
-        state.tree.drop_everything().map_err(|error| Error::of_tree(name.as_ref(), error))?;
+        core.drop_tree(&state)?;
         drop(commit);
         drop(checkpointer);
         if core.has_threads() { Ok(()) } else { core.drain_jobs() }
+    }
+
+    /// Makes a snapshot `name` of each of `datasets`, all of one instant; as [`Dataset::create_snapshot`].
+    ///
+    /// # Errors
+    /// As [`Dataset::create_snapshot`]: there is none of them then. A dataset of another database, or one that is there twice.
+    pub fn create_snapshot<M>(
+        &self,
+        datasets: &[&Dataset<M>],
+        name: impl AsRef<[u8]>,
+    ) -> Result<Vec<Snapshot>> {
+        let mut states: Vec<Arc<DatasetState>> = Vec::with_capacity(datasets.len());
+        for dataset in datasets {
+            dataset.check_of(&self.handle, "database")?;
+            if states.iter().any(|state| state.id == dataset.state().id) {
+                let reason = format!("{} is there twice", dataset.state().display_name());
+                return Err(Error::InvalidArgument { what: "datasets", reason });
+            }
+            states.push(Arc::clone(dataset.state()));
+        }
+        create_snapshots(&self.handle, &states, name.as_ref())?;
+        states.iter().map(|state| Snapshot::open(&self.handle, state, name.as_ref())).collect()
+    }
+
+    /// Makes the dataset `name` of `snapshot`: writable, and sharing its space until it is overwritten. Durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`]; [`ErrorKind::NotFound`] when the snapshot was deleted; out of space.
+    pub fn clone_snapshot(&self, snapshot: &Snapshot, name: impl AsRef<[u8]>) -> Result<Dataset> {
+        self.clone_custom(snapshot, name.as_ref(), DefaultMessageAction)
+    }
+
+    /// As [`Database::clone_snapshot`], of a dataset whose messages `M` applies.
+    ///
+    /// # Errors
+    /// As [`Database::clone_snapshot`]; another message action.
+    pub fn clone_custom_snapshot<M: MessageAction + Default>(
+        &self,
+        snapshot: &Snapshot,
+        name: impl AsRef<[u8]>,
+    ) -> Result<Dataset<M>> {
+        self.clone_custom(snapshot, name.as_ref(), M::default())
+    }
+
+    fn clone_custom<M: MessageAction>(
+        &self,
+        snapshot: &Snapshot,
+        name: &[u8],
+        action: M,
+    ) -> Result<Dataset<M>> {
+        check_name(name)?;
+        snapshot.check_of(&self.handle)?;
+        let core = self.core();
+        core.check_writable()?;
+        check_action::<M>(snapshot.state())?;
+        core.admit_metadata()?;
+        let (dataset, snapshot) = (snapshot.state(), snapshot.of_generation());
+        core.change(&Change::Clone { dataset, snapshot, name })?;
+        self.open_custom(name, action)
     }
 
     /// Names of all datasets, in order.
@@ -526,14 +584,18 @@ impl Database {
     }
 }
 
+fn check_action<M: MessageAction>(state: &DatasetState) -> Result<()> {
+    let stored = state.tree.action_name().to_owned();
+    if stored == M::NAME {
+        return Ok(());
+    }
+    Err(Error::WrongAction { dataset: state.display_name(), stored, wanted: M::NAME.to_owned() })
+}
+
 fn check_name(name: &[u8]) -> Result<()> {
     check_length("name", name.len(), NAME_BYTES_MAX)?;
     if name.is_empty() {
         return Err(Error::InvalidArgument { what: "name", reason: String::from("it is empty") });
     }
     Ok(())
-}
-
-fn exists(name: &[u8]) -> Error {
-    Error::AlreadyExists { what: "dataset", name: name.escape_ascii().to_string() }
 }

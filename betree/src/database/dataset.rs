@@ -6,6 +6,7 @@ use super::commit::Write;
 use super::database::Handle;
 use super::error::{Error, Result};
 use super::limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX, check_length};
+use super::snapshots::{Change, SNAPSHOT_NAME_BYTES_MAX, Snapshot, SnapshotInfo};
 use super::view::{DatasetView, Entries};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
@@ -81,6 +82,27 @@ pub(super) fn prefix_bounds(prefix: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 pub(super) fn check_upsert(length: usize, offset: u32) -> Result<()> {
     check_length("message", length, MESSAGE_BYTES_MAX)?;
     check_length("value", length + offset as usize, VALUE_BYTES_MAX)
+}
+
+fn check_snapshot_name(what: &'static str, name: &[u8]) -> Result<()> {
+    check_length(what, name.len(), SNAPSHOT_NAME_BYTES_MAX)?;
+    if name.is_empty() {
+        return Err(Error::InvalidArgument { what, reason: String::from("it is empty") });
+    }
+    Ok(())
+}
+
+/// Makes a snapshot `name` of each of `datasets` at one instant.
+pub(super) fn create_snapshots(
+    handle: &Arc<Handle>,
+    datasets: &[Arc<DatasetState>],
+    name: &[u8],
+) -> Result<()> {
+    check_snapshot_name("name", name)?;
+    let core = handle.core();
+    core.check_writable()?;
+    core.admit_metadata()?;
+    core.change(&Change::Create { datasets, name }).map(|_| ())
 }
 
 /// Checks a message that a caller made: one that the default action cannot read to its end would swallow those that it is
@@ -227,6 +249,116 @@ impl<M> Dataset<M> {
     #[must_use]
     pub fn view(&self) -> DatasetView {
         DatasetView::new(Arc::clone(&self.state), self.state.tree.view())
+    }
+
+    /// Makes the snapshot `name`: durable, with everything that was written before this call. The cost is that of a
+    /// checkpoint, whatever the dataset holds; writers go on meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists); out of space, device errors: there is no snapshot then.
+    pub fn create_snapshot(&self, name: impl AsRef<[u8]>) -> Result<Snapshot> {
+        let name = name.as_ref();
+        create_snapshots(&self.handle, std::slice::from_ref(&self.state), name)?;
+        Snapshot::open(&self.handle, &self.state, name)
+    }
+
+    /// Opens the snapshot `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound); device errors and damage.
+    pub fn open_snapshot(&self, name: impl AsRef<[u8]>) -> Result<Snapshot> {
+        self.check()?;
+        Snapshot::open(&self.handle, &self.state, name.as_ref())
+    }
+
+    /// All snapshots, oldest first.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>> {
+        self.check()?;
+        self.handle.core().snapshots_of(&self.state)
+    }
+
+    /// Deletes the snapshot `name`. The name is gone when this returns; what only it had is given back in steps, by later
+    /// checkpoints, also after a crash. Who has it open still reads it. Works on a full pool.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound); [`ErrorKind::Busy`](crate::ErrorKind::Busy) names its clones or
+    /// holds; device errors.
+    pub fn delete_snapshot(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        self.change_snapshots(&Change::Delete { dataset: &self.state, name: name.as_ref() })
+    }
+
+    /// Gives the snapshot `name` the name `new_name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound);
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists).
+    pub fn rename_snapshot(&self, name: impl AsRef<[u8]>, new_name: impl AsRef<[u8]>) -> Result<()> {
+        let (from, to) = (name.as_ref(), new_name.as_ref());
+        check_snapshot_name("name", to)?;
+        self.change_snapshots(&Change::Rename { dataset: &self.state, from, to })
+    }
+
+    /// Keeps the snapshot `name` from being deleted until `tag` is released.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound);
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) for a tag that holds it already.
+    pub fn hold_snapshot(&self, name: impl AsRef<[u8]>, tag: impl AsRef<[u8]>) -> Result<()> {
+        let (name, tag) = (name.as_ref(), tag.as_ref());
+        check_snapshot_name("tag", tag)?;
+        self.change_snapshots(&Change::Hold { dataset: &self.state, name, tag })
+    }
+
+    /// Takes a hold back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for the snapshot or the tag.
+    pub fn release_snapshot(&self, name: impl AsRef<[u8]>, tag: impl AsRef<[u8]>) -> Result<()> {
+        let (name, tag) = (name.as_ref(), tag.as_ref());
+        self.change_snapshots(&Change::Release { dataset: &self.state, name, tag })
+    }
+
+    /// Makes the dataset what it was in the snapshot `name`: everything since is gone when this returns, writes in progress
+    /// included. With `force` later snapshots are deleted; without, they are in the way. Views that were taken before still
+    /// read what they saw.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound); [`ErrorKind::Busy`](crate::ErrorKind::Busy) names a later
+    /// snapshot, or what needs one: nothing changed. A checkpoint that fails after that leaves the database closed for
+    /// writing, and the dataset as it was when it is opened next.
+    pub fn rollback(&self, name: impl AsRef<[u8]>, force: bool) -> Result<()> {
+        // What this needs is free, or becomes so here, where failing changes nothing.
+        self.handle.core().check_accepts()?;
+        self.handle.core().checkpoint(true)?;
+        self.handle.core().admit_metadata()?;
+        self.change_snapshots(&Change::Rollback { dataset: &self.state, name: name.as_ref(), force })
+    }
+
+    /// Makes a clone the owner of the snapshots up to the one that it was cloned from; the dataset that had them becomes a
+    /// clone of this one. What either holds stays the same.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when this is no clone;
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) when both have a snapshot of one name.
+    pub fn promote(&self) -> Result<()> {
+        self.change_snapshots(&Change::Promote { dataset: &self.state })
+    }
+
+    /// The names of the dataset and of the snapshot that this one was cloned from.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn origin(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+        self.check()?;
+        self.handle.core().origin_names(&self.state)
+    }
+
+    fn change_snapshots(&self, change: &Change<'_>) -> Result<()> {
+        self.check()?;
+        self.handle.core().change(change).map(|_| ())
     }
 
     /// A view, and whether it is one of a dataset that exists: destroying marks it before its tree is emptied, so that a

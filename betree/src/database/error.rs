@@ -91,6 +91,16 @@ pub enum Error {
         /// Bytes that this kind of write may still use.
         free: u64,
     },
+    /// Others need it.
+    #[error("{what} {name:?} is needed by {by}")]
+    Busy {
+        /// `snapshot`, …
+        what: &'static str,
+        /// Its name, escaped.
+        name: String,
+        /// Who needs it.
+        by: String,
+    },
     /// The configuration is not legal.
     #[error(transparent)]
     Configuration(#[from] Arc<ConfigurationError>),
@@ -151,6 +161,7 @@ impl Error {
                 ErrorKind::InvalidArgument
             }
             Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::Busy { .. } => ErrorKind::Busy,
             Self::OutOfSpace { .. } => ErrorKind::OutOfSpace,
             Self::Pool(error) => pool_kind(error),
             Self::Dmu(error) => dmu_kind(error),

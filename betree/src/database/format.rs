@@ -14,7 +14,7 @@
 //! | 44 | … | table root extents | | extent list | |
 //! | … | … | root tree | | node pointer | |
 //! | … | 4+… | log head | | length, bytes | |
-//! | … | 4 | dead lists | count | 0: format room for snapshots | |
+//! | … | 4 | dead lists | count | 0: they are in the root tree | |
 //! | … | 4 | indirect vdevs | count | 0: format room for evacuated vdevs | |
 //!
 //! Keys of the root tree (integers big-endian, so that they sort):
@@ -22,16 +22,19 @@
 //! | key | value |
 //! |---|---|
 //! | `1`, dataset id u64 | dataset record |
+//! | `2` to `5`, `7` | snapshots and dead lists: `snapshots/format.rs` |
 //! | `6`, dataset id u64, chunk u32 | a chunk of the dataset's pending drops |
 //!
 //! Dataset record: version u16, flags u16 (bit 0: destroyed), name, action name (varint length, bytes), created u64
 //! (seconds since 1970), shape (policy u8, fan-out u32, leaf u64, buffer u64, runs per buffer u32, deltas per leaf u32,
-//! delta ratio u32, block u32, large value u32, codec u8, level u8, preference u8), origin u64 (0: format room for
-//! clones), newest snapshot u64 (0: likewise), root present u8, root node pointer.
+//! delta ratio u32, block u32, large value u32, codec u8, level u8, preference u8), origin (dataset u64, generation u64 of the
+//! snapshot that it was cloned from; 0 and 0 without one), newest snapshot u64 (generation; 0 without one), blocks u64 (that
+//! its tree refers to), root present u8, root node pointer.
 //!
 //! Why this order: what an older reader must understand first stands first; what grows stands last.
 //! History: version 1, the first.
 
+use super::snapshots::Origin;
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::compression::Compression;
 use crate::base::ids::{DatasetId, Generation};
@@ -131,6 +134,12 @@ pub(crate) struct DatasetRecord {
     pub options: TreeOptions,
     /// The dataset is gone; its record stays until its space is given back.
     pub destroyed: bool,
+    /// The snapshot that it was cloned from.
+    pub origin: Option<Origin>,
+    /// Generation of its newest snapshot; 0 without one.
+    pub newest: Generation,
+    /// Blocks that its tree refers to.
+    pub blocks: u64,
     /// `None` until the first checkpoint.
     pub root: Option<NodeRef>,
 }
@@ -144,8 +153,10 @@ impl DatasetRecord {
         out.bytes(self.action.as_bytes());
         out.u64(self.created);
         encode_options(&self.options, &mut out);
-        out.u64(0);
-        out.u64(0);
+        out.u64(self.origin.map_or(0, |origin| origin.dataset.0));
+        out.u64(self.origin.map_or(0, |origin| origin.snapshot.0));
+        out.u64(self.newest.0);
+        out.u64(self.blocks);
         out.u8(u8::from(self.root.is_some()));
         if let Some(root) = &self.root {
             root.encode(&mut out);
@@ -168,18 +179,22 @@ impl DatasetRecord {
         let action = String::from_utf8(action.to_vec()).map_err(|_| plain(input.invalid("action")))?;
         let created = input.u64("created").map_err(plain)?;
         let options = decode_options(&mut input).map_err(plain)?;
-        for field in ["origin", "newest snapshot"] {
-            if input.u64(field).map_err(plain)? != 0 {
-                return Err(plain(input.invalid(field)));
-            }
-        }
+        let dataset = DatasetId(input.u64("origin").map_err(plain)?);
+        let snapshot = Generation(input.u64("origin").map_err(plain)?);
+        let origin = match (dataset.0, snapshot.0) {
+            (0, 0) => None,
+            (0, _) | (_, 0) => return Err(plain(input.invalid("origin"))),
+            _ => Some(Origin { dataset, snapshot }),
+        };
+        let newest = Generation(input.u64("newest snapshot").map_err(plain)?);
+        let blocks = input.u64("blocks").map_err(plain)?;
         let root = match input.u8("root present").map_err(plain)? {
             0 => None,
             1 => Some(NodeRef::decode(&mut input, dmu)?),
             _ => return Err(plain(input.invalid("root present"))),
         };
         input.finish("dataset record").map_err(plain)?;
-        Ok(Self { name, action, created, options, destroyed: flags == 1, root })
+        Ok(Self { name, action, created, options, destroyed: flags == 1, origin, newest, blocks, root })
     }
 }
 

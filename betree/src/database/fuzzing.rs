@@ -1,13 +1,19 @@
-//! Fuzz targets of the database: root and dataset records, log records, configurations and the environment.
+//! Fuzz targets of the database: root, dataset and snapshot records, dead lists, log records, configurations and the
+//! environment.
 
 use super::format::{DatasetRecord, RootRecord};
 use super::record::{Operation, RecordReader, RecordWriter};
+use super::snapshots::Origin;
+use super::snapshots::format::{
+    ChunkRecord, DeadEntry, Part, SnapshotRecord, SubList, decode_chunk, encode_chunk,
+};
 use super::{ConfigurationError, DatabaseConfiguration};
 use crate::base::codec::{DecodeError, Decoder};
+use crate::base::extent::Extent;
 use crate::base::fuzzing::Target;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::preference::StoragePreference;
-use crate::dmu::fuzzing::with_memory;
+use crate::dmu::fuzzing::{FIRST_BLOCK, VDEV, with_memory};
 use crate::log::LogHead;
 use crate::run::Kind;
 use crate::tree::{NodeRef, TreeOptions};
@@ -16,6 +22,10 @@ use crate::tree::{NodeRef, TreeOptions};
 pub const TARGETS: &[Target] = &[
     Target { name: "root_record", seeds: root_seeds, run: root },
     Target { name: "dataset_record", seeds: dataset_seeds, run: dataset },
+    Target { name: "snapshot_record", seeds: snapshot_seeds, run: snapshot },
+    Target { name: "dead_list", seeds: list_seeds, run: list },
+    Target { name: "dead_list_chunk", seeds: chunk_seeds, run: chunk },
+    Target { name: "chunk_record", seeds: chunk_record_seeds, run: chunk_record },
     Target { name: "log_record", seeds: record_seeds, run: record },
     Target { name: "configuration", seeds: configuration_seeds, run: configuration },
     Target { name: "environment", seeds: environment_seeds, run: environment },
@@ -68,6 +78,9 @@ fn dataset_seeds() -> Vec<Vec<u8>> {
         created: 1_700_000_000,
         options: TreeOptions::default(),
         destroyed,
+        origin: destroyed.then_some(Origin { dataset: DatasetId(2), snapshot: Generation(7) }),
+        newest: Generation(8),
+        blocks: 9,
         root,
     };
     vec![record(None, false).encode(), record(pointer(), false).encode(), record(pointer(), true).encode()]
@@ -84,9 +97,86 @@ fn dataset(bytes: &[u8]) -> bool {
     })
 }
 
+fn snapshot_seeds() -> Vec<Vec<u8>> {
+    let record = |root, holds| SnapshotRecord {
+        name: b"name".to_vec(),
+        created: 1_700_000_000,
+        cut: 99,
+        blocks: 1000,
+        holds,
+        root,
+    };
+    let roots = pointer().into_iter();
+    roots
+        .flat_map(|root| [record(root.clone(), vec![]), record(root, vec![b"tag".to_vec()])])
+        .map(|r| r.encode())
+        .collect()
+}
+
+fn snapshot(bytes: &[u8]) -> bool {
+    with_memory(|dmu| {
+        let Ok(found) = SnapshotRecord::decode(bytes, dmu) else { return false };
+        let again = SnapshotRecord::decode(&found.encode(), dmu);
+        assert!(again.is_ok_and(|again| again == found), "a record that is read back differently");
+        true
+    })
+}
+
+fn entries() -> Vec<DeadEntry> {
+    let entry = |birth, block| {
+        let extent = Extent { vdev: VDEV, block: FIRST_BLOCK + block, blocks: 2 };
+        DeadEntry { birth: Generation(birth), extent }
+    };
+    vec![entry(3, 0), entry(5, 2)]
+}
+
+fn list_seeds() -> Vec<Vec<u8>> {
+    let list = SubList { parts: vec![Part { list: 5, chunks: 2 }], ..SubList::default() };
+    let mut with_tail = list.clone();
+    entries().into_iter().for_each(|entry| with_tail.push(entry));
+    vec![SubList { forget: true, ..list }.encode(), with_tail.encode()]
+}
+
+fn list(bytes: &[u8]) -> bool {
+    let Ok(found) = SubList::decode(bytes) else { return false };
+    assert!(
+        SubList::decode(&found.encode()).is_ok_and(|again| again == found),
+        "a list that is read back differently"
+    );
+    true
+}
+
+fn chunk_seeds() -> Vec<Vec<u8>> {
+    vec![encode_chunk(&entries())]
+}
+
+fn chunk(bytes: &[u8]) -> bool {
+    let Ok(found) = decode_chunk(bytes) else { return false };
+    assert!(encode_chunk(&found) == bytes, "a chunk that would be written differently");
+    true
+}
+
+fn chunk_record_seeds() -> Vec<Vec<u8>> {
+    let entries = pointer().map(|root| {
+        let extents = root.extents;
+        ChunkRecord::Entries { length: 64, entries: 2, checksum: 7, extents }.encode()
+    });
+    let parts = ChunkRecord::Parts(vec![Part { list: 5, chunks: 2 }]).encode();
+    entries.into_iter().chain([parts]).collect()
+}
+
+fn chunk_record(bytes: &[u8]) -> bool {
+    with_memory(|dmu| {
+        let Ok(found) = ChunkRecord::decode(bytes, dmu) else { return false };
+        let again = ChunkRecord::decode(&found.encode(), dmu);
+        assert!(again.is_ok_and(|again| again == found), "a record that is read back differently");
+        true
+    })
+}
+
 fn record_seeds() -> Vec<Vec<u8>> {
     let mut writer = RecordWriter::default();
-    writer.start(7, 8);
+    writer.start(7, 9);
     writer.message(DatasetId(1), Kind::Put, StoragePreference::FAST, b"key", b"value");
     writer.message(DatasetId(300), Kind::Delete, StoragePreference::NONE, b"", b"");
     writer.message(DatasetId(2), Kind::PutLarge, StoragePreference::NONE, b"large", &[0; 36]);
@@ -95,6 +185,7 @@ fn record_seeds() -> Vec<Vec<u8>> {
     writer.create(DatasetId(9), &dataset_seeds()[0]);
     writer.rename(DatasetId(2), b"new");
     writer.destroy(DatasetId(3));
+    writer.changed(Generation(9));
     vec![writer.bytes().to_vec()]
 }
 
@@ -122,6 +213,7 @@ fn record(bytes: &[u8]) -> bool {
                 Operation::Create { dataset, record } => writer.create(dataset, record),
                 Operation::Rename { dataset, name } => writer.rename(dataset, name),
                 Operation::Destroy { dataset } => writer.destroy(dataset),
+                Operation::Changed { generation } => writer.changed(generation),
             }
         }
         Ok(writer)

@@ -46,14 +46,14 @@
 //!
 //! # Locks
 //!
-//! Checkpointer → commit → catalog → the locks of a tree (see [`crate::tree`]) → those of the log → those of data
-//! management. Readers take the catalog's lock to open a dataset, and none to read. Destroying a dataset takes the
+//! Checkpointer → commit → the lineage of a dataset (its snapshots) → catalog → the locks of a tree (see [`crate::tree`]) →
+//! those of the log → those of data management. One lineage at a time, but that a checkpoint may read others under one. Readers take the catalog's lock to open a dataset, and none to read. Destroying a dataset takes the
 //! checkpointer's lock, because a checkpoint that is being written still contains it.
 //!
 //! # What it does not do
 //!
-//! No snapshots, clones or object stores, no migration between tiers: their places in the records are kept and zero. No
-//! transactions that read: a batch writes blindly, and two writers of one key need an agreement of their own.
+//! No object stores, no migration between tiers, no sending of snapshots. No transactions that read: a batch writes blindly,
+//! and two writers of one key need an agreement of their own.
 
 mod admission;
 mod batch;
@@ -79,6 +79,7 @@ mod recovery;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod shuttle_tests;
+mod snapshots;
 mod verify;
 mod view;
 mod worker;
@@ -101,5 +102,12 @@ pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_
 pub use metrics::Metrics;
 pub(crate) use record::{Operation, RecordReader};
 pub(crate) use recovery::{Amends, Opening, dmu_options};
+pub(crate) use snapshots::format::{
+    CHUNKS, CONDEMNED, ChunkRecord, DEAD_LISTS, DeadEntry, SNAPSHOT_NAMES, SNAPSHOTS, SnapshotRecord,
+    SubList, decode_chunk, key_chunk, key_dead_list, key_snapshot,
+};
+#[cfg(test)]
+pub(crate) use snapshots::format::{Part as ListPart, chunk_key, dead_list_key, snapshot_name_key};
+pub use snapshots::{Difference, Differences, Snapshot, SnapshotInfo};
 pub use verify::VerifyReport;
 pub use view::{DatabaseView, DatasetView, Entries};

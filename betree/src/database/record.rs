@@ -10,11 +10,12 @@
 //! | 16 create dataset | dataset varint, dataset record (varint length, bytes) |
 //! | 17 rename dataset | dataset varint, name (varint length, bytes) |
 //! | 18 destroy dataset | dataset varint |
+//! | 19 changed | generation varint: a change of snapshots, which is not in the log, is in this checkpoint, and what follows builds on it |
 //!
 //! A record is replayed when all of it is in the log: a batch is whole or not there.
 
 use crate::base::codec::{DecodeError, Decoder, put_varint};
-use crate::base::ids::DatasetId;
+use crate::base::ids::{DatasetId, Generation};
 use crate::base::preference::StoragePreference;
 use crate::run::{EntryRef, Kind};
 
@@ -22,6 +23,7 @@ const RANGE_DELETE: u8 = 4;
 const CREATE: u8 = 16;
 const RENAME: u8 = 17;
 const DESTROY: u8 = 18;
+const CHANGED: u8 = 19;
 
 /// Longest field of a record that replay accepts.
 const FIELD_BYTES_MAX: usize = 64 << 20;
@@ -34,6 +36,7 @@ pub(crate) enum Operation<'a> {
     Create { dataset: DatasetId, record: &'a [u8] },
     Rename { dataset: DatasetId, name: &'a [u8] },
     Destroy { dataset: DatasetId },
+    Changed { generation: Generation },
 }
 
 /// Builds one record.
@@ -99,6 +102,11 @@ impl RecordWriter {
         self.tag(DESTROY, dataset);
     }
 
+    pub fn changed(&mut self, generation: Generation) {
+        self.bytes.push(CHANGED);
+        put_varint(&mut self.bytes, generation.0);
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -149,6 +157,7 @@ impl<'a> RecordReader<'a> {
             CREATE => Operation::Create { dataset, record: input.bytes(FIELD_BYTES_MAX, "dataset record")? },
             RENAME => Operation::Rename { dataset, name: input.bytes(FIELD_BYTES_MAX, "dataset name")? },
             DESTROY => Operation::Destroy { dataset },
+            CHANGED => Operation::Changed { generation: Generation(dataset.0) },
             tag => {
                 let kind = Kind::from_u8(tag).ok_or_else(|| input.invalid("operation"))?;
                 let preference = StoragePreference::from_u8(input.u8("preference")?);
@@ -169,13 +178,14 @@ mod tests {
 
     fn sample() -> RecordWriter {
         let mut writer = RecordWriter::default();
-        writer.start(7, 6);
+        writer.start(7, 7);
         writer.message(DatasetId(1), Kind::Put, StoragePreference::FAST, b"key", b"value");
         writer.message(DatasetId(300), Kind::Delete, StoragePreference::NONE, b"", b"");
         writer.range_delete(DatasetId(1), b"a", Some(b"b"));
         writer.range_delete(DatasetId(1), b"a", None);
         writer.rename(DatasetId(2), b"new");
         writer.destroy(DatasetId(3));
+        writer.changed(Generation(9));
         writer
     }
 
@@ -183,13 +193,14 @@ mod tests {
     fn records_have_golden_bytes_and_read_back() {
         let writer = sample();
         let golden = [
-            &[7, 0, 0, 0, 0, 0, 0, 0, 6][..],
+            &[7, 0, 0, 0, 0, 0, 0, 0, 7][..],
             &[0, 1, 1, 3, b'k', b'e', b'y', 5, b'v', b'a', b'l', b'u', b'e'],
             &[1, 0xac, 2, 254, 0],
             &[4, 1, 1, b'a', 1, 1, b'b'],
             &[4, 1, 1, b'a', 0],
             &[17, 2, 3, b'n', b'e', b'w'],
             &[18, 3],
+            &[19, 9],
         ]
         .concat();
         assert_eq!(writer.bytes(), golden);
@@ -198,12 +209,13 @@ mod tests {
         while let Some(operation) = reader.next().unwrap() {
             operations.push(operation);
         }
-        assert_eq!(operations.len(), 6);
+        assert_eq!(operations.len(), 7);
         assert_eq!(
             operations[2],
             (9, Operation::RangeDelete { dataset: DatasetId(1), start: b"a", end: Some(b"b") })
         );
         assert_eq!(operations[5], (12, Operation::Destroy { dataset: DatasetId(3) }));
+        assert_eq!(operations[6], (13, Operation::Changed { generation: Generation(9) }));
     }
 
     #[test]

@@ -166,6 +166,8 @@ impl Core {
             read_only,
             rolled_back,
         }));
+        core.publish_root(record.generation);
+        core.find_condemned()?;
         if matches!(opening, Opening::Checkpoint) {
             return Ok(core);
         }
@@ -291,6 +293,7 @@ impl Core {
             }
             Ok(())
         };
+        let opened = self.checkpointer.lock().durable;
         let apply = |bytes: &[u8], _end: u64, durable: bool| -> Result<Verdict> {
             if !durable && !self.values_are_whole(bytes, doubtful)? {
                 return Ok(Verdict::Cut);
@@ -299,6 +302,14 @@ impl Core {
             while let Some((sequence, operation)) =
                 reader.next().map_err(|error| damaged("log record", &error))?
             {
+                if let Operation::Changed { generation } = operation
+                    && generation > opened
+                {
+                    log::error!(
+                        "what follows a change of snapshots in generation {generation}, which is lost, is lost"
+                    );
+                    return Ok(Verdict::Cut);
+                }
                 each(sequence, operation)?;
             }
             Ok(Verdict::Continue)
@@ -347,6 +358,7 @@ impl Core {
                     let pointer =
                         LargeValue::decode(entry.payload).map_err(|error| damaged("log record", &error))?;
                     self.dmu.value_born(&pointer.extents, generation);
+                    dataset.tree.deaths().count(generation, total_blocks(&pointer.extents) as i64);
                     // The generation that was open when it was written may be gone; this one contains it first.
                     let mut payload = entry.payload.to_vec();
                     LargeValue::set_birth(&mut payload, generation);
@@ -374,10 +386,11 @@ impl Core {
                 let dataset = dataset_of(dataset)?;
                 self.catalog.write().rename(&dataset, name);
             }
+            Operation::Changed { .. } => {}
             Operation::Destroy { dataset } => {
                 let dataset = dataset_of(dataset)?;
                 self.catalog.write().destroy(&dataset);
-                dataset.tree.drop_everything()?;
+                self.drop_tree(&dataset)?;
             }
         }
         self.visible.store(sequence, Ordering::Release);

@@ -1,12 +1,14 @@
 //! Verification of a database: every tree of the newest checkpoint, and that the bitmaps say exactly what it reaches.
 
+use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
 use super::core::{Core, tree_parts};
 use super::error::{Error, Result};
 use super::format::RootRecord;
 use super::recovery::{ROOT, load_catalog, root_options};
+use super::snapshots::{listed_extents, snapshot_records};
 use crate::base::extent::Extent;
-use crate::base::ids::{Generation, VdevId};
+use crate::base::ids::{DatasetId, Generation, VdevId};
 use crate::base::sync::atomic::AtomicU64;
 use crate::tree::{Drops, Tree, Verified};
 use std::sync::Arc;
@@ -18,6 +20,8 @@ pub struct VerifyReport {
     pub generation: u64,
     /// Datasets, those being destroyed included.
     pub datasets: u64,
+    /// Snapshots.
+    pub snapshots: u64,
     /// Node headers.
     pub nodes: u64,
     /// Runs, each read whole.
@@ -56,15 +60,32 @@ impl Core {
         let root = root_tree.version();
         let of_root = |error| Error::of_tree(b"root tree", error);
         verified.walk(&root_tree, &root.root, generation).map_err(of_root)?;
-        let datasets = catalog.all();
+        let mut datasets = catalog.all();
+        let view = root_tree.view();
+        // A clone next to what it was cloned from: they share.
+        datasets.sort_by_key(|dataset| family(&catalog, dataset));
+        let (mut snapshots, mut last) = (0, None);
         for dataset in &datasets {
             let name = dataset.name.read().clone();
             let of = |error| Error::of_tree(&name, error);
-            if dataset.recorded.lock().root.is_some() {
+            let family = Some(family(&catalog, dataset));
+            if last != family {
+                verified.start_family();
+                last = family;
+            }
+            let stored = dataset.recorded.lock().record.as_ref().is_some_and(|record| record.root.is_some());
+            if stored {
                 verified.walk(&dataset.tree, &dataset.tree.version().root, generation).map_err(of)?;
             }
             verified.drops(&dataset.tree, &dataset.tree.pending_drops(), generation).map_err(of)?;
+            verified.end_tree();
+            for (snapshot, record) in snapshot_records(&view, &self.dmu, dataset.id)? {
+                verified.walk_stored(&dataset.tree, &record.root, snapshot).map_err(of)?;
+                verified.end_tree();
+                snapshots += 1;
+            }
         }
+        verified.extents.extend(listed_extents(&view, &self.dmu)?);
         if let Some(table) = &checkpointer.table {
             verified.extents.extend_from_slice(table.extents());
         }
@@ -72,6 +93,7 @@ impl Core {
         Ok(VerifyReport {
             generation: generation.0,
             datasets: datasets.len() as u64,
+            snapshots,
             nodes: verified.nodes,
             runs: verified.runs,
             messages: verified.messages,
@@ -110,6 +132,18 @@ impl Core {
         }
         Ok(reached.iter().map(|(_, start, end)| end - start).sum())
     }
+}
+
+/// The dataset from which this one was cloned first of all.
+fn family(catalog: &Catalog, dataset: &DatasetState) -> DatasetId {
+    let (mut id, mut above) = (dataset.id, dataset.lineage.lock().origin);
+    // A record that was damaged may lead in a circle.
+    for _ in 0..1024 {
+        let Some(origin) = above else { break };
+        id = origin.dataset;
+        above = catalog.by_id(id).and_then(|dataset| dataset.lineage.lock().origin);
+    }
+    id
 }
 
 /// Ranges of blocks (vdev, start, end), neighbours joined; `extents` in order.

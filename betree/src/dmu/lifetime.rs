@@ -138,6 +138,8 @@ pub struct OwnedExtents {
     death: AtomicU64,
     /// Named by log records: never used again within its generation.
     logged: AtomicBool,
+    /// No longer in the live tree, and in a snapshot: whoever holds that gives the extents back.
+    kept_dead: AtomicBool,
     keeper: Arc<Keeper>,
 }
 
@@ -181,6 +183,7 @@ impl OwnedExtents {
             birth: AtomicU64::new(birth.0),
             death: AtomicU64::new(0),
             logged: AtomicBool::new(logged),
+            kept_dead: AtomicBool::new(false),
             keeper: Arc::default(),
         }
     }
@@ -230,6 +233,14 @@ impl OwnedExtents {
         self.dmu.lifetimes().died(generation, &self.extents);
     }
 
+    /// As [`OwnedExtents::kill`], but a snapshot has the extents: they stay allocated.
+    pub fn keep_dead(&self, generation: Generation) {
+        assert!(self.birth().0 != 0, "only what was born dies");
+        let before = self.death.swap(generation.0, Ordering::AcqRel);
+        assert_eq!(before, 0, "extents die once");
+        self.kept_dead.store(true, Ordering::Release);
+    }
+
     /// What readers of the owner may look at besides it.
     #[must_use]
     pub fn keeper(&self) -> &Arc<Keeper> {
@@ -241,7 +252,7 @@ impl Drop for OwnedExtents {
     fn drop(&mut self) {
         let (birth, death) = (*self.birth.get_mut(), *self.death.get_mut());
         let unborn = birth == 0;
-        if !unborn && death == 0 {
+        if !unborn && (death == 0 || *self.kept_dead.get_mut()) {
             return;
         }
         let never_reached = birth == death && !*self.logged.get_mut();

@@ -37,6 +37,8 @@
 //! * **D9 Memory holds copies.** No persistent pointer names a memory vdev while the pool has any other. A copy that is
 //!   missing costs time and nothing else.
 //! * **D10 One budget.** Blocks, indexes and filters share the cache; what a reader still holds counts until it lets go.
+//! * **D11 Kept dead.** What dies and was born at or before the newest snapshot of its tree stays allocated, and is handed to
+//!   the checkpoint of its death exactly once.
 //!
 //! The invariants of the allocator alone are A1 to A5 in `allocator.rs`.
 //!
@@ -49,13 +51,15 @@
 //!
 //! It flushes no device on its own, and does not know what an extent holds: checksums and compression belong to those who
 //! write (the run, the node, the value), because only their pointers can guard against writes that never landed. It decides
-//! nothing about when to checkpoint. Snapshots will need a list of deaths per dataset; today everything that dies is freed.
+//! nothing about when to checkpoint. It does not know datasets or snapshots: a tree's [`Deaths`] only know up to which birth
+//! a death is not a free, and keep what died so for the lists that the database writes.
 
 mod allocator;
 mod bitmap;
 mod cache;
 mod commit;
 mod copies;
+mod dead_list;
 #[expect(clippy::module_inception, reason = "the unit is what this module is about")]
 mod dmu;
 mod error;
@@ -78,6 +82,7 @@ mod table;
 
 pub use allocator::{Allocator, Privilege, Stream};
 pub use cache::{Admission, Cache, CacheStatistics, Charge, Evictable, Heat};
+pub use dead_list::{Death, Deaths};
 pub use dmu::{Dmu, DmuOptions, WriteBatch};
 pub use error::DmuError;
 pub use extent_list::StoredExtents;

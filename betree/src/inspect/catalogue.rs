@@ -5,11 +5,13 @@ use super::ground::Ground;
 use super::ledger::Ledger;
 use super::reading::{Reading, Skipped};
 use super::roots::code_of;
-use crate::base::ids::DatasetId;
+use crate::base::ids::{DatasetId, Generation};
 use crate::database::{
-    DATASETS, DROPS, DatasetRecord, NAME_BYTES_MAX, RootRecord, dataset_key, drops_key, key_dataset,
-    known_action,
+    CHUNKS, CONDEMNED, ChunkRecord, DATASETS, DEAD_LISTS, DROPS, DatasetRecord, NAME_BYTES_MAX, RootRecord,
+    SNAPSHOT_NAMES, SNAPSHOTS, SnapshotRecord, SubList, dataset_key, drops_key, key_chunk, key_dataset,
+    key_dead_list, key_snapshot, known_action,
 };
+use crate::dmu::DmuError;
 use crate::tree::{DropImage, decode_drops, encode_drops};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -20,6 +22,14 @@ pub(super) struct Catalogue {
     pub datasets: BTreeMap<DatasetId, DatasetRecord>,
     /// What waits to be freed, chunk after chunk.
     pub drops: BTreeMap<DatasetId, Vec<DropImage>>,
+    pub snapshots: BTreeMap<DatasetId, BTreeMap<Generation, SnapshotRecord>>,
+    pub snapshot_names: BTreeMap<(DatasetId, Vec<u8>), Generation>,
+    /// By dataset, snapshot and interval.
+    pub lists: BTreeMap<(DatasetId, Generation, Generation), SubList>,
+    /// By list and number.
+    pub chunks: BTreeMap<(u64, u32), ChunkRecord>,
+    /// What is being freed.
+    pub condemned: Vec<SubList>,
     /// Whether nothing of the root tree was left out.
     pub whole: bool,
     /// What was left out.
@@ -66,6 +76,9 @@ impl Catalogue {
                 (Some(&DROPS), Some(id)) if key.len() == 13 => {
                     chunks.entry(id).or_default().push(value.to_vec());
                     keys.push(key);
+                }
+                (Some(&(SNAPSHOTS | SNAPSHOT_NAMES | DEAD_LISTS | CHUNKS | CONDEMNED)), Some(id)) => {
+                    catalogue.whole &= catalogue.add_snapshot_entry(ground, id, &key, &value, ledger);
                 }
                 _ => {
                     let expected = "the key of a dataset or of pending drops";
@@ -129,6 +142,84 @@ impl Catalogue {
         }
         self.datasets.insert(id, record);
         true
+    }
+
+    /// Adds an entry of snapshots or dead lists; whether it can be read.
+    fn add_snapshot_entry(
+        &mut self,
+        ground: &Ground,
+        id: DatasetId,
+        key: &[u8],
+        bytes: &[u8],
+        ledger: &mut Ledger<'_>,
+    ) -> bool {
+        let object = format!("root tree, key {}", key.escape_ascii());
+        let plain = |source| DmuError::Decode { what: "record", source };
+        let dmu = &ground.dmu;
+        let again = match key[0] {
+            SNAPSHOTS => SnapshotRecord::decode(bytes, dmu).map(|record| {
+                let encoded = record.encode();
+                let place = key_snapshot(key).map(|(_, generation)| generation);
+                place.map(|place| self.snapshots.entry(id).or_default().insert(place, record));
+                place.map(|_| encoded)
+            }),
+            SNAPSHOT_NAMES => {
+                let generation: Option<[u8; 8]> = bytes.try_into().ok();
+                let generation = generation.map(|bytes| Generation(u64::from_le_bytes(bytes)));
+                generation.map(|generation| self.snapshot_names.insert((id, key[9..].to_vec()), generation));
+                Ok(generation.map(|generation| generation.0.to_le_bytes().to_vec()))
+            }
+            DEAD_LISTS => SubList::decode(bytes).map_err(plain).map(|list| {
+                let encoded = list.encode();
+                let place = key_dead_list(key).filter(|_| !list.forget);
+                place.map(|place| self.lists.insert(place, list));
+                place.map(|_| encoded)
+            }),
+            CHUNKS => ChunkRecord::decode(bytes, dmu).map(|chunk| {
+                let encoded = chunk.encode();
+                let place = key_chunk(key);
+                place.map(|place| self.chunks.insert(place, chunk));
+                place.map(|_| encoded)
+            }),
+            _ => SubList::decode(bytes).map_err(plain).map(|list| {
+                let encoded = list.encode();
+                self.condemned.push(list);
+                (key.len() == 9).then_some(encoded)
+            }),
+        };
+        match again {
+            Ok(Some(again)) if again == bytes => true,
+            Ok(Some(_)) => {
+                ledger.report(Code::Canonical, object, None, "the record as it is written", "other bytes");
+                true
+            }
+            Ok(None) => {
+                ledger.report(
+                    Code::Snapshot,
+                    object,
+                    None,
+                    "a key and value of snapshots or dead lists",
+                    "others",
+                );
+                false
+            }
+            Err(error) => {
+                ledger.report(code_of(&error), object, None, "a record of snapshots or dead lists", error);
+                false
+            }
+        }
+    }
+
+    /// The dataset that `id` was cloned from first of all.
+    pub fn family(&self, mut id: DatasetId) -> DatasetId {
+        // A damaged record may lead in a circle.
+        for _ in 0..1024 {
+            match self.datasets.get(&id).and_then(|record| record.origin) {
+                Some(origin) => id = origin.dataset,
+                None => break,
+            }
+        }
+        id
     }
 
     fn add_drops(

@@ -8,6 +8,7 @@ use super::finding::{CheckReport, DatasetUsage, Finding};
 use super::ground::Ground;
 use super::journal::{Journal, JournalCheck};
 use super::ledger::{Ledger, Watch};
+use super::lists::Lists;
 use super::ownership::{Address, Owners, Repairable};
 use super::roots::Root;
 use super::walk::{Subject, Walk};
@@ -226,6 +227,7 @@ impl Check<'_> {
             id: DatasetId(0),
             number: owners.tree(String::from("the root tree")),
             cut: u64::MAX,
+            is_clone: false,
         };
         let mut walk = Walk {
             ground,
@@ -234,6 +236,9 @@ impl Check<'_> {
             ledger,
             deep: self.options.deep,
             visited: HashSet::new(),
+            known: HashSet::new(),
+            own: Vec::new(),
+            drop: None,
             sound,
             complete: true,
             messages: 0,
@@ -242,32 +247,51 @@ impl Check<'_> {
         let catalogue = Catalogue::read(ground, &root.record, walk.ledger);
         walk.complete &= catalogue.whole;
         let mut subjects = Vec::new();
-        for (id, record) in &catalogue.datasets {
-            let name = dataset_name(&record.name);
+        let mut ids: Vec<DatasetId> =
+            catalogue.datasets.keys().chain(catalogue.drops.keys()).copied().collect();
+        // A clone next to what it was cloned from: they share.
+        ids.sort_unstable_by_key(|id| (catalogue.family(*id), *id));
+        ids.dedup();
+        let mut last = None;
+        for id in ids {
+            let record = catalogue.datasets.get(&id);
+            let name = record.map_or_else(|| format!("dataset {id}"), |record| dataset_name(&record.name));
             let number = walk.owners.tree(name.clone());
-            let subject = Subject { name, id: *id, number, cut: root.record.cut };
+            let is_clone = record.is_some_and(|record| record.origin.is_some());
+            let subject = Subject { name, id, number, cut: root.record.cut, is_clone };
+            let family = Some(catalogue.family(id));
+            if last != family {
+                walk.start_family();
+                last = family;
+            }
             walk.messages = 0;
-            if let Some(tree) = &record.root {
+            if let Some(tree) = record.and_then(|record| record.root.as_ref()) {
                 walk.tree(&subject, tree, generation);
             }
-            subjects.push((subject, walk.messages, record));
-        }
-        for (id, drops) in &catalogue.drops {
-            let known = subjects.iter().find(|(subject, _, _)| subject.id == *id);
-            let subject = match known {
-                Some((subject, _, _)) => subject.clone(),
-                None => {
-                    let name = format!("dataset {id}");
-                    let number = walk.owners.tree(name.clone());
-                    Subject { name, id: *id, number, cut: root.record.cut }
-                }
-            };
-            for (index, dropped) in drops.iter().enumerate() {
-                walk.dropped(&subject, dropped, index, generation);
+            let messages = walk.messages;
+            let mut pending = HashSet::new();
+            for (index, dropped) in catalogue.drops.get(&id).into_iter().flatten().enumerate() {
+                walk.dropped(&subject, dropped, index, generation, &mut pending);
+            }
+            walk.end_tree();
+            for (snapshot, kept) in catalogue.snapshots.get(&id).into_iter().flatten() {
+                let name = format!("{}, snapshot \"{}\"", subject.name, kept.name.escape_ascii());
+                let cut = kept.cut.min(root.record.cut);
+                walk.tree(&Subject { name, cut, ..subject.clone() }, &kept.root, *snapshot);
+                walk.end_tree();
+            }
+            if let Some(record) = record {
+                subjects.push((subject, messages, record, pending));
             }
         }
+        let lists = Lists { catalogue: &catalogue, record: &root.record };
+        lists.check(
+            &mut walk,
+            subjects.iter().map(|(subject, _, record, pending)| (subject, *record, pending)),
+        );
         let complete = walk.complete;
-        for (subject, messages, record) in subjects {
+        subjects.sort_by_key(|(subject, ..)| subject.id);
+        for (subject, messages, record, _) in subjects {
             let (name, blocks) = (record.name.clone(), owners.blocks_of(subject.number));
             out.datasets.push(DatasetUsage { name, blocks, messages });
         }

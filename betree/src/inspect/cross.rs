@@ -5,10 +5,11 @@ use super::code::Code;
 use super::ground::Ground;
 use super::journal::Journal;
 use super::ledger::Ledger;
-use crate::database::{Database, DatabaseConfiguration, Opening};
+use crate::base::ids::DatasetId;
+use crate::database::{Database, DatabaseConfiguration, Dataset, DatasetRecord, Opening};
 use crate::pool::{Access, Members};
 use crate::tree::TreeError;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
@@ -44,6 +45,49 @@ pub(super) struct CrossCheck<'a, 'l> {
 }
 
 impl CrossCheck<'_, '_> {
+    /// What each snapshot holds, by both readings.
+    fn compare_snapshots(&mut self, id: DatasetId, record: &DatasetRecord, name: &str, dataset: &Dataset) {
+        let catalogue = self.catalogue;
+        for kept in catalogue.snapshots.get(&id).into_iter().flat_map(BTreeMap::values) {
+            let name = format!("{name}, snapshot \"{}\"", kept.name.escape_ascii());
+            let (mut own, mut other) = (Sum::default(), Sum::default());
+            let mut wrong = None;
+            let mut skipped = Vec::new();
+            let _done = catalogue.reading(self.ground, record).all(
+                Some(&kept.root),
+                &mut |key, value: Result<_, TreeError>| match value {
+                    Ok(value) => {
+                        own.add(key, &value);
+                        ControlFlow::Continue(())
+                    }
+                    Err(error) => {
+                        wrong = Some(format!("key {}: {error}", key.escape_ascii()));
+                        ControlFlow::Break(())
+                    }
+                },
+                &mut |what| skipped.push(what.what),
+            );
+            wrong = wrong.or_else(|| skipped.pop());
+            match dataset.open_snapshot(&kept.name) {
+                Ok(snapshot) => {
+                    for entry in snapshot.range::<&[u8]>(..) {
+                        match entry {
+                            Ok((key, value)) => other.add(&key, &value),
+                            Err(error) => wrong = wrong.or_else(|| Some(error.to_string())),
+                        }
+                    }
+                }
+                Err(error) => wrong = wrong.or_else(|| Some(error.to_string())),
+            }
+            self.ledger.totals.compared_keys += own.keys;
+            if wrong.is_some() || own != other {
+                let expected = format!("{} keys, hash {:016x}", own.keys, own.hash);
+                let found = wrong.unwrap_or_else(|| format!("{} keys, hash {:016x}", other.keys, other.hash));
+                self.ledger.report(Code::Contents, &name, None, expected, found);
+            }
+        }
+    }
+
     pub fn run(&mut self) {
         let opened = self.members.pool(Access::ReadOnly).map_err(crate::database::Error::from).and_then(
             |(pool, report)| Database::open_on(self.configuration.clone(), pool, report, Opening::ReadOnly),
@@ -81,6 +125,7 @@ impl CrossCheck<'_, '_> {
                 self.ledger.note(format!("{name}: its message action {action:?} is not known here"));
                 continue;
             };
+            self.compare_snapshots(id, record, &name, &dataset);
             let mut own = Sum::default();
             let mut sampled = Vec::new();
             let mut wrong = None;

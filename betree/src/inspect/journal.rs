@@ -9,7 +9,7 @@ use super::reading::{Logged, Overlay};
 use super::roots::placed;
 use crate::base::codec::DecodeError;
 use crate::base::extent::Extent;
-use crate::base::ids::DatasetId;
+use crate::base::ids::{DatasetId, Generation};
 use crate::database::{DatasetRecord, Operation, RecordReader, RootRecord};
 use crate::dmu::AllocationState;
 use crate::log::{LogError, LogReading, Verdict, read_log};
@@ -51,6 +51,10 @@ struct State<'s> {
     findings: Vec<(Code, String, String)>,
     catalogue: &'s Catalogue,
     records: u64,
+    /// The checkpoint.
+    generation: Generation,
+    /// A change of snapshots that it does not have is behind: an open of it ends there.
+    lost: bool,
 }
 
 impl JournalCheck<'_, '_> {
@@ -73,6 +77,8 @@ impl JournalCheck<'_, '_> {
             findings: Vec::new(),
             catalogue: self.catalogue,
             records: 0,
+            generation: record.generation,
+            lost: false,
         };
         let mut reading = None;
         let (pool, dmu) = (self.ground.pool.uuid(), &self.ground.dmu);
@@ -166,7 +172,7 @@ impl State<'_> {
                     return Verdict::Cut;
                 }
             }
-            if *sequence > cut {
+            if *sequence > cut && !self.lost {
                 self.journal.extents.extend(&value.extents);
             }
         }
@@ -177,7 +183,7 @@ impl State<'_> {
         }
         for (sequence, operation) in operations {
             self.next_sequence = sequence.saturating_add(1);
-            if sequence > cut {
+            if sequence > cut && !self.lost {
                 self.operation(ground, sequence, operation, keep);
             }
         }
@@ -197,6 +203,10 @@ impl State<'_> {
             | Operation::Create { dataset, .. }
             | Operation::Rename { dataset, .. }
             | Operation::Destroy { dataset } => dataset,
+            Operation::Changed { generation } => {
+                self.lost |= generation > self.generation;
+                return;
+            }
         };
         let is_new = matches!(operation, Operation::Create { .. });
         let found = self.known.get(&id).copied();
@@ -225,6 +235,7 @@ impl State<'_> {
                     self.journal.changed.insert(id, Some(record));
                 }
             }
+            Operation::Changed { .. } => {}
             Operation::Destroy { .. } => {
                 self.known.insert(id, false);
                 self.journal.changed.insert(id, None);

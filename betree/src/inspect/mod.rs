@@ -5,7 +5,8 @@
 //!          ├─ P1 roots      the newest root record and its table, then those of the fallback
 //!          ├─ P2 walk       nodes ── runs ── large values, from pointers alone
 //!          ├─ P3 ownership  who owns which block; against the bitmaps         P5 the counts beside them
-//!          ├─ P4 catalogue  names, ids, pending drops
+//!          ├─ P4 catalogue  names, ids, pending drops, snapshots
+//!          │     lists      dead lists, against what snapshots and heads reach
 //!          ├─ P6 journal    the log behind the cut
 //!          └─ P7 cross      the whole contents read twice, by the database and by `reading`
 //!                │
@@ -27,13 +28,13 @@
 //! | `finding` | a finding, its place, the report |
 //! | `ledger` | collects findings: no more than asked for, the fallback's apart |
 //! | `ground` | pool, reader and geometry that all passes stand on |
-//! | `devices`, `roots`, `walk`, `runs`, `ownership`, `catalogue`, `journal`, `cross` | the passes |
+//! | `devices`, `roots`, `walk`, `runs`, `lists`, `ownership`, `catalogue`, `journal`, `cross` | the passes |
 //! | `check` | their order |
 //! | `reading`, `merge` | a tree read with whatever is damaged left out |
 //! | `generations`, `salvage`, `repair` | what to do then |
 //!
-//! Snapshots, mirrors, parity and object stores will each bring a pass of their own, and codes whose numbers are kept
-//! free (`docs/check.md`).
+//! Mirrors, parity and object stores will each bring a pass of their own, and codes whose numbers are kept free
+//! (`docs/check.md`).
 //!
 //! # Invariants
 //!
@@ -63,6 +64,7 @@ mod generations;
 mod ground;
 mod journal;
 mod ledger;
+mod lists;
 mod merge;
 mod ownership;
 mod reading;

@@ -16,6 +16,10 @@ pub(super) enum Kind {
     Node(u32),
     Run(u32),
     Value(u32),
+    /// A chunk of a dead list.
+    List,
+    /// What a deleted snapshot had, and is being freed.
+    Condemned,
     /// The log, and large values that only it names: they are in no bitmap.
     Log,
 }
@@ -50,6 +54,8 @@ impl Owners {
         let (what, tree) = match kind {
             Kind::Table => return String::from("allocation table root"),
             Kind::Log => return String::from("log"),
+            Kind::List => return String::from("dead list"),
+            Kind::Condemned => return String::from("what is being freed"),
             Kind::Node(tree) => ("node", tree),
             Kind::Run(tree) => ("run", tree),
             Kind::Value(tree) => ("large value", tree),
@@ -131,7 +137,9 @@ fn order(kind: Kind) -> (u8, u32) {
         Kind::Node(tree) => (1, tree),
         Kind::Run(tree) => (2, tree),
         Kind::Value(tree) => (3, tree),
-        Kind::Log => (4, 0),
+        Kind::List => (4, 0),
+        Kind::Condemned => (5, 0),
+        Kind::Log => (6, 0),
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Subject {
     pub number: u32,
     /// The newest sequence number that it may hold.
     pub cut: u64,
+    /// Whether what others wrote may be in it.
+    pub is_clone: bool,
 }
 
 /// A walk of all trees of one checkpoint.
@@ -50,6 +52,12 @@ pub(super) struct Walk<'a, 'l> {
     pub deep: bool,
     /// First blocks of the nodes met.
     pub visited: HashSet<Address>,
+    /// What trees that share with the one being walked own; it is not looked at again.
+    pub known: HashSet<Extent>,
+    /// What the tree being walked owns.
+    pub own: Vec<Extent>,
+    /// While a pending drop is walked: what was born up to here does not die with it, and what was met.
+    pub drop: Option<(Generation, HashSet<Extent>)>,
     /// Runs without a fault and without large values, by first block and checksum: the fallback shares them.
     pub sound: &'a mut HashSet<(Address, u32)>,
     /// Whether everything that is reached was read.
@@ -67,24 +75,62 @@ impl Walk<'_, '_> {
         self.node(subject, &place, root, limit, Bounds::ALL, Some(&Vec::new()));
     }
 
-    /// Walks what waits to be freed.
-    pub fn dropped(&mut self, subject: &Subject, dropped: &DropImage, index: usize, limit: Generation) {
+    /// What follows shares nothing with what was walked.
+    pub fn start_family(&mut self) {
+        self.known.clear();
+        self.own.clear();
+    }
+
+    /// The next tree may share with those walked since [`Walk::start_family`].
+    pub fn end_tree(&mut self) {
+        self.known.extend(self.own.drain(..));
+    }
+
+    /// Whether the owner of `extents` was looked at already.
+    pub fn is_known(&self, extents: &[Extent]) -> bool {
+        self.drop.is_none() && extents.first().is_some_and(|extent| self.known.contains(extent))
+    }
+
+    /// Whether something of this birth belongs to a snapshot, and not to the pending drop that names it.
+    pub fn is_kept(&self, birth: Generation) -> bool {
+        self.drop.as_ref().is_some_and(|(floor, _)| birth <= *floor)
+    }
+
+    /// Walks what waits to be freed; adds to `met` what that is.
+    pub fn dropped(
+        &mut self,
+        subject: &Subject,
+        dropped: &DropImage,
+        index: usize,
+        limit: Generation,
+        met: &mut HashSet<Extent>,
+    ) {
         let place = format!("{}, pending drop {index}", subject.name);
         if dropped.generation > limit {
             let expected = format!("a generation of at most {limit}");
             self.ledger.report(Code::Generation, &place, None, expected, dropped.generation);
         }
+        self.drop = Some((dropped.floor, std::mem::take(met)));
         match &dropped.what {
             DroppedImage::Node(node) => self.node(subject, &place, node, limit, Bounds::ALL, None),
             DroppedImage::Run(run) => {
                 self.run(subject, &place, run, limit, Bounds::ALL);
             }
         }
+        if let Some((_, all)) = self.drop.take() {
+            *met = all;
+        }
     }
 
     /// Whether all of `extents` may be read; they are entered as owned.
     pub fn own(&mut self, place: &str, kind: Kind, all: &[Extent]) -> bool {
-        self.owners.add(kind, all);
+        if let Some((_, met)) = &mut self.drop {
+            met.extend(all);
+        }
+        if !all.first().is_some_and(|extent| self.known.contains(extent)) {
+            self.owners.add(kind, all);
+            self.own.extend_from_slice(all);
+        }
         let mut fine = true;
         for extent in all {
             fine &= placed(self.ground, self.table, place, extent, self.ledger);
@@ -106,6 +152,9 @@ impl Walk<'_, '_> {
             return;
         }
         let extents = reference.extents.extents();
+        if self.is_kept(reference.birth) || self.is_known(extents) {
+            return;
+        }
         let at = first(extents);
         if let Some(address) = at
             && !self.visited.insert(address)
@@ -240,8 +289,14 @@ impl Walk<'_, '_> {
         limit: Generation,
         bounds: Bounds<'_>,
     ) -> Option<Arc<Run>> {
-        self.ledger.totals.runs += 1;
         let extents = reference.extents.extents();
+        if self.is_kept(reference.birth) {
+            return None;
+        }
+        if self.is_known(extents) {
+            return Some(Run::open(&self.ground.dmu, reference.clone()));
+        }
+        self.ledger.totals.runs += 1;
         let at = first(extents);
         let readable = self.own(place, Kind::Run(subject.number), &reference.extents.all());
         let ledger = &mut *self.ledger;
@@ -250,7 +305,7 @@ impl Walk<'_, '_> {
             ledger.report(Code::Generation, place, at, expected, reference.birth);
         }
         // Runs of today do not say who wrote them.
-        if reference.origin.0 != 0 && reference.origin != subject.id {
+        if reference.origin.0 != 0 && reference.origin != subject.id && !subject.is_clone {
             let expected = format!("a run of dataset {}", subject.id);
             ledger.report(Code::Identity, place, at, expected, reference.origin);
         }

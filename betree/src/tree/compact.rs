@@ -25,6 +25,16 @@ pub(super) struct Effects {
     pub dropped: Vec<LargeValue>,
     /// Large values that folding upserts wrote.
     pub written: Vec<OwnedExtents>,
+    /// The birth that pointers to these say.
+    birth: Generation,
+}
+
+impl Effects {
+    /// Whether a checkpoint captured the tree meanwhile, so that what was written is born later than its pointers say. A
+    /// snapshot would seem to have it: the work is done again.
+    pub fn are_late(&self, generation: Generation) -> bool {
+        !self.written.is_empty() && self.birth != generation
+    }
 }
 
 /// Range deletes, asked for ascending keys.
@@ -182,7 +192,7 @@ impl<'a> Compactor<'a> {
     /// Ends the stream.
     pub fn finish(mut self, sink: &mut impl Sink) -> Result<Effects, TreeError> {
         self.end_key(sink)?;
-        Ok(std::mem::take(&mut self.effects))
+        Ok(Effects { birth: self.generation, ..std::mem::take(&mut self.effects) })
     }
 
     fn drop_message(&mut self, entry: &EntryRef<'_>) -> Result<(), TreeError> {

@@ -2,12 +2,13 @@
 //! child.
 
 use super::compact::{Compactor, Effects};
+use super::drops::Dropping;
 use super::node::{NodeBody, Slot};
 use super::output::{OutputOptions, SlotOutputs};
 use super::tree::{Edit, Path, keepers};
 use super::value::LargeValue;
 use super::version::Table;
-use super::{Tree, TreeError};
+use super::{Job, Tree, TreeError};
 use crate::base::ids::Generation;
 use crate::dmu::{Privilege, Stream};
 use crate::run::{EntryCursor, MergeCursor, RangeDelete, ReadMode, Run, RunCursor};
@@ -83,6 +84,9 @@ impl Tree {
         let Some(path) = self.locate(&version.root, version.root.level(), &[])? else {
             unreachable!("the root has the root's level");
         };
+        if effects.are_late(edit.generation) {
+            return Ok(true);
+        }
         let body = self.arrive(&mut edit, path.body(), arrivals);
         self.apply_written(&effects, edit.generation);
         for value in effects.dropped {
@@ -146,6 +150,10 @@ impl Tree {
         let Some(below) = self.locate(&version.root, child_level, low)? else {
             return Ok(());
         };
+        if effects.are_late(edit.generation) {
+            self.jobs.push(self.id, Job::FlushSlot { level, low: low.to_vec() });
+            return Ok(());
+        }
         let body = self.arrive(&mut edit, below.body(), arrivals);
         self.apply_written(&effects, edit.generation);
         self.retire_runs(&merged, effects.dropped, heirs, edit.generation);
@@ -215,10 +223,10 @@ impl Tree {
         for (slot, arrival) in slots.iter_mut().zip(arrivals) {
             // Runs that only moved are born already.
             for run in arrival.runs.iter().filter(|run| run.birth().0 == 0) {
-                run.space().install(generation);
+                self.deaths.born(run.space(), generation);
             }
             if arrival.drop_rest && !(slot.runs.is_empty() && slot.child.is_none()) {
-                edit.drops.add_slot(slot, generation);
+                edit.drops.add_slot(slot, Dropping::now(generation), &self.deaths, generation);
                 let child = NodeBody::empty(&self.dmu, body.level).slots[0].child.clone();
                 *slot = Arc::new(Slot::new(arrival.runs, 0, child));
             } else if !arrival.runs.is_empty() {
@@ -226,7 +234,7 @@ impl Tree {
             }
         }
         if !edit.drops.is_empty() {
-            self.jobs.push(self.id, super::Job::ResolveDrops);
+            self.jobs.push(self.id, Job::ResolveDrops);
         }
         NodeBody { level: body.level, pivots: body.pivots.clone(), slots }
     }
@@ -234,7 +242,7 @@ impl Tree {
     /// Records the births of large values that folding wrote.
     pub(super) fn apply_written(&self, effects: &Effects, generation: Generation) {
         for space in &effects.written {
-            space.install(generation);
+            self.deaths.born(space, generation);
         }
     }
 
@@ -242,7 +250,7 @@ impl Tree {
     fn publish_below(&self, edit: &Edit, path: &Path, depth: usize, runs: Vec<Arc<Run>>, body: NodeBody) {
         let mut child = super::node::NodeCell::fresh(&self.dmu, body);
         for (at, step) in path.steps.iter().enumerate().rev() {
-            step.cell.die(edit.generation);
+            step.cell.die(&self.deaths, edit.generation);
             if at + 1 == path.steps.len() {
                 continue;
             }
@@ -269,7 +277,7 @@ impl Tree {
                 self.queue_due(body, index, low);
             }
             if body.slots.len() > self.options.fanout {
-                self.jobs.push(self.id, super::Job::SplitNode { level, low: path.node_low().to_vec() });
+                self.jobs.push(self.id, Job::SplitNode { level, low: path.node_low().to_vec() });
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Fuzz targets of trees: node headers, pending drops, large-value pointers, messages of the default action.
 
 use super::action::{Action, DefaultMessageAction};
-use super::drops::Drops;
+use super::drops::{Dropping, Drops};
 use super::format::{NodeRef, decode_node, encode_node};
 use super::node::{NodeBody, NodeCell, Slot};
 use super::value::LargeValue;
@@ -11,7 +11,7 @@ use crate::base::extent::{Extent, total_blocks};
 use crate::base::fuzzing::Target;
 use crate::base::ids::{Generation, Uuid};
 use crate::dmu::fuzzing::{FIRST_BLOCK, VDEV, place, with_memory};
-use crate::dmu::{Dmu, StoredExtents};
+use crate::dmu::{Deaths, Dmu, StoredExtents};
 use crate::run::{Run, fuzzing::sample};
 use std::sync::Arc;
 
@@ -114,8 +114,10 @@ fn pointer(bytes: &[u8]) -> bool {
 fn drop_seeds() -> Vec<Vec<u8>> {
     with_memory(|dmu| {
         let mut drops = Drops::default();
-        for slot in &body(dmu, 2).slots {
-            drops.add_slot(slot, Generation(6));
+        let deaths = Deaths::default();
+        for (slot, floor) in body(dmu, 2).slots.iter().zip([0, 1, 0, 1]) {
+            let drop = Dropping { death: Generation(6), floor: Generation(floor) };
+            drops.add_slot(slot, drop, &deaths, Generation(6));
         }
         drops.encode()
     })

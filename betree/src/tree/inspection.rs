@@ -2,6 +2,7 @@
 
 use super::TreeError;
 use super::action::Action;
+use super::drops::{Dropping, NODE, RUN, decode_drop, encode_drop};
 use super::format::NodeRef;
 use super::resolve::Resolver;
 use super::value::Value;
@@ -53,6 +54,8 @@ impl Versions {
 pub(crate) struct DropImage {
     /// The generation in which it was dropped.
     pub(crate) generation: Generation,
+    /// What was born up to here does not die with it.
+    pub(crate) floor: Generation,
     pub(crate) what: DroppedImage,
 }
 
@@ -74,18 +77,18 @@ pub(crate) fn decode_drops(bytes: &[u8], dmu: &Dmu) -> Result<Vec<DropImage>, Dm
     let mut input = Decoder::new(bytes);
     let mut drops = Vec::new();
     while input.remaining() > 0 {
-        let generation = Generation(input.u64("drop generation").map_err(plain)?);
-        let what = match input.u8("drop kind").map_err(plain)? {
-            0 => DroppedImage::Node(NodeRef::decode(&mut input, dmu)?),
-            1 => {
+        let (drop, kind) = decode_drop(&mut input).map_err(plain)?;
+        let what = match kind {
+            NODE => DroppedImage::Node(NodeRef::decode(&mut input, dmu)?),
+            _ => {
                 let mut reference = Decoder::new(input.bytes(1 << 20, "run pointer").map_err(plain)?);
                 let run = RunRef::decode(&mut reference, dmu)?;
                 reference.finish("run reference").map_err(plain)?;
                 DroppedImage::Run(run)
             }
-            _ => return Err(plain(input.invalid("drop kind"))),
         };
-        drops.push(DropImage { generation, what });
+        let Dropping { death: generation, floor } = drop;
+        drops.push(DropImage { generation, floor, what });
     }
     Ok(drops)
 }
@@ -93,17 +96,17 @@ pub(crate) fn decode_drops(bytes: &[u8], dmu: &Dmu) -> Result<Vec<DropImage>, Dm
 /// The bytes of a chunk with these entries.
 pub(crate) fn encode_drops(drops: &[DropImage]) -> Vec<u8> {
     let mut out = Encoder::new();
-    for DropImage { generation, what } in drops {
-        out.u64(generation.0);
+    for DropImage { generation, floor, what } in drops {
+        let drop = Dropping { death: *generation, floor: *floor };
         match what {
             DroppedImage::Node(node) => {
-                out.u8(0);
+                encode_drop(drop, NODE, &mut out);
                 node.encode(&mut out);
             }
             DroppedImage::Run(run) => {
                 let mut reference = Encoder::new();
                 run.encode(&mut reference);
-                out.u8(1);
+                encode_drop(drop, RUN, &mut out);
                 out.bytes(reference.as_slice());
             }
         }

@@ -1,7 +1,7 @@
 //! Merge: the deltas of a leaf and its base become a new base, and the leaf splits when it is too large; the runs of a
 //! buffer become one.
 
-use super::compact::Compactor;
+use super::compact::{Compactor, Effects};
 use super::flush::{merge_cursor, unconsumed};
 use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
@@ -50,6 +50,11 @@ impl Tree {
         let Some(newer) = unconsumed(path.slot(), &slot.runs) else {
             return Ok(());
         };
+        let late = |effects: &Effects| effects.are_late(edit.generation);
+        if late(&effects) || divided.as_ref().is_some_and(|(_, _, effects)| late(effects)) {
+            self.jobs.push(self.id, Job::MergeLeaf { low: low.to_vec() });
+            return Ok(());
+        }
         let mut pivots = Vec::new();
         let mut slots = Vec::new();
         let mut divided_runs = divided.map(|(_, parts, effects)| {
@@ -61,14 +66,14 @@ impl Tree {
         let heirs = keepers(leaves.iter().flat_map(|leaf| &leaf.runs));
         for leaf in leaves {
             for run in leaf.runs.iter().filter(|run| run.birth().0 == 0) {
-                run.space().install(edit.generation);
+                self.deaths.born(run.space(), edit.generation);
             }
             let deltas = match &mut divided_runs {
                 Some(parts) => parts.next().unwrap_or_default(),
                 None => newer.clone(),
             };
             for run in deltas.iter().filter(|run| run.birth().0 == 0) {
-                run.space().install(edit.generation);
+                self.deaths.born(run.space(), edit.generation);
             }
             pivots.extend(leaf.low);
             let base = leaf.runs.len();
@@ -125,9 +130,13 @@ impl Tree {
         let Some(mut all) = unconsumed(path.slot(), &slot.runs) else {
             return Ok(());
         };
+        if effects.are_late(edit.generation) {
+            self.jobs.push(self.id, Job::MergeBuffer { level, low: low.to_vec() });
+            return Ok(());
+        }
         let heirs = keepers(runs.iter().flatten());
         for run in runs.into_iter().flatten() {
-            run.space().install(edit.generation);
+            self.deaths.born(run.space(), edit.generation);
             all.push(run);
         }
         self.apply_written(&effects, edit.generation);
@@ -170,7 +179,7 @@ impl Tree {
         &self,
         slot: &Slot,
         generation: Generation,
-    ) -> Result<(Vec<NewLeaf>, super::compact::Effects), TreeError> {
+    ) -> Result<(Vec<NewLeaf>, Effects), TreeError> {
         let total = slot.base_bytes + slot.delta_bytes;
         let pieces = total.div_ceil(self.options.leaf_bytes).max(1);
         let piece = total / pieces + total / pieces / 16;
@@ -213,7 +222,7 @@ impl Tree {
         slot: &Slot,
         low: &[u8],
         leaves: &[NewLeaf],
-    ) -> Result<Option<(Vec<Arc<Run>>, Vec<Vec<Arc<Run>>>, super::compact::Effects)>, TreeError> {
+    ) -> Result<Option<(Vec<Arc<Run>>, Vec<Vec<Arc<Run>>>, Effects)>, TreeError> {
         let version = self.version.load_full();
         let Some(path) = self.locate(&version.root, 1, low)? else {
             return Ok(None);

@@ -35,6 +35,7 @@
 mod action;
 mod claim;
 mod compact;
+mod diff;
 mod drops;
 mod error;
 mod flush;
@@ -68,7 +69,8 @@ mod verify;
 mod version;
 
 pub use action::{Action, DefaultMessageAction, MessageAction};
-pub use drops::Drops;
+pub use diff::Diff;
+pub use drops::{Dropping, Drops};
 pub use error::TreeError;
 pub use format::NodeRef;
 pub(crate) use format::{NodeImage, SlotImage};

@@ -4,12 +4,13 @@
 //! [`NodeCell`] is the shared place of one body: in memory, on disk, or both.
 
 use super::TreeError;
+use super::drops::Dropping;
 use super::format::{NodeRef, decode_node, encode_node};
 use crate::base::ids::Generation;
 use crate::base::sync::Mutex;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
 use crate::base::{buffer::AlignedBuffer, checksum::crc, preference::StoragePreference};
-use crate::dmu::{Admission, Charge, Dmu, Evictable, Heat, OwnedExtents, Privilege, Stream};
+use crate::dmu::{Admission, Charge, Deaths, Dmu, Evictable, Heat, OwnedExtents, Privilege, Stream};
 use crate::run::Run;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -297,6 +298,12 @@ impl NodeCell {
         self.disk.lock().stored.is_some()
     }
 
+    /// Whether the node is on disk and as old as `generation` at least: then all that it reaches is, too.
+    #[must_use]
+    pub fn is_born_by(&self, generation: Generation) -> bool {
+        self.disk.lock().stored.as_ref().is_some_and(|(reference, _)| reference.birth <= generation)
+    }
+
     /// The pointer to the node on disk.
     #[must_use]
     pub fn reference(&self) -> Option<NodeRef> {
@@ -304,12 +311,17 @@ impl NodeCell {
     }
 
     /// The live tree refers to this node no longer, from `generation` on.
-    pub fn die(&self, generation: Generation) {
+    pub fn die(&self, deaths: &Deaths, generation: Generation) {
+        self.die_in(deaths, Dropping::now(generation), generation);
+    }
+
+    /// As [`NodeCell::die`], for a node that the tree dropped already, or below one.
+    pub fn die_in(&self, deaths: &Deaths, drop: Dropping, generation: Generation) {
         let mut disk = self.disk.lock();
         assert_eq!(disk.death, 0, "a node dies once");
         disk.death = generation.0;
         if let Some((_, space)) = &disk.stored {
-            space.kill(generation);
+            deaths.died_in(space, drop.death, generation, drop.is_counted());
         }
     }
 
@@ -331,6 +343,7 @@ impl NodeCell {
     pub fn store(
         self: &Arc<Self>,
         dmu: &Dmu,
+        deaths: &Deaths,
         preference: StoragePreference,
         generation: Generation,
     ) -> Result<NodeRef, TreeError> {
@@ -363,9 +376,9 @@ impl NodeCell {
             extents: stored,
         };
         let space = OwnedExtents::unborn(dmu, reference.extents.all());
-        space.install(generation);
+        deaths.born(&space, generation);
         if disk.death != 0 {
-            space.kill(Generation(disk.death));
+            deaths.died(&space, Generation(disk.death));
         }
         disk.stored = Some((reference.clone(), space));
         let alive = disk.death == 0;

@@ -29,7 +29,7 @@ impl Tree {
                 self.store(child, preference, generation)?;
             }
         }
-        root.store(&self.dmu, preference, generation)
+        root.store(&self.dmu, &self.deaths, preference, generation)
     }
 
     /// Does one piece of work. When the message action panics in it, the work is done without: the messages stay for a

@@ -69,7 +69,7 @@ impl Tree {
         let slot = Arc::clone(above.slot());
         let crossing = slot.runs.iter().any(|run| run.crosses(&pivot));
         let generation = self.edit.lock().generation;
-        let mut effects = Default::default();
+        let mut effects = super::compact::Effects::default();
         let mut parts = Vec::new();
         if crossing {
             let empty = Arc::new(Slot::new(Vec::new(), 0, None));
@@ -98,10 +98,17 @@ impl Tree {
             return Ok(());
         }
         let body = path.body();
-        // Slots are split and merged only behind the node's gate, which is held.
+        // Slots are split and merged only behind the node's gate, which is held; but the whole tree may be another one.
+        if body.pivots.get(middle - 1) != Some(&pivot) {
+            return Ok(());
+        }
+        if effects.are_late(edit.generation) {
+            self.jobs.push(self.id, Job::SplitNode { level, low: low.to_vec() });
+            return Ok(());
+        }
         let (left, right) = halves(body, middle);
         for run in parts.iter().flatten().filter(|run| run.birth().0 == 0) {
-            run.space().install(edit.generation);
+            self.deaths.born(run.space(), edit.generation);
         }
         self.apply_written(&effects, edit.generation);
         if crossing {
@@ -109,7 +116,7 @@ impl Tree {
             self.retire_runs(&slot.runs, effects.dropped, heirs, edit.generation);
         }
         if let Some(step) = path.steps.last() {
-            step.cell.die(edit.generation);
+            step.cell.die(&self.deaths, edit.generation);
         }
         let mut parts = parts.into_iter();
         let mut new_slot = |body: NodeBody| {
@@ -150,7 +157,7 @@ impl Tree {
         let middle = body.slots.len() / 2;
         let pivot = body.pivots[middle - 1].clone();
         let (left, right) = halves(body, middle);
-        version.root.die(edit.generation);
+        version.root.die(&self.deaths, edit.generation);
         let slot = |body| Arc::new(Slot::new(Vec::new(), 0, Some(NodeCell::fresh(&self.dmu, body))));
         let root = NodeBody { level: level + 1, pivots: vec![pivot], slots: vec![slot(left), slot(right)] };
         self.publish_root(NodeCell::fresh(&self.dmu, root), None);
@@ -219,7 +226,7 @@ impl Tree {
             return Ok(Joined::Nothing);
         };
         for cell in dead {
-            cell.die(edit.generation);
+            cell.die(&self.deaths, edit.generation);
         }
         let mut new = NodeBody { level, pivots: body.pivots.clone(), slots: body.slots.clone() };
         new.slots.splice(index..=index + 1, [Arc::new(joined)]);
@@ -283,7 +290,7 @@ impl Tree {
             }
             match &slot.child {
                 Some(child) if slot.runs.is_empty() => {
-                    version.root.die(edit.generation);
+                    version.root.die(&self.deaths, edit.generation);
                     self.publish_root(Arc::clone(child), None);
                 }
                 _ => {

@@ -2,7 +2,7 @@
 
 use super::action::Action;
 use super::claim::Claims;
-use super::drops::{Drops, Step};
+use super::drops::{Dropping, Drops, Step};
 use super::format::NodeRef;
 use super::job::{Job, JobQueue};
 use super::memtable::Memtable;
@@ -14,10 +14,10 @@ use super::{TreeError, TreeOptions};
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, RwLock};
-use crate::dmu::{Dmu, Keeper, OwnedExtents};
+use crate::dmu::{Death, Deaths, Dmu, Keeper, OwnedExtents};
 use crate::run::Run;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What edits of the tree share; locked for the moment of publishing a version.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub struct Tree {
     pub(super) visible: Arc<AtomicU64>,
     pub(super) version: ArcSwap<Version>,
     pub(super) edit: Mutex<Edit>,
+    pub(super) deaths: Deaths,
     pub(super) claims: Claims,
     /// One flush of a memtable at a time, so that tables are installed oldest first.
     pub(super) flushing: Mutex<()>,
@@ -74,6 +75,15 @@ pub struct Captured {
     pub root: Arc<NodeCell>,
     /// What waits to be freed.
     pub drops: Drops,
+}
+
+/// What a tree that another one took the place of leaves.
+#[derive(Debug)]
+pub struct Replaced {
+    /// What died before and is not listed yet.
+    pub died: Vec<Death>,
+    /// What readers of before hold.
+    pub era: Weak<Keeper>,
 }
 
 /// One step of the path from the root.
@@ -136,7 +146,7 @@ impl Path {
 
 impl Tree {
     fn with_root(parts: TreeParts, root: Arc<NodeCell>, generation: Generation, drops: Drops) -> Arc<Self> {
-        let version = Version { active: Table::new(), frozen: Vec::new(), root };
+        let version = Version { active: Table::new(), frozen: Vec::new(), root, era: Arc::default() };
         Arc::new(Self {
             id: parts.id,
             dmu: parts.dmu,
@@ -146,6 +156,7 @@ impl Tree {
             visible: parts.visible,
             version: ArcSwap::from_pointee(version),
             edit: Mutex::new(Edit { generation, drops }),
+            deaths: Deaths::default(),
             claims: Claims::default(),
             flushing: Mutex::new(()),
             resolving: Mutex::new(()),
@@ -213,7 +224,9 @@ impl Tree {
         self.action.write().get_or_insert(action);
     }
 
-    pub(super) fn action(&self) -> Option<Action> {
+    /// The message action, when it is registered.
+    #[must_use]
+    pub fn action(&self) -> Option<Action> {
         self.action.read().clone()
     }
 
@@ -250,6 +263,7 @@ impl Tree {
             active: Table::new(),
             frozen,
             root: Arc::clone(&version.root),
+            era: Arc::clone(&version.era),
         }));
         drop(edit);
         self.jobs.push(self.id, Job::FlushTable);
@@ -279,9 +293,10 @@ impl Tree {
     }
 
     /// Fixes what checkpoint `generation` contains: the root and pending drops as they are now, with every table frozen
-    /// in or before `generation` flushed already. Later births and deaths belong to the generation after.
+    /// in or before `generation` flushed already. Later births and deaths belong to the generation after. With `snapshot`,
+    /// what dies from here on is kept when the captured state has it.
     #[must_use]
-    pub fn capture(&self, generation: Generation) -> Captured {
+    pub fn capture(&self, generation: Generation, snapshot: bool) -> Captured {
         let mut edit = self.edit.lock();
         let version = self.version.load_full();
         assert!(
@@ -289,6 +304,9 @@ impl Tree {
             "tables before the cut are flushed before capture"
         );
         edit.generation = generation.next();
+        if snapshot {
+            self.deaths.set_newest(generation);
+        }
         let captured = Captured { root: Arc::clone(&version.root), drops: edit.drops.clone() };
         let waiting = !version.frozen.is_empty();
         drop(edit);
@@ -299,23 +317,85 @@ impl Tree {
     }
 
     /// The whole tree becomes a pending drop, and an empty one takes its place: the first step of destroying a dataset.
-    /// Must not run beside other jobs on the tree.
-    pub fn drop_everything(&self) -> Result<(), TreeError> {
+    /// What was born up to `floor` belongs to the snapshot that the tree was made of. Returns what readers of before hold.
+    ///
+    /// # Errors
+    /// A pointer to a large value that does not decode; nothing happened then.
+    pub fn drop_everything(&self, floor: Generation) -> Result<Weak<Keeper>, TreeError> {
+        self.replace(empty_root(&self.dmu), floor, |_| ())
+    }
+
+    /// The tree of the snapshot `root`, of generation `snapshot`, takes the place of this one; what came later is a pending
+    /// drop. It refers to `blocks` blocks. Under the commit lock.
+    ///
+    /// # Errors
+    /// As [`Tree::drop_everything`].
+    pub fn go_back_to(
+        &self,
+        root: NodeRef,
+        snapshot: Generation,
+        blocks: u64,
+    ) -> Result<Replaced, TreeError> {
+        let mut died = Vec::new();
+        let set = |generation| {
+            died = self.deaths.take(generation);
+            self.deaths.set_blocks(blocks);
+        };
+        let era = self.replace(NodeCell::on_disk(&self.dmu, root), snapshot, set)?;
+        Ok(Replaced { died, era })
+    }
+
+    fn replace(
+        &self,
+        root: Arc<NodeCell>,
+        floor: Generation,
+        replaced: impl FnOnce(Generation),
+    ) -> Result<Weak<Keeper>, TreeError> {
         let _flushing = self.flushing.lock();
         let mut edit = self.edit.lock();
         let version = self.version.load_full();
         let generation = edit.generation;
+        let mut values = Vec::new();
         for table in version.tables() {
-            for value in table.large_values()? {
-                table.keeper().keep(self.kill_value(value, generation));
-            }
+            values.push((Arc::clone(table), table.large_values()?));
         }
-        edit.drops.add_node(&version.root, generation);
-        let root = empty_root(&self.dmu);
-        self.version.store(Arc::new(Version { active: Table::new(), frozen: Vec::new(), root }));
+        for (table, values) in values {
+            values.into_iter().for_each(|value| table.keeper().keep(self.kill_value(value, generation)));
+        }
+        edit.drops.go_back_to(floor);
+        edit.drops.add_node(&version.root, Dropping { death: generation, floor }, &self.deaths, generation);
+        replaced(generation);
+        let era = Arc::new(Keeper::default());
+        version.era.follow(Arc::clone(&era));
+        self.version.store(Arc::new(Version { active: Table::new(), frozen: Vec::new(), root, era }));
         drop(edit);
         self.jobs.push(self.id, Job::ResolveDrops);
-        Ok(())
+        Ok(Arc::downgrade(&version.era))
+    }
+
+    /// Births and deaths of this tree.
+    #[must_use]
+    pub fn deaths(&self) -> &Deaths {
+        &self.deaths
+    }
+
+    /// Keeps `space`, which no tree refers to from now on, as long as somebody reads a state of this tree of before. A
+    /// tree that is `read_on` does not refer to it either: later readers of it keep nothing.
+    pub fn keep_for_readers(&self, space: &Arc<OwnedExtents>, read_on: bool) {
+        let edit = self.edit.lock();
+        let version = self.version.load_full();
+        version.era.keep(Arc::clone(space));
+        if read_on {
+            let era = Arc::new(Keeper::default());
+            version.era.follow(Arc::clone(&era));
+            self.version.store(Arc::new(Version {
+                active: Arc::clone(&version.active),
+                frozen: version.frozen.clone(),
+                root: Arc::clone(&version.root),
+                era,
+            }));
+        }
+        drop(edit);
     }
 
     /// What waits to be freed.
@@ -347,13 +427,13 @@ impl Tree {
         let step = Step::prepare(&dropped, &self.dmu)?;
         let mut edit = self.edit.lock();
         let generation = edit.generation;
-        edit.drops.apply(&dropped, step, &self.dmu, generation);
+        edit.drops.apply(&dropped, step, &self.dmu, &self.deaths, generation);
         Ok(!edit.drops.is_empty())
     }
 
     pub(super) fn kill_value(&self, value: LargeValue, generation: Generation) -> Arc<OwnedExtents> {
         let space = Arc::new(OwnedExtents::of_value(&self.dmu, value.extents, value.birth));
-        space.kill(generation);
+        self.deaths.died(&space, generation);
         space
     }
 
@@ -396,7 +476,7 @@ impl Tree {
     pub(super) fn publish(&self, edit: &Edit, path: &Path, body: NodeBody, frozen: Option<Vec<Arc<Table>>>) {
         let mut child = NodeCell::fresh(&self.dmu, body);
         for (depth, step) in path.steps.iter().enumerate().rev() {
-            step.cell.die(edit.generation);
+            step.cell.die(&self.deaths, edit.generation);
             if depth + 1 < path.steps.len() {
                 let slot = Arc::new(step.body.slots[step.index].with_child(child));
                 child = NodeCell::fresh(&self.dmu, step.body.with_slots(step.index, vec![slot], Vec::new()));
@@ -412,6 +492,7 @@ impl Tree {
             active: Arc::clone(&version.active),
             frozen: frozen.unwrap_or_else(|| version.frozen.clone()),
             root,
+            era: Arc::clone(&version.era),
         }));
     }
 
@@ -540,7 +621,7 @@ impl Tree {
         generation: Generation,
     ) {
         for run in runs {
-            run.space().kill(generation);
+            self.deaths.died(run.space(), generation);
         }
         if dropped.is_empty() && heirs.is_empty() {
             return;

@@ -1,13 +1,14 @@
 //! Verification: walks a tree and checks every invariant.
 
 use super::drops::{Dropped, Drops, large_values};
-use super::format::KEY_BYTES_MAX;
+use super::format::{KEY_BYTES_MAX, NodeRef};
 use super::node::{NodeCell, Slot};
 use super::value::LargeValue;
 use super::{Tree, TreeError};
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
 use crate::run::{EntryCursor, EntryRef, Kind, ReadMode, Run, RunCursor, key_hash};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What a walk found.
@@ -23,6 +24,10 @@ pub struct Verified {
     pub messages: u64,
     /// Large values named.
     pub large_values: u64,
+    /// What trees that share with the one being walked refer to.
+    known: HashSet<Extent>,
+    /// How many of `extents` are in `known`, or of trees that share nothing.
+    walked: usize,
 }
 
 fn broken(what: String) -> TreeError {
@@ -30,6 +35,22 @@ fn broken(what: String) -> TreeError {
 }
 
 impl Verified {
+    /// What follows shares nothing with what was walked.
+    pub fn start_family(&mut self) {
+        self.known.clear();
+        self.walked = self.extents.len();
+    }
+
+    /// The next tree may share with those walked since [`Verified::start_family`]: what is known is not looked at again.
+    pub fn end_tree(&mut self) {
+        self.known.extend(&self.extents[self.walked..]);
+        self.walked = self.extents.len();
+    }
+
+    fn is_known(&self, extents: &[Extent]) -> bool {
+        extents.first().is_some_and(|extent| self.known.contains(extent))
+    }
+
     /// Walks the tree below `root`, whose generation is at most `generation`, and reads every block of every run.
     ///
     /// # Errors
@@ -43,15 +64,28 @@ impl Verified {
         self.node(tree, root, generation, &[], None, None)
     }
 
+    /// As [`Verified::walk`], for a tree on disk.
+    ///
+    /// # Errors
+    /// As [`Verified::walk`].
+    pub fn walk_stored(
+        &mut self,
+        tree: &Tree,
+        root: &NodeRef,
+        generation: Generation,
+    ) -> Result<(), TreeError> {
+        self.walk(tree, &NodeCell::on_disk(&tree.dmu, root.clone()), generation)
+    }
+
     /// Adds what pending drops refer to.
     ///
     /// # Errors
     /// As [`Verified::walk`].
     pub fn drops(&mut self, tree: &Tree, drops: &Drops, generation: Generation) -> Result<(), TreeError> {
-        for dropped in drops.iter() {
+        for (drop, dropped) in drops.iter() {
             match dropped {
-                Dropped::Node(cell) => self.subtree(tree, cell, generation)?,
-                Dropped::Run(run) => self.run(run, generation, &[], None)?,
+                Dropped::Node(cell) => self.subtree(tree, cell, drop.floor, generation)?,
+                Dropped::Run(run) => self.dropped_run(run, drop.floor, generation)?,
             }
         }
         Ok(())
@@ -61,19 +95,37 @@ impl Verified {
         &mut self,
         tree: &Tree,
         cell: &Arc<NodeCell>,
+        floor: Generation,
         generation: Generation,
     ) -> Result<(), TreeError> {
+        // What is as old as that belongs to a snapshot.
+        if cell.is_born_by(floor) || self.knows(cell) {
+            return Ok(());
+        }
         let body = cell.load(&tree.dmu)?;
         self.node_extents(cell, generation)?;
         for slot in &body.slots {
             for run in &slot.runs {
-                self.run(run, generation, &[], None)?;
+                self.dropped_run(run, floor, generation)?;
             }
             if let Some(child) = &slot.child {
-                self.subtree(tree, child, generation)?;
+                self.subtree(tree, child, floor, generation)?;
             }
         }
         Ok(())
+    }
+
+    fn dropped_run(
+        &mut self,
+        run: &Arc<Run>,
+        floor: Generation,
+        generation: Generation,
+    ) -> Result<(), TreeError> {
+        if run.birth() <= floor { Ok(()) } else { self.run(run, floor, generation, &[], None) }
+    }
+
+    fn knows(&self, cell: &NodeCell) -> bool {
+        cell.reference().is_some_and(|reference| self.is_known(reference.extents.extents()))
     }
 
     fn node_extents(&mut self, cell: &NodeCell, generation: Generation) -> Result<(), TreeError> {
@@ -96,6 +148,9 @@ impl Verified {
         high: Option<&[u8]>,
         above: Option<&Above<'_>>,
     ) -> Result<(), TreeError> {
+        if self.knows(cell) {
+            return Ok(());
+        }
         let body = cell.load(&tree.dmu)?;
         self.node_extents(cell, generation)?;
         if body.level != cell.level() || body.slots.len() != body.pivots.len() + 1 {
@@ -114,7 +169,7 @@ impl Verified {
             let low = body.slot_low(index).unwrap_or(low);
             let high = body.slot_high(index).or(high);
             for run in &slot.runs {
-                self.run(run, generation, low, high)?;
+                self.run(run, Generation(0), generation, low, high)?;
             }
             let path = Above { slot, above };
             match &slot.child {
@@ -136,10 +191,14 @@ impl Verified {
     fn run(
         &mut self,
         run: &Arc<Run>,
+        floor: Generation,
         generation: Generation,
         low: &[u8],
         high: Option<&[u8]>,
     ) -> Result<(), TreeError> {
+        if self.is_known(run.space().extents()) {
+            return Ok(());
+        }
         self.runs += 1;
         let name =
             || format!("run at {}", run.space().extents().first().map_or(String::new(), Extent::to_string));
@@ -186,8 +245,10 @@ impl Verified {
             if value.birth > generation {
                 return Err(broken(format!("{} names a large value born in {}", name(), value.birth)));
             }
-            self.large_values += 1;
-            self.extents.extend(value.extents);
+            if value.birth > floor && !self.is_known(&value.extents) {
+                self.large_values += 1;
+                self.extents.extend(value.extents);
+            }
         }
         Ok(())
     }

@@ -55,6 +55,8 @@ pub struct Version {
     pub frozen: Vec<Arc<Table>>,
     /// The tree below.
     pub root: Arc<NodeCell>,
+    /// What readers of this version and of older ones may look at, although a snapshot that had it is gone.
+    pub era: Arc<Keeper>,
 }
 
 impl Version {

@@ -78,6 +78,21 @@ impl Choices<'_> {
         }
     }
 
+    fn snapshot_operation(&mut self, kind: u8, dataset: Vec<u8>, state: &State) -> Operation {
+        let all = state.snapshots.get(&dataset).map_or(&[][..], Vec::as_slice);
+        if all.is_empty() || (kind < 191 && all.len() < 3) {
+            self.written += 1;
+            return Operation::Snapshot(dataset, format!("s{}", self.written).into_bytes());
+        }
+        let snapshot = all[usize::from(self.next()) % all.len()].0.clone();
+        match kind {
+            ..=193 => Operation::DeleteSnapshot(dataset, snapshot),
+            194 | 195 => Operation::Rollback(dataset, snapshot),
+            196 | 197 => Operation::Clone(dataset, snapshot, self.name()),
+            _ => Operation::Promote(dataset),
+        }
+    }
+
     /// The next operation that makes sense on `state`.
     fn operation(&mut self, state: &State) -> Operation {
         let kind = self.next();
@@ -97,10 +112,17 @@ impl Choices<'_> {
                 let changes = (0..count).map(|_| (dataset.clone(), self.change())).collect();
                 Operation::Batch { changes, sync: kind.is_multiple_of(2) }
             }
-            180..=199 => Operation::Sync,
+            180..=186 => Operation::Sync,
+            187..=199 => {
+                let operation = self.snapshot_operation(kind, dataset, state);
+                if state.allows(&operation) { operation } else { Operation::Sync }
+            }
             200..=214 => Operation::Checkpoint,
             215..=229 => Operation::Settle,
-            230..=234 => Operation::Destroy(dataset),
+            230..=234 => {
+                let operation = Operation::Destroy(dataset);
+                if state.allows(&operation) { operation } else { Operation::Sync }
+            }
             235..=239 => {
                 let to = self.name();
                 if state.datasets.contains_key(&to) {

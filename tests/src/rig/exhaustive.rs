@@ -139,7 +139,7 @@ impl Exhaustive {
         for _ in 0..self.length {
             let mut longer = Vec::new();
             for (sequence, state) in &last {
-                for operation in alphabet(self.layout).into_iter().filter(|next| makes_sense(state, next)) {
+                for operation in alphabet(self.layout).into_iter().filter(|next| state.allows(next)) {
                     let mut state = State::clone(state);
                     state.apply(&operation);
                     let sequence: Vec<Operation> = sequence.iter().cloned().chain([operation]).collect();
@@ -317,17 +317,9 @@ fn alphabet(layout: Layout) -> Vec<Operation> {
         Operation::Create(b"gamma".to_vec()),
         Operation::Destroy(b"beta".to_vec()),
         Operation::Rename(b"beta".to_vec(), b"delta".to_vec()),
+        Operation::Snapshot(b"alpha".to_vec(), b"s".to_vec()),
+        Operation::DeleteSnapshot(b"alpha".to_vec(), b"s".to_vec()),
+        Operation::Rollback(b"alpha".to_vec(), b"s".to_vec()),
         Operation::Reopen,
     ]
-}
-
-fn makes_sense(state: &State, operation: &Operation) -> bool {
-    let exists = |name: &Vec<u8>| state.datasets.contains_key(name);
-    match operation {
-        Operation::Create(name) => !exists(name),
-        Operation::Destroy(name) => exists(name),
-        Operation::Rename(from, to) => exists(from) && !exists(to),
-        Operation::Batch { changes, .. } => changes.iter().all(|(name, _)| exists(name)),
-        _ => true,
-    }
 }

@@ -2,10 +2,14 @@
 
 use super::Failure;
 use super::layout::Layout;
-use super::model::{COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint};
+use super::model::{
+    COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint, snapshot_name,
+};
 use super::timeline::Timeline;
 use betree::vdev::{SimClock, SimDisk};
-use betree::{Batch, Database, Dataset, DatasetView, Durability, Error, ErrorKind, StoragePreference};
+use betree::{
+    Batch, Database, Dataset, DatasetView, Durability, Entries, Error, ErrorKind, Snapshot, StoragePreference,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,20 +50,39 @@ pub fn scan(database: &Database) -> Result<u64, Failure> {
     let mut fingerprint = 0_u64;
     for name in database.datasets().map_err(failed)? {
         let dataset = view(database, &name).map_err(failed)?;
-        let (mut sum, mut count) = (0_u64, 0);
-        let mut last: Option<Vec<u8>> = None;
-        for entry in dataset.range::<&[u8]>(..) {
-            let (key, value) = entry.map_err(failed)?;
-            if last.as_ref().is_some_and(|last| last.as_slice() >= &key[..]) {
-                return Err(Failure::new(format!("scan: key {} is out of order", key.escape_ascii())));
-            }
-            last = Some(key.to_vec());
-            sum = sum.wrapping_add(entry_fingerprint(&key, xxh3_64(&value)));
-            count += 1;
+        fingerprint = fingerprint.wrapping_add(scan_one(&name, dataset.range::<&[u8]>(..))?);
+        for snapshot in snapshots(database, &name).map_err(failed)? {
+            let name = snapshot_name(&name, &snapshot.name());
+            fingerprint = fingerprint.wrapping_add(scan_one(&name, snapshot.range::<&[u8]>(..))?);
         }
-        fingerprint = fingerprint.wrapping_add(dataset_fingerprint(&name, sum, count));
     }
     Ok(fingerprint)
+}
+
+fn scan_one(name: &[u8], entries: Entries) -> Result<u64, Failure> {
+    let (mut sum, mut count) = (0_u64, 0);
+    let mut last: Option<Vec<u8>> = None;
+    for entry in entries {
+        let (key, value) = entry.map_err(|error| Failure::new(error).within("scan"))?;
+        if last.as_ref().is_some_and(|last| last.as_slice() >= &key[..]) {
+            return Err(Failure::new(format!("scan: key {} is out of order", key.escape_ascii())));
+        }
+        last = Some(key.to_vec());
+        sum = sum.wrapping_add(entry_fingerprint(&key, xxh3_64(&value)));
+        count += 1;
+    }
+    Ok(dataset_fingerprint(name, sum, count))
+}
+
+/// All snapshots of the dataset `name`, open.
+fn snapshots(database: &Database, name: &[u8]) -> Result<Vec<Snapshot>, Error> {
+    fn all<M>(dataset: &Dataset<M>) -> Result<Vec<Snapshot>, Error> {
+        dataset.snapshots()?.iter().map(|info| dataset.open_snapshot(&info.name)).collect()
+    }
+    if name == COUNTS {
+        return all(&database.open_custom_dataset::<Count>(name, StoragePreference::NONE)?);
+    }
+    all(&database.open_dataset(name)?)
 }
 
 /// Reads everything into a model.
@@ -68,12 +91,17 @@ pub(crate) fn contents(database: &Database) -> Result<State, Failure> {
     let mut state = State::default();
     for name in database.datasets().map_err(failed)? {
         let dataset = view(database, &name).map_err(failed)?;
-        let mut entries = BTreeMap::new();
-        for entry in dataset.range::<&[u8]>(..) {
-            let (key, value) = entry.map_err(failed)?;
-            entries.insert(key.to_vec(), Value::new(&value));
+        let read = |all: Entries| -> Result<BTreeMap<Vec<u8>, Value>, Failure> {
+            let plain = |entry: Result<(betree::Value, betree::Value), Error>| {
+                entry.map(|(key, value)| (key.to_vec(), Value::new(&value))).map_err(failed)
+            };
+            all.map(plain).collect()
+        };
+        for snapshot in snapshots(database, &name).map_err(failed)? {
+            let entries = (snapshot.name(), Arc::new(read(snapshot.range::<&[u8]>(..))?));
+            state.snapshots.entry(name.clone()).or_default().push(entries);
         }
-        state.datasets.insert(name, entries);
+        state.datasets.insert(name, read(dataset.range::<&[u8]>(..))?);
     }
     Ok(state)
 }
@@ -300,7 +328,42 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
         Operation::Create(name) => database.create_dataset(name).map(|_| false),
         Operation::Rename(from, to) => database.rename_dataset(from, to).map(|()| false),
         Operation::Destroy(name) => database.destroy_dataset(name).map(|()| false),
+        Operation::Snapshot(..)
+        | Operation::DeleteSnapshot(..)
+        | Operation::Rollback(..)
+        | Operation::Clone(..)
+        | Operation::Promote(_) => perform_on_snapshots(database, operation).map(|()| true),
         Operation::Reopen | Operation::Kill => Ok(false),
+    }
+}
+
+fn perform_on_snapshots(database: &Database, operation: &Operation) -> Result<(), Error> {
+    let name = match operation {
+        Operation::Snapshot(dataset, _)
+        | Operation::DeleteSnapshot(dataset, _)
+        | Operation::Rollback(dataset, _)
+        | Operation::Clone(dataset, ..)
+        | Operation::Promote(dataset) => dataset,
+        _ => return Ok(()),
+    };
+    if name == COUNTS {
+        let dataset = database.open_custom_dataset::<Count>(name, StoragePreference::NONE)?;
+        return perform_on_dataset(&dataset, operation);
+    }
+    let dataset = database.open_dataset(name)?;
+    if let Operation::Clone(_, snapshot, name) = operation {
+        return database.clone_snapshot(&dataset.open_snapshot(snapshot)?, name).map(|_| ());
+    }
+    perform_on_dataset(&dataset, operation)
+}
+
+fn perform_on_dataset<M>(dataset: &Dataset<M>, operation: &Operation) -> Result<(), Error> {
+    match operation {
+        Operation::Snapshot(_, name) => dataset.create_snapshot(name).map(|_| ()),
+        Operation::DeleteSnapshot(_, name) => dataset.delete_snapshot(name),
+        Operation::Rollback(_, name) => dataset.rollback(name, true),
+        Operation::Promote(_) => dataset.promote(),
+        _ => Ok(()),
     }
 }
 

@@ -191,7 +191,7 @@ fn fill(layout: Layout, seed: u64, counts: &mut Counts) -> Result<(), Failure> {
     // Every block is accounted for once nothing is under way. What the log names, and was born and died between two
     // checkpoints, is in none and waits for the second one.
     let empty = |machine: &mut Machine| -> Result<(), Failure> {
-        for dataset in machine.timeline().newest().datasets.keys().cloned().collect::<Vec<_>>() {
+        while let Some(dataset) = machine.timeline().newest().free_dataset() {
             machine.run(&Operation::Destroy(dataset))?;
         }
         for round in 0..3 {

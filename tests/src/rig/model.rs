@@ -129,17 +129,51 @@ pub enum Operation {
     Rename(Vec<u8>, Vec<u8>),
     /// Destroys one.
     Destroy(Vec<u8>),
+    /// Makes a snapshot of a dataset: dataset, name.
+    Snapshot(Vec<u8>, Vec<u8>),
+    /// Deletes one.
+    DeleteSnapshot(Vec<u8>, Vec<u8>),
+    /// Makes the dataset what it was in this snapshot; later ones are deleted.
+    Rollback(Vec<u8>, Vec<u8>),
+    /// Makes a dataset of a snapshot: dataset, snapshot, name.
+    Clone(Vec<u8>, Vec<u8>, Vec<u8>),
+    /// Makes a clone the owner of the snapshots that it goes back to.
+    Promote(Vec<u8>),
     /// Closes and opens the database.
     Reopen,
     /// The process dies, the machine does not; then opens the database.
     Kill,
 }
 
+/// The name of a snapshot and what it holds.
+pub type Taken = (Vec<u8>, Arc<Entries>);
+
+/// What a dataset or a snapshot holds.
+pub type Entries = BTreeMap<Vec<u8>, Value>;
+
 /// All datasets.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct State {
     /// By name.
-    pub datasets: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Value>>,
+    pub datasets: BTreeMap<Vec<u8>, Entries>,
+    /// The snapshots of those that have some, oldest first. No two of all have one name.
+    pub snapshots: BTreeMap<Vec<u8>, Vec<Taken>>,
+    /// Of the clones, the name of the snapshot.
+    pub origins: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// The name of a snapshot in fingerprints and messages.
+#[must_use]
+pub fn snapshot_name(dataset: &[u8], snapshot: &[u8]) -> Vec<u8> {
+    [dataset, b"@", snapshot].concat()
+}
+
+fn fingerprint_of(name: &[u8], entries: &Entries) -> u64 {
+    let sum = entries
+        .iter()
+        .map(|(key, value)| entry_fingerprint(key, value.fingerprint))
+        .fold(0, u64::wrapping_add);
+    dataset_fingerprint(name, sum, entries.len() as u64)
 }
 
 /// Fingerprint of an entry.
@@ -158,14 +192,62 @@ impl State {
     /// A number that is equal for equal states.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        let of_dataset = |(name, entries): (&Vec<u8>, &BTreeMap<Vec<u8>, Value>)| {
-            let sum = entries
-                .iter()
-                .map(|(key, value)| entry_fingerprint(key, value.fingerprint))
-                .fold(0, u64::wrapping_add);
-            dataset_fingerprint(name, sum, entries.len() as u64)
-        };
-        self.datasets.iter().map(of_dataset).fold(0, u64::wrapping_add)
+        self.readable().iter().map(|(name, entries)| fingerprint_of(name, entries)).fold(0, u64::wrapping_add)
+    }
+
+    /// Everything that can be read, by name.
+    fn readable(&self) -> BTreeMap<Vec<u8>, &Entries> {
+        let heads = self.datasets.iter().map(|(name, entries)| (name.clone(), entries));
+        let snapshots = self.snapshots.iter().flat_map(|(dataset, all)| {
+            all.iter().map(move |(name, entries)| (snapshot_name(dataset, name), &**entries))
+        });
+        heads.chain(snapshots).collect()
+    }
+
+    /// The place of a snapshot among those of its dataset.
+    fn position(&self, dataset: &[u8], snapshot: &[u8]) -> Option<usize> {
+        self.snapshots.get(dataset)?.iter().position(|(name, _)| name == snapshot)
+    }
+
+    /// Whether a clone was made of one of `snapshots`.
+    fn is_cloned(&self, snapshots: &[Taken]) -> bool {
+        snapshots.iter().any(|(name, _)| self.origins.values().any(|origin| origin == name))
+    }
+
+    /// A dataset that can be destroyed; `None` when there is no dataset.
+    #[must_use]
+    pub fn free_dataset(&self) -> Option<Vec<u8>> {
+        self.datasets.keys().find(|name| self.allows(&Operation::Destroy(name.to_vec()))).cloned()
+    }
+
+    /// Whether `operation` can be done: what it names is there, what it makes is not, and nothing is in its way.
+    #[must_use]
+    pub fn allows(&self, operation: &Operation) -> bool {
+        let known = |name: &Vec<u8>| self.datasets.contains_key(name);
+        let all = |name: &Vec<u8>| self.snapshots.get(name).map_or(&[][..], Vec::as_slice);
+        match operation {
+            Operation::Write { dataset, .. } => known(dataset),
+            Operation::Batch { changes, .. } => changes.iter().all(|(dataset, _)| known(dataset)),
+            Operation::Create(name) => !known(name),
+            Operation::Rename(from, to) => known(from) && !known(to),
+            Operation::Destroy(name) => known(name) && !self.is_cloned(all(name)),
+            Operation::Snapshot(dataset, name) => known(dataset) && self.position(dataset, name).is_none(),
+            Operation::DeleteSnapshot(dataset, name) => {
+                self.position(dataset, name).is_some_and(|at| !self.is_cloned(&all(dataset)[at..=at]))
+            }
+            Operation::Rollback(dataset, name) => {
+                self.position(dataset, name).is_some_and(|at| !self.is_cloned(&all(dataset)[at + 1..]))
+            }
+            Operation::Clone(dataset, snapshot, name) => {
+                self.position(dataset, snapshot).is_some() && !known(name)
+            }
+            Operation::Promote(name) => self.origins.contains_key(name),
+            Operation::Sync
+            | Operation::Checkpoint
+            | Operation::Settle
+            | Operation::Reopen
+            | Operation::Kill => true,
+        }
     }
 
     /// Does `operation`, whose dataset exists.
@@ -182,15 +264,69 @@ impl State {
                 if let Some(entries) = self.datasets.remove(from) {
                     self.datasets.insert(to.clone(), entries);
                 }
+                if let Some(snapshots) = self.snapshots.remove(from) {
+                    self.snapshots.insert(to.clone(), snapshots);
+                }
+                if let Some(origin) = self.origins.remove(from) {
+                    self.origins.insert(to.clone(), origin);
+                }
             }
             Operation::Destroy(name) => {
                 self.datasets.remove(name);
+                self.snapshots.remove(name);
+                self.origins.remove(name);
             }
+            Operation::Snapshot(dataset, name) => {
+                if let Some(entries) = self.datasets.get(dataset) {
+                    let snapshot = (name.clone(), Arc::new(entries.clone()));
+                    self.snapshots.entry(dataset.clone()).or_default().push(snapshot);
+                }
+            }
+            Operation::DeleteSnapshot(dataset, name) => {
+                if let Some(all) = self.snapshots.get_mut(dataset) {
+                    all.retain(|(other, _)| other != name);
+                }
+                self.snapshots.retain(|_, all| !all.is_empty());
+            }
+            Operation::Rollback(dataset, name) => {
+                if let (Some(at), Some(all)) = (self.position(dataset, name), self.snapshots.get_mut(dataset))
+                {
+                    all.truncate(at + 1);
+                    self.datasets.insert(dataset.clone(), Entries::clone(&all[at].1));
+                }
+            }
+            Operation::Clone(dataset, snapshot, name) => {
+                if let (Some(at), Some(all)) = (self.position(dataset, snapshot), self.snapshots.get(dataset))
+                {
+                    self.datasets.insert(name.clone(), Entries::clone(&all[at].1));
+                    self.origins.insert(name.clone(), snapshot.clone());
+                }
+            }
+            Operation::Promote(name) => self.promote(name),
             Operation::Sync
             | Operation::Checkpoint
             | Operation::Settle
             | Operation::Reopen
             | Operation::Kill => {}
+        }
+    }
+
+    fn promote(&mut self, name: &[u8]) {
+        let Some(origin) = self.origins.get(name).cloned() else { return };
+        let names: Vec<Vec<u8>> = self.snapshots.keys().cloned().collect();
+        let Some(from) = names.into_iter().find(|from| self.position(from, &origin).is_some()) else {
+            return;
+        };
+        let (Some(at), Some(all)) = (self.position(&from, &origin), self.snapshots.get_mut(&from)) else {
+            return;
+        };
+        let mut moved: Vec<_> = all.drain(..=at).collect();
+        moved.append(&mut self.snapshots.remove(name).unwrap_or_default());
+        self.snapshots.insert(name.to_vec(), moved);
+        self.snapshots.retain(|_, all| !all.is_empty());
+        match self.origins.insert(from, origin) {
+            Some(above) => drop(self.origins.insert(name.to_vec(), above)),
+            None => drop(self.origins.remove(name)),
         }
     }
 
@@ -224,18 +360,18 @@ impl State {
     #[must_use]
     pub fn differences(&self, found: &Self) -> Vec<String> {
         let mut out = Vec::new();
-        let names: std::collections::BTreeSet<_> =
-            self.datasets.keys().chain(found.datasets.keys()).collect();
+        let (these, those) = (self.readable(), found.readable());
+        let names: std::collections::BTreeSet<_> = these.keys().chain(those.keys()).collect();
         for name in names {
             let shown = name.escape_ascii();
-            let (left, right) = match (self.datasets.get(name), found.datasets.get(name)) {
+            let (left, right) = match (these.get(name), those.get(name)) {
                 (Some(left), Some(right)) => (left, right),
                 (Some(left), None) => {
                     out.push(format!("dataset {shown} with {} entries is missing", left.len()));
                     continue;
                 }
                 (None, right) => {
-                    let entries = right.map_or(0, BTreeMap::len);
+                    let entries = right.map_or(0, |right| right.len());
                     out.push(format!("dataset {shown} with {entries} entries is too many"));
                     continue;
                 }

@@ -117,19 +117,3 @@ fn put(layout: Layout, state: &State, rng: &mut SimRng, bytes: usize) -> Operati
     let preference = layout.large_preference();
     Operation::Write { dataset, change: Change::Put { key, value: Value::new(&value), preference } }
 }
-
-/// Whether `operation` makes sense on `state`: the datasets that it names are there, those that it makes are not.
-#[must_use]
-pub fn makes_sense(operation: &Operation, state: &State) -> bool {
-    let known = |name: &Vec<u8>| state.datasets.contains_key(name);
-    match operation {
-        Operation::Write { dataset, .. } => known(dataset),
-        Operation::Batch { changes, .. } => changes.iter().all(|(dataset, _)| known(dataset)),
-        Operation::Create(name) => !known(name),
-        Operation::Rename(from, to) => known(from) && !known(to),
-        Operation::Destroy(name) => known(name),
-        Operation::Sync | Operation::Checkpoint | Operation::Settle | Operation::Reopen | Operation::Kill => {
-            true
-        }
-    }
-}

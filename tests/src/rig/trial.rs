@@ -2,7 +2,7 @@
 
 use super::machine::{Machine, contents, perform, scan};
 use super::model::{Change, Operation, State, Value};
-use super::recipe::{Recipe, makes_sense};
+use super::recipe::Recipe;
 use super::timeline::Timeline;
 use super::{Failure, Layout};
 use betree::vdev::{BlockDevice, FaultKind, SimClock, SimDisk, SimRng};
@@ -295,7 +295,7 @@ impl<'a> Trial<'a> {
             Err(error) => return self.excuse(&error, "create"),
         }
         for (number, operation) in recipe.operations.iter().enumerate() {
-            if !makes_sense(operation, self.timeline.newest()) {
+            if !self.timeline.newest().allows(operation) {
                 continue;
             }
             let within = |failure: Failure| failure.within(format!("operation {number}, {operation:.120?}"));
@@ -733,6 +733,7 @@ fn may_be_refused(operation: &Operation) -> bool {
     match operation {
         Operation::Write { change, .. } => !matches!(change, Change::RangeDelete { .. }),
         Operation::Batch { .. } | Operation::Create(_) | Operation::Rename(..) => true,
+        Operation::Snapshot(..) | Operation::Clone(..) | Operation::Rollback(..) => true,
         _ => false,
     }
 }

@@ -12,9 +12,12 @@ pub struct Workload {
     layout: Layout,
     /// Number of different keys.
     keys: u64,
-    /// Counts values, so that no two are alike.
+    /// Counts values and snapshots, so that no two are alike.
     written: u64,
 }
+
+/// Snapshots that there are at one time, at the most.
+const SNAPSHOTS_MAX: usize = 3;
 
 /// Names that datasets may have.
 const NAMES: [&[u8]; 5] = [b"alpha", b"beta", b"gamma", b"\xff\x00delta", COUNTS];
@@ -42,7 +45,7 @@ impl Workload {
             .sum();
         if live > self.layout.live_bytes() {
             return match self.rng.below(3) {
-                0 if present > 1 => Operation::Destroy(self.name(state)),
+                0 if present > 1 => self.destroy(state),
                 _ => Operation::Write { dataset: self.name(state), change: self.range_delete() },
             };
         }
@@ -62,23 +65,53 @@ impl Workload {
                 let changes = (0..count).map(&mut change).collect();
                 Operation::Batch { changes, sync: self.rng.chance(1, 4) }
             }
-            76..88 => Operation::Sync,
+            76..82 => Operation::Sync,
+            82..88 => self.snapshot_operation(state),
             88..91 => Operation::Checkpoint,
             91 => Operation::Settle,
             92..94 => match self.absent_name(state) {
                 Some(name) => Operation::Create(name),
-                None => Operation::Destroy(self.name(state)),
+                None => self.destroy(state),
             },
             94..96 => match (self.name(state), self.absent_name(state)) {
                 // The action goes by the name.
                 (from, Some(to)) if from != COUNTS && to != COUNTS => Operation::Rename(from, to),
                 _ => Operation::Sync,
             },
-            96 if present > 1 => Operation::Destroy(self.name(state)),
+            96 if present > 1 => self.destroy(state),
             97 => Operation::Reopen,
             98 => Operation::Kill,
             _ => Operation::Sync,
         }
+    }
+
+    fn destroy(&mut self, state: &State) -> Operation {
+        let wanted = Operation::Destroy(self.name(state));
+        let free = || state.free_dataset().map_or(Operation::Sync, Operation::Destroy);
+        if state.allows(&wanted) { wanted } else { free() }
+    }
+
+    /// Something with snapshots; a sync where it makes no sense.
+    fn snapshot_operation(&mut self, state: &State) -> Operation {
+        let dataset = self.name(state);
+        let all = state.snapshots.get(&dataset).map_or(&[][..], Vec::as_slice);
+        let some = |rng: &mut SimRng| (!all.is_empty()).then(|| all[rng.index(all.len())].0.clone());
+        let in_all: usize = state.snapshots.values().map(Vec::len).sum();
+        let operation = match (self.rng.below(10), some(&mut self.rng)) {
+            (0..5, _) if in_all < SNAPSHOTS_MAX => {
+                self.written += 1;
+                Operation::Snapshot(dataset, format!("s{}", self.written).into_bytes())
+            }
+            (5, Some(snapshot)) => Operation::Rollback(dataset, snapshot),
+            (6, Some(snapshot)) if dataset != COUNTS => match self.absent_name(state) {
+                Some(name) if name != COUNTS => Operation::Clone(dataset, snapshot, name),
+                _ => Operation::DeleteSnapshot(dataset, snapshot),
+            },
+            (7, _) if state.origins.contains_key(&dataset) => Operation::Promote(dataset),
+            (_, Some(snapshot)) => Operation::DeleteSnapshot(dataset, snapshot),
+            _ => Operation::Sync,
+        };
+        if state.allows(&operation) { operation } else { Operation::Sync }
     }
 
     fn name(&mut self, state: &State) -> Vec<u8> {

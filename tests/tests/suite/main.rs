@@ -29,6 +29,8 @@ mod pools;
 #[cfg(test)]
 mod real_input;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod space;
 #[cfg(test)]
 mod threads;

@@ -34,6 +34,14 @@ impl Forge {
         self.tree.active().insert(EntryRef { key, sequence, kind: Kind::Put, preference: NONE, payload });
     }
 
+    /// Takes a record out of the root tree.
+    pub fn delete(&self, key: &[u8]) {
+        self.puts.set(self.puts.get() + 1);
+        let sequence = (self.generation.0 << 24) + self.puts.get();
+        let entry = EntryRef { key, sequence, kind: Kind::Delete, preference: NONE, payload: &[] };
+        self.tree.active().insert(entry);
+    }
+
     /// Allocates blocks that nothing will reach.
     pub fn leak(&self, blocks: u32) -> Vec<Extent> {
         let extents = self.dmu.allocate(Stream::Value, NONE, blocks, Privilege::System).unwrap();
@@ -95,7 +103,7 @@ impl Bench {
         while tree.has_frozen(generation) {
             tree.flush_table(true).unwrap();
         }
-        let captured = tree.capture(generation);
+        let captured = tree.capture(generation, false);
         let root_tree = tree.store(&captured.root, NONE, generation).unwrap();
         let blocks = blocks_for(dmu.table_root_bytes_max() as u64) as u32;
         let extents = dmu.allocate(Stream::Header, NONE, blocks, Privilege::System).unwrap();

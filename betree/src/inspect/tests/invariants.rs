@@ -7,7 +7,10 @@ use crate::base::codec::{Decoder, Encoder, get_varint};
 use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::BLOCK_BYTES_U64;
-use crate::database::{DatasetRecord, dataset_key, drops_key};
+use crate::database::{
+    ChunkRecord, DatasetRecord, ListPart, SubList, chunk_key, dataset_key, dead_list_key, drops_key,
+    snapshot_name_key,
+};
 use crate::inspect::catalogue::Catalogue;
 use crate::inspect::ledger::Ledger;
 use crate::inspect::{CheckOptions, Code, Progress, check};
@@ -483,6 +486,83 @@ fn break_name(bench: &Bench) {
     bench.forge(|forge| forge.put(&dataset_key(DatasetId(2)), &second.encode()));
 }
 
+/// A snapshot of the first dataset, and something in its dead list.
+fn with_snapshot(bench: &Bench) {
+    let database = crate::Database::open_with(bench.configuration.clone()).unwrap();
+    let dataset = database.open_dataset("aa").unwrap();
+    dataset.create_snapshot("kept").unwrap();
+    for number in 0..60 {
+        dataset.insert(format!("key{number:05}"), [number as u8; 300]).unwrap();
+    }
+    for _ in 0..2 {
+        database.settle().unwrap();
+        database.checkpoint().unwrap();
+    }
+    database.close().unwrap();
+    assert_eq!(bench.codes(true), []);
+}
+
+/// The key of a dead list, and the list, of which `change` makes another one.
+fn edit_list(bench: &Bench, change: impl FnOnce(&mut Vec<u8>, &mut SubList)) {
+    with_snapshot(bench);
+    let ground = bench.ground();
+    let mut watch = |_: &Progress| ControlFlow::Continue(());
+    let mut ledger = Ledger::new(10, &mut watch);
+    let lists = Catalogue::read(&ground, &bench.record(&ground), &mut ledger).lists;
+    drop(ground);
+    let ((dataset, snapshot, interval), list) = lists.first_key_value().unwrap();
+    let key = dead_list_key(*dataset, *snapshot, *interval);
+    let (mut new_key, mut new) = (key.clone(), list.clone());
+    change(&mut new_key, &mut new);
+    bench.forge(|forge| {
+        forge.delete(&key);
+        forge.put(&new_key, &new.encode());
+    });
+}
+
+fn break_snapshot(bench: &Bench) {
+    bench.forge(|forge| forge.put(&snapshot_name_key(DATA, b"ghost"), &3_u64.to_le_bytes()));
+}
+
+fn break_newest(bench: &Bench) {
+    let mut record = records(bench)[&DATA].clone();
+    record.newest = Generation(2);
+    bench.forge(|forge| forge.put(&dataset_key(DATA), &record.encode()));
+}
+
+fn break_dead_list(bench: &Bench) {
+    edit_list(bench, |_, list| {
+        let entry = list.tail.pop().unwrap();
+        list.entries -= 1;
+        list.blocks -= u64::from(entry.extent.blocks);
+    });
+}
+
+fn break_undead(bench: &Bench) {
+    edit_list(bench, |_, list| {
+        let mut entry = list.tail[0];
+        entry.extent.block += 1;
+        list.push(entry);
+    });
+}
+
+fn break_interval(bench: &Bench) {
+    // The interval becomes that behind the snapshot itself.
+    edit_list(bench, |key, _| {
+        let (snapshot, interval) = key[9..].split_at_mut(8);
+        interval.copy_from_slice(snapshot);
+    });
+}
+
+fn break_lists(bench: &Bench) {
+    edit_list(bench, |_, list| list.entries += 1);
+}
+
+fn break_chunks(bench: &Bench) {
+    let parts = ChunkRecord::Parts(vec![ListPart { list: 98, chunks: 1 }]);
+    bench.forge(|forge| forge.put(&chunk_key(99, 0), &parts.encode()));
+}
+
 fn break_drops(bench: &Bench) {
     bench.forge(|forge| forge.put(&drops_key(DATA, 0), b""));
 }
@@ -571,6 +651,13 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("blocks of nobody", Code::Leak, false, break_leak),
     ("a label block marked free", Code::Reserved, false, break_reserved),
     ("a name twice", Code::Dataset, false, break_name),
+    ("a name of no snapshot", Code::Snapshot, false, break_snapshot),
+    ("the newest snapshot", Code::Snapshot, false, break_newest),
+    ("an extent that is not listed", Code::DeadList, false, break_dead_list),
+    ("an extent that is listed and lives", Code::Undead, false, break_undead),
+    ("the interval of a dead list", Code::Interval, false, break_interval),
+    ("the count of a dead list", Code::Lists, false, break_lists),
+    ("a chunk of no dead list", Code::Lists, false, break_chunks),
     ("an empty list of drops", Code::Drops, false, break_drops),
     ("the longest free run", Code::Free, false, break_free),
     ("a frame of the log", Code::Log, false, break_log),

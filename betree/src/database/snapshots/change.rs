@@ -1,0 +1,561 @@
+//! What is done to snapshots, each thing as part of one checkpoint.
+//!
+//! A change is checked against the newest state, under the lock of checkpoints; does what belongs to the cut; writes its
+//! records behind everything else that the checkpoint writes; and is taken over in memory when the checkpoint is durable. A
+//! checkpoint that finds no room takes the records back. Going back to a snapshot cannot be taken back: a checkpoint that
+//! fails then ends the writing.
+
+use super::edits::{RootEdits, Undo};
+use super::format::{HOLDS_MAX, SnapshotRecord, snapshot_key, snapshot_name_key};
+use super::handle::{find_snapshot, snapshot_not_found};
+use super::lineage::{Lineage, Origin};
+use crate::base::ids::{DatasetId, Generation};
+use crate::database::catalog::DatasetState;
+use crate::database::checkpoint::Checkpointer;
+use crate::database::commit::Commit;
+use crate::database::core::Core;
+use crate::database::error::{Error, Result};
+use crate::database::format::{DatasetRecord, dataset_key};
+use crate::dmu::Death;
+use crate::tree::{Drops, NodeRef, Tree};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Snapshots of destroyed datasets that one checkpoint deletes at most.
+const UNLINKED_MAX: usize = 64;
+
+/// What a caller wants.
+#[derive(Debug)]
+pub(in crate::database) enum Change<'a> {
+    /// Nothing but a checkpoint.
+    None,
+    Create {
+        datasets: &'a [Arc<DatasetState>],
+        name: &'a [u8],
+    },
+    Delete {
+        dataset: &'a Arc<DatasetState>,
+        name: &'a [u8],
+    },
+    Rename {
+        dataset: &'a Arc<DatasetState>,
+        from: &'a [u8],
+        to: &'a [u8],
+    },
+    Hold {
+        dataset: &'a Arc<DatasetState>,
+        name: &'a [u8],
+        tag: &'a [u8],
+    },
+    Release {
+        dataset: &'a Arc<DatasetState>,
+        name: &'a [u8],
+        tag: &'a [u8],
+    },
+    Rollback {
+        dataset: &'a Arc<DatasetState>,
+        name: &'a [u8],
+        force: bool,
+    },
+    Clone {
+        dataset: &'a Arc<DatasetState>,
+        snapshot: Generation,
+        name: &'a [u8],
+    },
+    Promote {
+        dataset: &'a Arc<DatasetState>,
+    },
+}
+
+/// A change that can be made, and what it needs.
+#[derive(Debug)]
+pub(in crate::database) struct Plan {
+    work: Work,
+    /// Lineages before, for when it is taken back.
+    before: Vec<(Arc<DatasetState>, Option<Origin>, Generation)>,
+    undo: Undo,
+}
+
+#[derive(Debug)]
+enum Work {
+    Nothing,
+    Create {
+        datasets: Vec<Arc<DatasetState>>,
+        name: Vec<u8>,
+        created: u64,
+    },
+    Delete {
+        dataset: Arc<DatasetState>,
+        snapshot: Generation,
+        name: Vec<u8>,
+    },
+    /// Another name, other holds.
+    Record {
+        dataset: Arc<DatasetState>,
+        snapshot: Generation,
+        old_name: Vec<u8>,
+        record: SnapshotRecord,
+    },
+    Rollback(Rollback),
+    Clone {
+        id: DatasetId,
+        record: DatasetRecord,
+    },
+    Promote {
+        dataset: Arc<DatasetState>,
+        from: Arc<DatasetState>,
+        moved: Vec<(Generation, Vec<u8>)>,
+    },
+}
+
+#[derive(Debug)]
+struct Rollback {
+    dataset: Arc<DatasetState>,
+    snapshot: Generation,
+    root: NodeRef,
+    blocks: u64,
+    /// Newest first.
+    later: Vec<(Generation, Vec<u8>)>,
+    /// What died before the cut and is not listed yet.
+    died: Vec<Death>,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn full_name(dataset: &DatasetState, name: &[u8]) -> String {
+    format!("{}@{}", dataset.display_name(), name.escape_ascii())
+}
+
+fn exists(dataset: &DatasetState, name: &[u8]) -> Error {
+    Error::AlreadyExists { what: "snapshot", name: full_name(dataset, name) }
+}
+
+impl Core {
+    /// Fails with what keeps a snapshot from being deleted.
+    fn check_free(
+        &self,
+        dataset: &DatasetState,
+        snapshot: Generation,
+        record: &SnapshotRecord,
+    ) -> Result<()> {
+        let clones = self.clones_of(dataset.id, snapshot);
+        let by: Vec<String> = match clones.is_empty() {
+            true => record.holds.iter().map(|hold| format!("hold {}", hold.escape_ascii())).collect(),
+            false => clones.iter().map(|clone| format!("clone {}", clone.display_name())).collect(),
+        };
+        if by.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Busy { what: "snapshot", name: full_name(dataset, &record.name), by: by.join(", ") })
+    }
+
+    /// Fails when a snapshot of `dataset` is needed by others.
+    pub fn check_snapshots_free(&self, edits: &RootEdits<'_>, dataset: &DatasetState) -> Result<()> {
+        if dataset.lineage.lock().newest.0 == 0 {
+            return Ok(());
+        }
+        for snapshot in edits.snapshots_of(dataset.id)? {
+            self.check_free(dataset, snapshot, &self.snapshot_record(edits, dataset, snapshot)?)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot_record(
+        &self,
+        edits: &RootEdits<'_>,
+        dataset: &DatasetState,
+        snapshot: Generation,
+    ) -> Result<SnapshotRecord> {
+        let value = edits.get(&snapshot_key(dataset.id, snapshot))?;
+        let value = value.ok_or_else(|| snapshot_not_found(dataset, snapshot.to_string().as_bytes()))?;
+        Ok(SnapshotRecord::decode(&value, &self.dmu)?)
+    }
+
+    /// Checks that `change` can be made.
+    pub fn plan(&self, change: &Change<'_>, checkpointer: &mut Checkpointer) -> Result<Plan> {
+        let edits = RootEdits::new(self, checkpointer, Generation(0));
+        let view = self.root_tree.view();
+        let find = |dataset: &DatasetState, name: &[u8]| -> Result<(Generation, SnapshotRecord)> {
+            if dataset.is_destroyed() {
+                return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
+            }
+            find_snapshot(self, &view, dataset, name)
+        };
+        let work = match change {
+            Change::None => Work::Nothing,
+            Change::Create { datasets, name } => {
+                for dataset in *datasets {
+                    match find(dataset, name) {
+                        Err(Error::NotFound { what: "snapshot", .. }) => {}
+                        Err(error) => return Err(error),
+                        Ok(_) => return Err(exists(dataset, name)),
+                    }
+                }
+                Work::Create { datasets: datasets.to_vec(), name: name.to_vec(), created: now() }
+            }
+            Change::Delete { dataset, name } => {
+                let (snapshot, record) = find(dataset, name)?;
+                self.check_free(dataset, snapshot, &record)?;
+                Work::Delete { dataset: Arc::clone(dataset), snapshot, name: name.to_vec() }
+            }
+            Change::Rename { dataset, from, to } => {
+                let (snapshot, record) = find(dataset, from)?;
+                if from != to && find(dataset, to).is_ok() {
+                    return Err(exists(dataset, to));
+                }
+                let record = SnapshotRecord { name: to.to_vec(), ..record };
+                Work::Record { dataset: Arc::clone(dataset), snapshot, old_name: from.to_vec(), record }
+            }
+            Change::Hold { dataset, name, tag } => {
+                let (snapshot, mut record) = find(dataset, name)?;
+                if record.holds.iter().any(|hold| hold == tag) {
+                    return Err(Error::AlreadyExists { what: "hold", name: tag.escape_ascii().to_string() });
+                }
+                if record.holds.len() == HOLDS_MAX {
+                    let limit = HOLDS_MAX as u64;
+                    return Err(Error::TooLarge { what: "list of holds", length: limit + 1, limit });
+                }
+                record.holds.push(tag.to_vec());
+                Work::Record { dataset: Arc::clone(dataset), snapshot, old_name: name.to_vec(), record }
+            }
+            Change::Release { dataset, name, tag } => {
+                let (snapshot, mut record) = find(dataset, name)?;
+                let before = record.holds.len();
+                record.holds.retain(|hold| hold != tag);
+                if record.holds.len() == before {
+                    return Err(Error::NotFound { what: "hold", name: tag.escape_ascii().to_string() });
+                }
+                Work::Record { dataset: Arc::clone(dataset), snapshot, old_name: name.to_vec(), record }
+            }
+            Change::Rollback { dataset, name, force } => {
+                let (snapshot, record) = find(dataset, name)?;
+                let mut later = Vec::new();
+                for one in edits.snapshots_of(dataset.id)?.into_iter().filter(|one| *one > snapshot).rev() {
+                    let record = self.snapshot_record(&edits, dataset, one)?;
+                    if !force {
+                        let by = format!("the later snapshot {}", full_name(dataset, &record.name));
+                        return Err(Error::Busy { what: "snapshot", name: full_name(dataset, name), by });
+                    }
+                    self.check_free(dataset, one, &record)?;
+                    later.push((one, record.name));
+                }
+                Work::Rollback(Rollback {
+                    dataset: Arc::clone(dataset),
+                    snapshot,
+                    root: record.root,
+                    blocks: record.blocks,
+                    later,
+                    died: Vec::new(),
+                })
+            }
+            Change::Clone { dataset, snapshot, name } => {
+                if dataset.is_destroyed() {
+                    return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
+                }
+                let source = self.snapshot_record(&edits, dataset, *snapshot)?;
+                let record = DatasetRecord {
+                    name: name.to_vec(),
+                    action: dataset.tree.action_name().to_owned(),
+                    created: now(),
+                    options: dataset.tree.options().clone(),
+                    destroyed: false,
+                    origin: Some(Origin { dataset: dataset.id, snapshot: *snapshot }),
+                    newest: Generation(0),
+                    blocks: source.blocks,
+                    root: Some(source.root),
+                };
+                Work::Clone { id: DatasetId(0), record }
+            }
+            Change::Promote { dataset } => self.plan_promote(&edits, dataset)?,
+        };
+        Ok(Plan { work, before: Vec::new(), undo: Undo::default() })
+    }
+
+    fn plan_promote(&self, edits: &RootEdits<'_>, dataset: &Arc<DatasetState>) -> Result<Work> {
+        let origin = dataset.lineage.lock().origin;
+        let found = origin.and_then(|origin| {
+            let from = self.catalog.read().by_id(origin.dataset).cloned()?;
+            Some((origin.snapshot, from))
+        });
+        let Some((snapshot, from)) = found.filter(|_| !dataset.is_destroyed()) else {
+            let reason = format!("{} is no clone", dataset.display_name());
+            return Err(Error::InvalidArgument { what: "dataset", reason });
+        };
+        let mut moved = Vec::new();
+        for one in edits.snapshots_of(from.id)?.into_iter().filter(|one| *one <= snapshot) {
+            let record = self.snapshot_record(edits, &from, one)?;
+            if edits.get(&snapshot_name_key(dataset.id, &record.name))?.is_some() {
+                return Err(exists(dataset, &record.name));
+            }
+            moved.push((one, record.name));
+        }
+        Ok(Work::Promote { dataset: Arc::clone(dataset), from, moved })
+    }
+}
+
+impl Plan {
+    /// Whether it is more than a checkpoint.
+    pub fn is_work(&self) -> bool {
+        !matches!(self.work, Work::Nothing)
+    }
+
+    /// Whether the state of `dataset` that is captured becomes a snapshot.
+    pub fn takes_snapshot_of(&self, dataset: &DatasetState) -> bool {
+        matches!(&self.work, Work::Create { datasets, .. } if datasets.iter().any(|one| one.id == dataset.id))
+    }
+
+    /// What belongs to the cut, under the commit lock. Nothing has changed when it fails.
+    pub fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {
+        match &mut self.work {
+            Work::Create { datasets, .. } => {
+                if let Some(gone) = datasets.iter().find(|dataset| dataset.is_destroyed()) {
+                    return Err(Error::NotFound { what: "dataset", name: gone.display_name() });
+                }
+            }
+            Work::Rollback(rollback) => {
+                let tree = &rollback.dataset.tree;
+                let gone = tree.go_back_to(rollback.root.clone(), rollback.snapshot, rollback.blocks);
+                let gone = gone.map_err(|error| Error::of_tree(&rollback.dataset.name.read(), error))?;
+                rollback.died = gone.died;
+                core.snapshots.close_era(gone.era, rollback.snapshot);
+            }
+            Work::Clone { id, record } => {
+                core.catalog.write().reserve(&record.name)?;
+                *id = DatasetId(commit.next_dataset);
+                commit.next_dataset += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a checkpoint that fails cannot be forgotten.
+    pub fn is_final(&self) -> bool {
+        matches!(self.work, Work::Rollback(_))
+    }
+
+    fn save(&mut self, dataset: &Arc<DatasetState>) {
+        let lineage = dataset.lineage.lock();
+        self.before.push((Arc::clone(dataset), lineage.origin, lineage.newest));
+    }
+
+    /// Writes what must stand before anything else that died is listed: the snapshots that a rollback passes over.
+    pub fn edit_first(&mut self, edits: &mut RootEdits<'_>) -> Result<()> {
+        let Work::Rollback(rollback) = &mut self.work else { return Ok(()) };
+        let dataset = Arc::clone(&rollback.dataset);
+        edits.list_deaths(&dataset, std::mem::take(&mut rollback.died))?;
+        for (snapshot, name) in &rollback.later {
+            edits.delete_snapshot(&dataset, *snapshot, Some(name))?;
+        }
+        // What the list names is alive again in the head.
+        edits.forget_list(dataset.id, rollback.snapshot)?;
+        edits.core().set_listed(&dataset);
+        Ok(())
+    }
+
+    /// Writes its records. What the cut holds is stored, and what died is listed.
+    pub fn edit(
+        &mut self,
+        edits: &mut RootEdits<'_>,
+        cut: u64,
+        roots: &[(DatasetId, NodeRef, u64)],
+    ) -> Result<()> {
+        edits.remember();
+        match &self.work {
+            Work::Nothing | Work::Rollback(_) => {}
+            Work::Create { datasets, name, created } => {
+                let (datasets, name, created) = (datasets.clone(), name.clone(), *created);
+                for dataset in &datasets {
+                    self.save(dataset);
+                    let Some((_, root, blocks)) = roots.iter().find(|(id, _, _)| *id == dataset.id) else {
+                        return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
+                    };
+                    let (root, blocks) = (root.clone(), *blocks);
+                    let record =
+                        SnapshotRecord { name: name.clone(), created, cut, blocks, holds: Vec::new(), root };
+                    edits.put_snapshot(dataset, edits.generation, &record)?;
+                    dataset.lineage.lock().add(edits.generation);
+                }
+            }
+            Work::Delete { dataset, snapshot, name } => {
+                let (dataset, snapshot, name) = (Arc::clone(dataset), *snapshot, name.clone());
+                self.save(&dataset);
+                edits.delete_snapshot(&dataset, snapshot, Some(&name))?;
+            }
+            Work::Record { dataset, snapshot, old_name, record } => {
+                edits.put(&snapshot_name_key(dataset.id, old_name), None)?;
+                edits.put_snapshot(dataset, *snapshot, record)?;
+            }
+            Work::Clone { id, record } => edits.put(&dataset_key(*id), Some(&record.encode()))?,
+            Work::Promote { dataset, from, moved } => {
+                let (dataset, from, moved) = (Arc::clone(dataset), Arc::clone(from), moved.clone());
+                self.promote(edits, &dataset, &from, &moved)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn promote(
+        &mut self,
+        edits: &mut RootEdits<'_>,
+        dataset: &Arc<DatasetState>,
+        from: &Arc<DatasetState>,
+        moved: &[(Generation, Vec<u8>)],
+    ) -> Result<()> {
+        let core = edits.core();
+        let Some(last) = moved.last().map(|(snapshot, _)| *snapshot) else { return Ok(()) };
+        let above = from.lineage.lock().origin;
+        for (snapshot, name) in moved {
+            let key = snapshot_key(from.id, *snapshot);
+            let record = edits.get(&key)?.ok_or_else(|| snapshot_not_found(from, name))?;
+            let record = SnapshotRecord::decode(&record, &core.dmu)?;
+            edits.put(&key, None)?;
+            edits.put(&snapshot_name_key(from.id, name), None)?;
+            edits.put_snapshot(dataset, *snapshot, &record)?;
+            // What died between the last of them and what follows in each of the two is listed there already.
+            if *snapshot != last {
+                edits.move_list(from.id, dataset.id, *snapshot)?;
+            }
+            for clone in core.clones_of(from.id, *snapshot) {
+                if clone.id != dataset.id {
+                    self.save(&clone);
+                    let mut lineage = clone.lineage.lock();
+                    lineage.origin = Some(Origin { dataset: dataset.id, snapshot: *snapshot });
+                    lineage.forget_chain();
+                }
+            }
+        }
+        if let Some(above) = above {
+            edits.move_list(from.id, dataset.id, above.snapshot)?;
+        }
+        self.save(from);
+        self.save(dataset);
+        let later = edits.snapshots_of(from.id)?.last().copied().unwrap_or_default();
+        let set = |lineage: &mut Lineage, origin, newest| {
+            lineage.origin = origin;
+            lineage.newest = newest;
+            lineage.forget_chain();
+        };
+        set(&mut from.lineage.lock(), Some(Origin { dataset: dataset.id, snapshot: last }), later);
+        let mut lineage = dataset.lineage.lock();
+        let newest = lineage.newest.max(last);
+        set(&mut lineage, above, newest);
+        Ok(())
+    }
+
+    /// Keeps what it takes to take the records back.
+    pub fn set_undo(&mut self, undo: Undo) {
+        self.undo = undo;
+    }
+
+    /// The checkpoint found no room: everything is as it was.
+    pub fn take_back(self, core: &Core, checkpointer: &mut Checkpointer, generation: Generation) {
+        self.undo.apply(core, checkpointer, generation);
+        for (dataset, origin, newest) in self.before {
+            let mut lineage = dataset.lineage.lock();
+            (lineage.origin, lineage.newest) = (origin, newest);
+            lineage.forget_chain();
+        }
+        match self.work {
+            Work::Create { datasets, .. } => {
+                for dataset in datasets {
+                    dataset.lineage.lock().forget_chain();
+                    core.set_listed(&dataset);
+                }
+            }
+            Work::Clone { record, .. } => core.catalog.write().unreserve(&record.name),
+            _ => {}
+        }
+    }
+
+    /// The checkpoint is durable: takes the change over. Returns a dataset that was made.
+    pub fn finish(self, core: &Core) -> Option<Arc<DatasetState>> {
+        match self.work {
+            Work::Nothing | Work::Create { .. } | Work::Record { .. } => None,
+            Work::Delete { dataset, snapshot, .. } => {
+                core.snapshots.close(&dataset, snapshot);
+                core.set_listed(&dataset);
+                None
+            }
+            Work::Rollback(rollback) => {
+                rollback.later.iter().for_each(|(one, _)| core.snapshots.close(&rollback.dataset, *one));
+                None
+            }
+            Work::Clone { id, record } => {
+                let mut parts = core.parts_of_tree(id, record.options.clone(), record.action.clone());
+                if let Some(source) =
+                    record.origin.and_then(|origin| core.catalog.read().by_id(origin.dataset).cloned())
+                {
+                    parts.action = source.tree.action();
+                }
+                let commit = core.commit.lock();
+                let tree =
+                    Tree::restore(parts, record.root.clone(), Drops::default(), commit.open_generation);
+                let name = record.name.clone();
+                let state = DatasetState::new(id, tree, record, 0, true);
+                let mut catalog = core.catalog.write();
+                catalog.unreserve(&name);
+                catalog.insert(Arc::clone(&state));
+                Some(state)
+            }
+            Work::Promote { dataset, from, moved } => {
+                for (snapshot, _) in moved {
+                    let open = from.lineage.lock().open.remove(&snapshot);
+                    if let Some(open) = open {
+                        dataset.lineage.lock().open.insert(snapshot, open);
+                    }
+                }
+                None
+            }
+        }
+    }
+}
+
+impl RootEdits<'_> {
+    fn put_snapshot(
+        &mut self,
+        dataset: &DatasetState,
+        snapshot: Generation,
+        record: &SnapshotRecord,
+    ) -> Result<()> {
+        self.put(&snapshot_key(dataset.id, snapshot), Some(&record.encode()))?;
+        self.put(&snapshot_name_key(dataset.id, &record.name), Some(&snapshot.0.to_le_bytes()))
+    }
+
+    /// Takes a snapshot out of the order of `dataset`. Its name is read where it is not known.
+    fn delete_snapshot(
+        &mut self,
+        dataset: &DatasetState,
+        snapshot: Generation,
+        name: Option<&[u8]>,
+    ) -> Result<()> {
+        let key = snapshot_key(dataset.id, snapshot);
+        let read = match (name, self.get(&key)?) {
+            (None, Some(value)) => Some(SnapshotRecord::decode(&value, &self.core().dmu)?.name),
+            _ => None,
+        };
+        if let Some(name) = name.or(read.as_deref()) {
+            self.put(&snapshot_name_key(dataset.id, name), None)?;
+        }
+        self.put(&key, None)?;
+        let before = self.chain(dataset, |chain| chain.before(snapshot))?;
+        self.unlink(dataset.id, snapshot, before)?;
+        dataset.lineage.lock().remove(snapshot);
+        Ok(())
+    }
+
+    /// Deletes some snapshots of a destroyed dataset, newest first; whether none is left.
+    pub fn delete_snapshots_of(&mut self, dataset: &DatasetState) -> Result<bool> {
+        for _ in 0..UNLINKED_MAX {
+            let newest = dataset.lineage.lock().newest;
+            if newest.0 == 0 {
+                return Ok(true);
+            }
+            self.delete_snapshot(dataset, newest, None)?;
+            self.core().snapshots.close(dataset, newest);
+        }
+        Ok(dataset.lineage.lock().newest.0 == 0)
+    }
+}

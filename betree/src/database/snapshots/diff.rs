@@ -1,0 +1,56 @@
+//! What changed from one snapshot to another.
+
+use super::handle::Snapshot;
+use crate::database::error::{Error, Result};
+use crate::tree::Value;
+
+/// A change from one snapshot to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// The key has this value in the later one, and another or none in the earlier.
+    Put {
+        /// The key.
+        key: Value,
+        /// Its value in the later snapshot.
+        value: Value,
+    },
+    /// The later one does not have the key.
+    Delete {
+        /// The key.
+        key: Value,
+    },
+}
+
+/// Iterator over what changed, in the order of keys; after an error it ends. `Send + 'static`.
+#[derive(Debug)]
+pub struct Differences {
+    diff: crate::tree::Diff,
+    dataset: Vec<u8>,
+}
+
+impl Snapshot {
+    /// What has to be done to make `later` of this snapshot. Reads only what the two do not share. They may be of different
+    /// datasets of one database; those of a dataset and of its clones share much.
+    ///
+    /// # Errors
+    /// A snapshot of another database; a database that was closed.
+    pub fn diff(&self, later: &Self) -> Result<Differences> {
+        later.check_of(&self.handle)?;
+        self.handle.core().check_open()?;
+        let diff = crate::tree::Diff::new(self.tree().view(), later.tree().view());
+        Ok(Differences { diff, dataset: self.dataset_name() })
+    }
+}
+
+impl Iterator for Differences {
+    type Item = Result<Difference>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.diff.next()?;
+        let of = |error| Error::of_tree(&self.dataset, error);
+        Some(next.map_err(of).map(|(key, value)| match value {
+            Some(value) => Difference::Put { key, value },
+            None => Difference::Delete { key },
+        }))
+    }
+}

@@ -1,0 +1,233 @@
+//! What changed from one state of a tree to another, looking only at what the two do not share.
+//!
+//! Both trees are descended side by side. Where they have the same node, all below it is the same. A key can differ only if
+//! a run that one has and the other has not says something about it: such runs are merged, without those that both have,
+//! and where the newest message of a key in them is the same on both sides, so is its value, because a sequence number is
+//! given once. Only the keys that are left are read in both states. A range delete names no keys: what it covers is looked up
+//! in the other state.
+
+use super::TreeError;
+use super::node::NodeCell;
+use super::range::{Range, View};
+use super::value::Value;
+use crate::base::extent::Extent;
+use crate::base::ids::Generation;
+use crate::run::{EntryCursor, ReadMode, Run, RunCursor};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Iterator over the keys whose values differ, in order, each with its value in the later state.
+pub struct Diff {
+    before: View,
+    after: View,
+    /// Parts of the key space still to be looked at, the first one last.
+    waiting: Vec<Pair>,
+    segment: Option<Segment>,
+    done: bool,
+}
+
+impl std::fmt::Debug for Diff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Diff").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+/// What one tree has for a part of the key space.
+#[derive(Clone)]
+struct Half {
+    /// `None` below level 1.
+    cell: Option<Arc<NodeCell>>,
+    /// Runs of the slots above.
+    runs: Vec<Arc<Run>>,
+}
+
+struct Pair {
+    halves: [Half; 2],
+    low: Vec<u8>,
+    high: Option<Vec<u8>>,
+}
+
+impl Half {
+    fn level(&self) -> u8 {
+        self.cell.as_ref().map_or(0, |cell| cell.level())
+    }
+}
+
+fn same(a: &NodeCell, b: &NodeCell) -> bool {
+    a.reference().is_some_and(|reference| Some(reference) == b.reference())
+}
+
+/// What tells a run from all others.
+fn identity(run: &Run) -> (Generation, Option<Extent>) {
+    (run.birth(), run.space().extents().first().copied())
+}
+
+/// Part of the key space where the two have the same nodes, below runs that they do not share.
+struct Segment {
+    sources: Vec<Source>,
+    high: Option<Vec<u8>>,
+}
+
+enum Source {
+    /// A run that only one of them has.
+    Run { cursor: Box<RunCursor>, side: usize },
+    /// What one of them has under a range delete of the other.
+    Covered { range: Box<Range>, next: Option<Value> },
+}
+
+impl Source {
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Run { cursor, .. } => cursor.entry().map(|entry| entry.key),
+            Self::Covered { next, .. } => next.as_deref(),
+        }
+    }
+}
+
+impl Segment {
+    /// `None` when nothing can differ here.
+    fn new(pair: Pair, views: [&View; 2]) -> Result<Option<Self>, TreeError> {
+        let Pair { halves, low, high } = pair;
+        let all = halves.map(|half| half.runs);
+        let known =
+            [0, 1].map(|side: usize| all[side].iter().map(|run| identity(run)).collect::<HashSet<_>>());
+        let mut sources = Vec::new();
+        for (side, runs) in all.iter().enumerate() {
+            for run in runs {
+                let touches = run.reference().overlaps(&low, high.as_deref());
+                if !touches || known[1 - side].contains(&identity(run)) {
+                    continue;
+                }
+                let mut cursor = Box::new(RunCursor::new(Arc::clone(run), ReadMode::Scan));
+                cursor.seek(&low)?;
+                sources.push(Source::Run { cursor, side });
+                if run.reference().range_deletes == 0 {
+                    continue;
+                }
+                for delete in run.range_deletes()?.list() {
+                    let start = delete.start.as_ref().max(low.as_slice()).to_vec();
+                    let end = match (delete.end.as_deref(), high.as_deref()) {
+                        (Some(end), Some(high)) => Some(end.min(high)),
+                        (end, high) => end.or(high),
+                    };
+                    if end.is_none_or(|end| start.as_slice() < end) {
+                        let mut range = Box::new(views[1 - side].range(start, end.map(<[u8]>::to_vec)));
+                        let next = range.next().transpose()?.map(|(key, _)| key);
+                        sources.push(Source::Covered { range, next });
+                    }
+                }
+            }
+        }
+        Ok((!sources.is_empty()).then_some(Self { sources, high }))
+    }
+
+    /// The next key whose values may differ.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, TreeError> {
+        loop {
+            let smallest = self.sources.iter().filter_map(Source::key).min();
+            let Some(key) = smallest.filter(|key| self.high.as_deref().is_none_or(|high| *key < high)) else {
+                return Ok(None);
+            };
+            let key = key.to_vec();
+            let (mut newest, mut covered) = ([None; 2], false);
+            for source in &mut self.sources {
+                match source {
+                    Source::Run { cursor, side } => {
+                        while let Some(entry) = cursor.entry().filter(|entry| entry.key == key) {
+                            newest[*side] = newest[*side].max(Some(entry.sequence));
+                            cursor.next()?;
+                        }
+                    }
+                    Source::Covered { range, next } => {
+                        if next.as_deref() == Some(key.as_slice()) {
+                            covered = true;
+                            *next = range.next().transpose()?.map(|(key, _)| key);
+                        }
+                    }
+                }
+            }
+            if covered || newest[0] != newest[1] {
+                return Ok(Some(key));
+            }
+        }
+    }
+}
+
+impl Diff {
+    /// What changed from `before` to `after`, states of trees in one pool without memtables.
+    #[must_use]
+    pub fn new(before: View, after: View) -> Self {
+        let half = |view: &View| Half { cell: Some(Arc::clone(&view.version.root)), runs: Vec::new() };
+        let halves = [half(&before), half(&after)];
+        let waiting = vec![Pair { halves, low: Vec::new(), high: None }];
+        Self { before, after, waiting, segment: None, done: false }
+    }
+
+    /// Looks at the next part of the key space.
+    fn advance(&mut self, pair: Pair) -> Result<(), TreeError> {
+        let [a, b] = &pair.halves;
+        let shared = match (&a.cell, &b.cell) {
+            (Some(a), Some(b)) => same(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if shared {
+            self.segment = Segment::new(pair, [&self.before, &self.after])?;
+            return Ok(());
+        }
+        let side = usize::from(b.level() > a.level());
+        let view = if side == 0 { &self.before } else { &self.after };
+        let Some(cell) = &pair.halves[side].cell else { return Ok(()) };
+        let body = cell.load(&view.tree.dmu)?;
+        let first = body.slot_index(&pair.low);
+        let last = body.slot_index_before(pair.high.as_deref()).max(first);
+        for index in (first..=last).rev() {
+            let slot = &body.slots[index];
+            let low = body.slot_low(index).filter(|low| *low > pair.low.as_slice()).map(<[u8]>::to_vec);
+            let high = match (body.slot_high(index), pair.high.as_deref()) {
+                (Some(slot), Some(high)) => Some(slot.min(high)),
+                (slot, high) => slot.or(high),
+            };
+            let mut halves = pair.halves.clone();
+            halves[side].cell.clone_from(&slot.child);
+            halves[side].runs.extend(slot.runs.iter().cloned());
+            let (low, high) = (low.unwrap_or_else(|| pair.low.clone()), high.map(<[u8]>::to_vec));
+            self.waiting.push(Pair { halves, low, high });
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<(Value, Option<Value>)>, TreeError> {
+        loop {
+            if let Some(segment) = &mut self.segment {
+                match segment.next()? {
+                    Some(key) => {
+                        let (before, after) = (self.before.get(&key)?, self.after.get(&key)?);
+                        if before != after {
+                            return Ok(Some((Value::from(key), after)));
+                        }
+                    }
+                    None => self.segment = None,
+                }
+                continue;
+            }
+            match self.waiting.pop() {
+                Some(pair) => self.advance(pair)?,
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Iterator for Diff {
+    type Item = Result<(Value, Option<Value>), TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.step().transpose();
+        self.done = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
