@@ -67,6 +67,24 @@ pub enum Command {
     Dataset(DatasetCommand),
     /// Keys and values of a dataset
     Kv(Kv),
+    /// Snapshots of datasets, written DATASET@NAME
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Make a dataset of a snapshot: writable, and sharing its space until it is overwritten
+    Clone {
+        /// The snapshot
+        #[arg(value_parser = snapshot_name())]
+        snapshot: SnapshotName,
+        /// Name of the new dataset
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Bytes,
+    },
+    /// Make a clone the owner of the snapshots that it was made of
+    Promote {
+        /// The clone
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Bytes,
+    },
     /// Configurations
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -228,10 +246,133 @@ pub struct Create {
     pub preference: Option<StoragePreference>,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Make a snapshot; of several datasets at one instant, when they get the same name
+    Create {
+        /// The snapshots
+        #[arg(required = true, value_name = "SNAPSHOT", value_parser = snapshot_name())]
+        snapshots: Vec<SnapshotName>,
+    },
+    /// Names, times and sizes
+    List {
+        /// Only those of this dataset
+        #[arg(value_name = "DATASET", value_parser = bytes())]
+        name: Option<Bytes>,
+    },
+    /// Destroy snapshots, in any order
+    Destroy {
+        /// The snapshots
+        #[arg(required = true, value_name = "SNAPSHOT", value_parser = snapshot_name())]
+        snapshots: Vec<SnapshotName>,
+        /// Say what would be lost, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Make the dataset what it was in a snapshot
+    Rollback {
+        /// The snapshot
+        #[arg(value_parser = snapshot_name())]
+        snapshot: SnapshotName,
+        /// Destroy later snapshots, which are in the way otherwise
+        #[arg(short, long)]
+        force: bool,
+        /// Say what would be lost, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Print the keys that were added (+), removed (-) or changed (M) since a snapshot, in order
+    Diff {
+        /// The snapshot
+        #[arg(value_parser = snapshot_name())]
+        snapshot: SnapshotName,
+        /// A later snapshot, or a dataset as it is now [default: the dataset of the snapshot]
+        #[arg(value_name = "SNAPSHOT|DATASET", value_parser = bytes())]
+        later: Option<Bytes>,
+        /// How keys are written in the output
+        #[arg(long, value_enum, value_name = "ENCODING", default_value_t)]
+        key_enc: Encoding,
+    },
+    /// Keep a snapshot from being destroyed until the tag is released
+    Hold {
+        /// Says who needs it
+        #[arg(value_parser = bytes())]
+        tag: Bytes,
+        /// The snapshot
+        #[arg(value_parser = snapshot_name())]
+        snapshot: SnapshotName,
+    },
+    /// Take a hold back
+    Release {
+        /// The tag of the hold
+        #[arg(value_parser = bytes())]
+        tag: Bytes,
+        /// The snapshot
+        #[arg(value_parser = snapshot_name())]
+        snapshot: SnapshotName,
+    },
+    /// Give a snapshot another name
+    Rename {
+        /// The snapshot
+        #[arg(value_parser = snapshot_name())]
+        snapshot: SnapshotName,
+        /// The new name, with or without that of the dataset and @
+        #[arg(value_parser = bytes())]
+        new_name: Bytes,
+    },
+    /// Destroy the snapshots of a dataset that none of the numbers keeps; what is held or cloned always stays
+    Prune(Prune),
+}
+
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// The dataset
+    #[arg(value_name = "DATASET", value_parser = bytes())]
+    pub name: Bytes,
+    #[command(flatten)]
+    pub keep: Keep,
+    /// Say what would be kept and destroyed, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// How many snapshots to keep, at least one in all.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Keep {
+    /// Keep the newest N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_last: Option<u32>,
+    /// Keep the newest of each of the last N hours that have a snapshot (in UTC, as all that follow)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_hourly: Option<u32>,
+    /// Keep the newest of each of the last N days that have one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_daily: Option<u32>,
+    /// Keep the newest of each of the last N weeks, from Monday on, that have one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_weekly: Option<u32>,
+    /// Keep the newest of each of the last N months that have one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_monthly: Option<u32>,
+    /// Keep the newest of each of the last N years that have one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_yearly: Option<u32>,
+}
+
 #[derive(Debug, Args)]
 #[command(disable_help_subcommand = true)]
 pub struct Kv {
-    /// The dataset
+    /// The dataset; for commands that only read, also a snapshot: DATASET@NAME
     #[arg(value_parser = OsStringValueParser::new().map(unshield))]
     pub dataset: Bytes,
     /// How keys are written here and in the output
@@ -390,6 +531,35 @@ fn bytes() -> impl clap::builder::TypedValueParser<Value = Bytes> {
     OsStringValueParser::new().map(|argument| Bytes(argument.into_vec()))
 }
 
+/// `DATASET@NAME`. The last `@` ends the dataset's name: that of a snapshot has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotName {
+    /// The dataset.
+    pub dataset: Vec<u8>,
+    /// The snapshot of it.
+    pub name: Vec<u8>,
+}
+
+impl SnapshotName {
+    /// `None` for bytes that name no snapshot.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let at = bytes.iter().rposition(|byte| *byte == b'@')?;
+        let (dataset, name) = (bytes[..at].to_vec(), bytes[at + 1..].to_vec());
+        (!dataset.is_empty() && !name.is_empty()).then_some(Self { dataset, name })
+    }
+
+    /// All of it, as it is written.
+    pub fn bytes(&self) -> Vec<u8> {
+        [&self.dataset[..], b"@", &self.name].concat()
+    }
+}
+
+fn snapshot_name() -> impl clap::builder::TypedValueParser<Value = SnapshotName> {
+    let parse = |argument: OsString| SnapshotName::parse(argument.as_bytes());
+    OsStringValueParser::new()
+        .try_map(move |argument| parse(argument).ok_or("a snapshot is written DATASET@NAME"))
+}
+
 fn size(text: &str) -> Result<u64, String> {
     betree::base::units::parse_bytes(text)
 }
@@ -530,6 +700,17 @@ impl Command {
             Self::Dataset(DatasetCommand::Rename { .. }) => "dataset rename",
             Self::Dataset(DatasetCommand::Destroy { .. }) => "dataset destroy",
             Self::Dataset(DatasetCommand::Stats { .. }) => "dataset stats",
+            Self::Snapshot(SnapshotCommand::Create { .. }) => "snapshot create",
+            Self::Snapshot(SnapshotCommand::List { .. }) => "snapshot list",
+            Self::Snapshot(SnapshotCommand::Destroy { .. }) => "snapshot destroy",
+            Self::Snapshot(SnapshotCommand::Rollback { .. }) => "snapshot rollback",
+            Self::Snapshot(SnapshotCommand::Diff { .. }) => "snapshot diff",
+            Self::Snapshot(SnapshotCommand::Hold { .. }) => "snapshot hold",
+            Self::Snapshot(SnapshotCommand::Release { .. }) => "snapshot release",
+            Self::Snapshot(SnapshotCommand::Rename { .. }) => "snapshot rename",
+            Self::Snapshot(SnapshotCommand::Prune(_)) => "snapshot prune",
+            Self::Clone { .. } => "clone",
+            Self::Promote { .. } => "promote",
             Self::Kv(kv) => match kv.command {
                 KvCommand::Put { .. } => "kv put",
                 KvCommand::Get { .. } => "kv get",
@@ -601,6 +782,22 @@ mod tests {
             assert!(json && no_header && parsable && quiet);
         }
         assert!(parse("-q -v db status").is_err());
+    }
+
+    #[test]
+    fn the_last_at_ends_the_name_of_a_dataset() {
+        let parts = |text: &str| SnapshotName::parse(text.as_bytes()).map(|full| (full.dataset, full.name));
+        assert_eq!(parts("a@b"), Some((b"a".to_vec(), b"b".to_vec())));
+        assert_eq!(parts("a@b@c"), Some((b"a@b".to_vec(), b"c".to_vec())));
+        for text in ["", "@", "a", "a@", "@b"] {
+            assert_eq!(parts(text), None, "{text}");
+        }
+        assert_eq!(SnapshotName::parse(b"\xff@\0").unwrap().bytes(), b"\xff@\0");
+        assert!(parse("snapshot destroy a").is_err());
+        assert!(parse("snapshot create").is_err());
+        assert!(parse("snapshot prune a").is_err());
+        assert!(parse("snapshot prune a --keep-last 0").is_err());
+        assert!(parse("snapshot prune a --keep-last 1 --keep-yearly 1").is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | 5 | no space |
 //! | 6 | the pool is in use |
 //! | 7 | redundancy is lost |
-//! | 8 | refused: it exists already, or was not confirmed |
+//! | 8 | refused: it exists already, is needed by others, or was not confirmed |
 //! | 130 | interrupted; the database is consistent |
 //!
 //! `check` has codes of its own, those of file system checkers: 0 clean, 1 leaked space and nothing else, 2 damage,
@@ -67,6 +67,10 @@ pub fn exit_code(error: &anyhow::Error) -> (u8, &'static str) {
             };
         }
         if let Some(error) = cause.downcast_ref::<betree::Error>() {
+            // Not the pool, but a snapshot that somebody needs.
+            if let betree::Error::Busy { .. } = error {
+                return (8, "REFUSED");
+            }
             return of_kind(error.kind());
         }
     }

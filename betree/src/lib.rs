@@ -15,8 +15,8 @@ pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
     DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
-    KEY_BYTES_MAX, MESSAGE_BYTES_MAX, Metrics, Result, Snapshot, SnapshotInfo, StorageInfo, VALUE_BYTES_MAX,
-    VerifyReport,
+    KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, Result, Retention, Snapshot, SnapshotInfo,
+    StorageInfo, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,

@@ -1,5 +1,6 @@
 //! `bectl dataset`: datasets and their trees.
 
+use super::readable::check_no_snapshot;
 use super::{Amount, count};
 use crate::args::{Create, DatasetCommand};
 use crate::confirm::confirm;
@@ -16,6 +17,7 @@ pub fn run(context: &Context, command: DatasetCommand) -> anyhow::Result<()> {
         DatasetCommand::List => list(context),
         DatasetCommand::Rename { name, new_name } => {
             let database = context.open()?;
+            check_no_snapshot(&database, &new_name.0)?;
             database.rename_dataset(&name.0, &new_name.0)?;
             database.sync()?;
             database.close()?;
@@ -28,6 +30,7 @@ pub fn run(context: &Context, command: DatasetCommand) -> anyhow::Result<()> {
 
 fn create(context: &Context, options: &Create) -> anyhow::Result<()> {
     let database = context.open()?;
+    check_no_snapshot(&database, &options.name.0)?;
     let default = database.configuration().default_dataset.clone();
     let configuration = DatasetConfiguration {
         merge_policy: options.merge_policy.unwrap_or(default.merge_policy),

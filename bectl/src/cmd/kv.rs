@@ -1,5 +1,6 @@
 //! `bectl kv`: keys and values of a dataset.
 
+use super::readable::{Readable, check_no_snapshot};
 use super::{count, load};
 use crate::args::{Bytes, DumpFormat, Kv, KvCommand, Selection};
 use crate::confirm::confirm;
@@ -59,22 +60,28 @@ impl Target<'_> {
         Ok(self.context.open_read_only()?.open_dataset(&self.dataset)?)
     }
 
+    /// As [`Target::open_read_only`]; a snapshot too.
+    fn open_readable(&self) -> anyhow::Result<Readable> {
+        Readable::open(&self.context.open_read_only()?, &self.dataset)
+    }
+
     /// Opens for writing; creates the dataset when it does not exist.
     pub fn open(&self) -> anyhow::Result<(Database, Dataset)> {
         let database = self.context.open()?;
+        check_no_snapshot(&database, &self.dataset)?;
         let dataset = database.open_or_create_dataset(&self.dataset)?;
         Ok((database, dataset))
     }
 
-    fn select(&self, dataset: &Dataset, selection: &Selection) -> anyhow::Result<Entries> {
+    fn select(&self, source: &Readable, selection: &Selection) -> anyhow::Result<Entries> {
         if let Some(prefix) = &selection.prefix {
-            return Ok(dataset.prefix(self.decode_key(prefix)?));
+            return Ok(source.prefix(&self.decode_key(prefix)?));
         }
         let from = selection.from.as_ref().map(|key| self.decode_key(key)).transpose()?;
         let to = selection.to.as_ref().map(|key| self.decode_key(key)).transpose()?;
         let bounds =
             (from.map_or(Bound::Unbounded, Bound::Included), to.map_or(Bound::Unbounded, Bound::Excluded));
-        Ok(dataset.range::<Vec<u8>>(bounds))
+        Ok(source.range(bounds))
     }
 
     fn absent(&self, key: &[u8]) -> anyhow::Error {
@@ -114,7 +121,7 @@ impl Target<'_> {
 
     fn get(&self, key: &Bytes) -> anyhow::Result<()> {
         let key = self.decode_key(key)?;
-        let value = self.open_read_only()?.get(&key)?.ok_or_else(|| self.absent(&key))?;
+        let value = self.open_readable()?.get(&key)?.ok_or_else(|| self.absent(&key))?;
         let output = &self.context.output;
         if output.json {
             let value = Some(JsonBytes(&value, self.value));
@@ -149,7 +156,7 @@ impl Target<'_> {
 
     fn list(&self, selection: &Selection, limit: u64, reverse: bool, with_value: bool) -> anyhow::Result<()> {
         let output = &self.context.output;
-        let entries = self.select(&self.open_read_only()?, selection)?;
+        let entries = self.select(&self.open_readable()?, selection)?;
         let entries: Box<dyn Iterator<Item = _>> =
             if reverse { Box::new(entries.rev()) } else { Box::new(entries) };
         let entries = entries.take(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -181,7 +188,7 @@ impl Target<'_> {
     }
 
     fn count(&self, selection: &Selection) -> anyhow::Result<()> {
-        let amount = count(self.context, self.select(&self.open_read_only()?, selection)?)?;
+        let amount = count(self.context, self.select(&self.open_readable()?, selection)?)?;
         let output = &self.context.output;
         if output.json {
             return output.data(&amount);
@@ -222,7 +229,7 @@ impl Target<'_> {
     }
 
     fn dump(&self, selection: &Selection, file: Option<&Path>, format: DumpFormat) -> anyhow::Result<()> {
-        let entries = self.select(&self.open_read_only()?, selection)?;
+        let entries = self.select(&self.open_readable()?, selection)?;
         let Some(path) = file.filter(|path| *path != Path::new("-")) else {
             let mut sink = self.context.output.sink();
             self.dump_to(entries, format, &mut sink, output_error)?;

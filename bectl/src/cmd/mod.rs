@@ -7,8 +7,10 @@ mod db;
 mod init;
 mod kv;
 mod load;
+mod readable;
 mod recover;
 mod salvage;
+mod snapshot;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -25,6 +27,9 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Db(command) => db::run(context, command),
         Command::Dataset(command) => dataset::run(context, command),
         Command::Kv(kv) => kv::run(context, kv),
+        Command::Snapshot(command) => snapshot::run(context, command),
+        Command::Clone { snapshot, name } => snapshot::clone(context, &snapshot, &name.0),
+        Command::Promote { name } => snapshot::promote(context, &name.0),
         Command::Config(command) => config::run(context, &command),
         Command::Check(options) => check::run(context, &options),
         Command::Recover(options) => recover::run(context, &options),

@@ -19,4 +19,6 @@ mod refusals;
 #[cfg(test)]
 mod safety;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod terminal;

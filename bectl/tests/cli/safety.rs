@@ -31,6 +31,19 @@ const READING: &[&str] = &[
     "kv d tree-dump",
     "kv d range-del",
     "kv d range-del --dry-run",
+    "kv d@s get k",
+    "kv d@s list",
+    "snapshot list",
+    "snapshot list d",
+    "snapshot diff d@s",
+    "snapshot diff d@s d@s",
+    "snapshot destroy d@s",
+    "snapshot destroy d@s --dry-run",
+    "snapshot rollback d@s",
+    "snapshot rollback d@s --dry-run",
+    "snapshot prune d --keep-last 1",
+    "snapshot prune d --keep-last 2",
+    "snapshot prune d --keep-last 1 --dry-run",
     "config print-active",
     "config print-default",
     "config validate absent.json",
@@ -45,6 +58,9 @@ const READING: &[&str] = &[
 fn reading_changes_no_byte() {
     let home = Home::with_pool();
     home.words("kv d put k v").ok();
+    home.words("snapshot create d@s").ok();
+    home.words("snapshot create d@t").ok();
+    home.words("kv d put k2 v").ok();
     let before = home.pool_bytes();
     let changed = fs::metadata(home.pool()).unwrap().modified().unwrap();
     for words in READING {

@@ -6,7 +6,7 @@ use super::commit::Write;
 use super::database::Handle;
 use super::error::{Error, Result};
 use super::limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX, check_length};
-use super::snapshots::{Change, SNAPSHOT_NAME_BYTES_MAX, Snapshot, SnapshotInfo};
+use super::snapshots::{Change, Differences, SNAPSHOT_NAME_BYTES_MAX, Snapshot, SnapshotInfo};
 use super::view::{DatasetView, Entries};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
@@ -84,10 +84,20 @@ pub(super) fn check_upsert(length: usize, offset: u32) -> Result<()> {
     check_length("value", length + offset as usize, VALUE_BYTES_MAX)
 }
 
-fn check_snapshot_name(what: &'static str, name: &[u8]) -> Result<()> {
-    check_length(what, name.len(), SNAPSHOT_NAME_BYTES_MAX)?;
-    if name.is_empty() {
+fn check_snapshot_word(what: &'static str, word: &[u8]) -> Result<()> {
+    check_length(what, word.len(), SNAPSHOT_NAME_BYTES_MAX)?;
+    if word.is_empty() {
         return Err(Error::InvalidArgument { what, reason: String::from("it is empty") });
+    }
+    Ok(())
+}
+
+/// The last `@` of `dataset@name` ends the name of the dataset, which may have some of its own.
+fn check_snapshot_name(name: &[u8]) -> Result<()> {
+    check_snapshot_word("name", name)?;
+    if name.contains(&b'@') {
+        let reason = String::from("the name of a snapshot has no @");
+        return Err(Error::InvalidArgument { what: "name", reason });
     }
     Ok(())
 }
@@ -98,7 +108,7 @@ pub(super) fn create_snapshots(
     datasets: &[Arc<DatasetState>],
     name: &[u8],
 ) -> Result<()> {
-    check_snapshot_name("name", name)?;
+    check_snapshot_name(name)?;
     let core = handle.core();
     core.check_writable()?;
     core.admit_metadata()?;
@@ -252,7 +262,7 @@ impl<M> Dataset<M> {
     }
 
     /// Makes the snapshot `name`: durable, with everything that was written before this call. The cost is that of a
-    /// checkpoint, whatever the dataset holds; writers go on meanwhile.
+    /// checkpoint, whatever the dataset holds; writers go on meanwhile. A name has 1 to 1024 bytes, and no `@` among them.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists); out of space, device errors: there is no snapshot then.
@@ -290,6 +300,18 @@ impl<M> Dataset<M> {
         self.change_snapshots(&Change::Delete { dataset: &self.state, name: name.as_ref() })
     }
 
+    /// What has to be done to make of `snapshot` what the dataset holds now, which stays so for the iterator. Reads only what
+    /// the two do not share. The snapshot may be of another dataset.
+    ///
+    /// # Errors
+    /// A snapshot of another database; a database that was closed, a dataset that was destroyed; device errors and damage.
+    pub fn changes_since(&self, snapshot: &Snapshot) -> Result<Differences> {
+        snapshot.check_of(&self.handle)?;
+        let view = self.state.tree.view();
+        self.check()?;
+        snapshot.diff_to(view)
+    }
+
     /// Gives the snapshot `name` the name `new_name`.
     ///
     /// # Errors
@@ -297,7 +319,7 @@ impl<M> Dataset<M> {
     /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists).
     pub fn rename_snapshot(&self, name: impl AsRef<[u8]>, new_name: impl AsRef<[u8]>) -> Result<()> {
         let (from, to) = (name.as_ref(), new_name.as_ref());
-        check_snapshot_name("name", to)?;
+        check_snapshot_name(to)?;
         self.change_snapshots(&Change::Rename { dataset: &self.state, from, to })
     }
 
@@ -308,7 +330,7 @@ impl<M> Dataset<M> {
     /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) for a tag that holds it already.
     pub fn hold_snapshot(&self, name: impl AsRef<[u8]>, tag: impl AsRef<[u8]>) -> Result<()> {
         let (name, tag) = (name.as_ref(), tag.as_ref());
-        check_snapshot_name("tag", tag)?;
+        check_snapshot_word("tag", tag)?;
         self.change_snapshots(&Change::Hold { dataset: &self.state, name, tag })
     }
 

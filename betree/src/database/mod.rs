@@ -108,6 +108,6 @@ pub(crate) use snapshots::format::{
 };
 #[cfg(test)]
 pub(crate) use snapshots::format::{Part as ListPart, chunk_key, dead_list_key, snapshot_name_key};
-pub use snapshots::{Difference, Differences, Snapshot, SnapshotInfo};
+pub use snapshots::{Difference, Differences, KeepReason, Retention, Snapshot, SnapshotInfo};
 pub use verify::VerifyReport;
 pub use view::{DatabaseView, DatasetView, Entries};

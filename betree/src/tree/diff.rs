@@ -4,15 +4,16 @@
 //! a run that one has and the other has not says something about it: such runs are merged, without those that both have,
 //! and where the newest message of a key in them is the same on both sides, so is its value, because a sequence number is
 //! given once. Only the keys that are left are read in both states. A range delete names no keys: what it covers is looked up
-//! in the other state.
+//! in the other state. Memtables are runs that have no place in the tree: they are merged over all keys, beside the trees.
 
 use super::TreeError;
+use super::memtable::MemtableCursor;
 use super::node::NodeCell;
 use super::range::{Range, View};
 use super::value::Value;
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
-use crate::run::{EntryCursor, ReadMode, Run, RunCursor};
+use crate::run::{EntryCursor, RangeDelete, ReadMode, Run, RunCursor};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -23,7 +24,30 @@ pub struct Diff {
     /// Parts of the key space still to be looked at, the first one last.
     waiting: Vec<Pair>,
     segment: Option<Segment>,
+    /// What the memtables say, over all keys.
+    memory: Segment,
+    /// The next keys of the trees and of the memtables that may differ, once they were looked for.
+    candidates: [Candidate; 2],
     done: bool,
+}
+
+enum Candidate {
+    Unknown,
+    Key(Vec<u8>),
+    None,
+}
+
+impl Candidate {
+    fn of(key: Option<Vec<u8>>) -> Self {
+        key.map_or(Self::None, Self::Key)
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Unknown | Self::None => None,
+        }
+    }
 }
 
 impl std::fmt::Debug for Diff {
@@ -69,8 +93,8 @@ struct Segment {
 }
 
 enum Source {
-    /// A run that only one of them has.
-    Run { cursor: Box<RunCursor>, side: usize },
+    /// A run, or a memtable, that only one of them has.
+    Run { cursor: Box<dyn EntryCursor>, side: usize },
     /// What one of them has under a range delete of the other.
     Covered { range: Box<Range>, next: Option<Value> },
 }
@@ -81,6 +105,26 @@ impl Source {
             Self::Run { cursor, .. } => cursor.entry().map(|entry| entry.key),
             Self::Covered { next, .. } => next.as_deref(),
         }
+    }
+
+    /// What `other` has under `delete` from `low` to `high`; `None` when there is nothing between them.
+    fn covered(
+        other: &View,
+        delete: &RangeDelete,
+        low: &[u8],
+        high: Option<&[u8]>,
+    ) -> Result<Option<Self>, TreeError> {
+        let start = delete.start.as_ref().max(low).to_vec();
+        let end = match (delete.end.as_deref(), high) {
+            (Some(end), Some(high)) => Some(end.min(high)),
+            (end, high) => end.or(high),
+        };
+        if end.is_some_and(|end| start.as_slice() >= end) {
+            return Ok(None);
+        }
+        let mut range = Box::new(other.range(start, end.map(<[u8]>::to_vec)));
+        let next = range.next().transpose()?.map(|(key, _)| key);
+        Ok(Some(Self::Covered { range, next }))
     }
 }
 
@@ -105,20 +149,27 @@ impl Segment {
                     continue;
                 }
                 for delete in run.range_deletes()?.list() {
-                    let start = delete.start.as_ref().max(low.as_slice()).to_vec();
-                    let end = match (delete.end.as_deref(), high.as_deref()) {
-                        (Some(end), Some(high)) => Some(end.min(high)),
-                        (end, high) => end.or(high),
-                    };
-                    if end.is_none_or(|end| start.as_slice() < end) {
-                        let mut range = Box::new(views[1 - side].range(start, end.map(<[u8]>::to_vec)));
-                        let next = range.next().transpose()?.map(|(key, _)| key);
-                        sources.push(Source::Covered { range, next });
-                    }
+                    sources.extend(Source::covered(views[1 - side], delete, &low, high.as_deref())?);
                 }
             }
         }
         Ok((!sources.is_empty()).then_some(Self { sources, high }))
+    }
+
+    /// What the memtables of the two say.
+    fn of_memtables(views: [&View; 2]) -> Result<Self, TreeError> {
+        let mut sources = Vec::new();
+        for (side, view) in views.into_iter().enumerate() {
+            for table in view.version.tables().filter(|table| !table.memtable.is_empty()) {
+                let mut cursor = Box::new(MemtableCursor::new(Arc::clone(&table.memtable), view.visible));
+                cursor.seek(&[])?;
+                sources.push(Source::Run { cursor, side });
+                for delete in table.memtable.range_deletes(view.visible) {
+                    sources.extend(Source::covered(views[1 - side], &delete, &[], None)?);
+                }
+            }
+        }
+        Ok(Self { sources, high: None })
     }
 
     /// The next key whose values may differ.
@@ -154,13 +205,17 @@ impl Segment {
 }
 
 impl Diff {
-    /// What changed from `before` to `after`, states of trees in one pool without memtables.
-    #[must_use]
-    pub fn new(before: View, after: View) -> Self {
+    /// What changed from `before` to `after`, states of trees in one pool.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn new(before: View, after: View) -> Result<Self, TreeError> {
         let half = |view: &View| Half { cell: Some(Arc::clone(&view.version.root)), runs: Vec::new() };
         let halves = [half(&before), half(&after)];
         let waiting = vec![Pair { halves, low: Vec::new(), high: None }];
-        Self { before, after, waiting, segment: None, done: false }
+        let memory = Segment::of_memtables([&before, &after])?;
+        let candidates = [Candidate::Unknown, Candidate::Unknown];
+        Ok(Self { before, after, waiting, segment: None, memory, candidates, done: false })
     }
 
     /// Looks at the next part of the key space.
@@ -197,23 +252,40 @@ impl Diff {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<Option<(Value, Option<Value>)>, TreeError> {
+    /// The next key of the trees whose values may differ.
+    fn next_in_trees(&mut self) -> Result<Option<Vec<u8>>, TreeError> {
         loop {
             if let Some(segment) = &mut self.segment {
-                match segment.next()? {
-                    Some(key) => {
-                        let (before, after) = (self.before.get(&key)?, self.after.get(&key)?);
-                        if before != after {
-                            return Ok(Some((Value::from(key), after)));
-                        }
-                    }
-                    None => self.segment = None,
+                if let Some(key) = segment.next()? {
+                    return Ok(Some(key));
                 }
-                continue;
+                self.segment = None;
             }
             match self.waiting.pop() {
                 Some(pair) => self.advance(pair)?,
                 None => return Ok(None),
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<(Value, Option<Value>)>, TreeError> {
+        loop {
+            if matches!(self.candidates[0], Candidate::Unknown) {
+                self.candidates[0] = Candidate::of(self.next_in_trees()?);
+            }
+            if matches!(self.candidates[1], Candidate::Unknown) {
+                self.candidates[1] = Candidate::of(self.memory.next()?);
+            }
+            let smallest = self.candidates.iter().filter_map(Candidate::key).min();
+            let Some(key) = smallest.map(<[u8]>::to_vec) else { return Ok(None) };
+            for candidate in &mut self.candidates {
+                if candidate.key() == Some(key.as_slice()) {
+                    *candidate = Candidate::Unknown;
+                }
+            }
+            let (before, after) = (self.before.get(&key)?, self.after.get(&key)?);
+            if before != after {
+                return Ok(Some((Value::from(key), after)));
             }
         }
     }

@@ -6,7 +6,8 @@ use crate::pools::{Contents, Folder, contents, small};
 use betree::inspect::{CheckOptions, Outcome, check};
 use betree::vdev::{BlockDevice, SimClock, SimDisk, SimRng};
 use betree::{
-    Database, DatabaseConfiguration, Dataset, DatasetView, Difference, ErrorKind, LeafVdev, Snapshot,
+    Database, DatabaseConfiguration, Dataset, DatasetView, Difference, Differences, ErrorKind, LeafVdev,
+    Snapshot,
 };
 use betree_tests::rig::number_from_environment;
 use std::collections::BTreeMap;
@@ -600,7 +601,42 @@ fn every_short_history_and_order_of_deleting_is_exact() {
     demand_clean(&configuration, "all histories");
 }
 
-/// Guards diff: what it says makes the one of the other, from any snapshot to any other, of clones too; and it is exact.
+/// Makes `to` of `from` by what `differences` say, which must be exact and in order.
+fn demand_exact(differences: Differences, from: &Snapshot, to: &[(Vec<u8>, Vec<u8>)], what: &str) {
+    let mut map: Map = of_snapshot(from).into_iter().collect();
+    let mut last = None;
+    for difference in differences {
+        let key = match difference.unwrap() {
+            Difference::Put { key, value } => {
+                assert!(map.insert(key.to_vec(), value.to_vec()).as_deref() != Some(&value[..]));
+                key
+            }
+            Difference::Delete { key } => {
+                assert!(map.remove(&key[..]).is_some());
+                key
+            }
+        };
+        assert!(last.replace(key.clone()).is_none_or(|last| last < key), "not in order");
+    }
+    assert!(of_map(&map) == to, "{what}");
+}
+
+/// Writes of every kind.
+fn write_some(dataset: &Dataset, rng: &mut SimRng) {
+    for _ in 0..rng.below(200) {
+        let number = rng.below(600);
+        match rng.below(10) {
+            0..6 => dataset.insert(key(number), random_value(rng, 100)).unwrap(),
+            6 => dataset.insert(key(number), random_value(rng, 17_000)).unwrap(),
+            7 => dataset.upsert(key(number), b"patch", 3).unwrap(),
+            8 => dataset.delete(key(number)).unwrap(),
+            _ => dataset.range_delete(key(number)..key(number + rng.below(60))).unwrap(),
+        }
+    }
+}
+
+/// Guards diff: what it says makes the one of the other, from any snapshot to any other, of clones too, and to the head with
+/// what is in memory only; and it is exact.
 #[test]
 fn differences_make_one_snapshot_of_another() {
     let database = Database::build(memory(64)).unwrap();
@@ -609,16 +645,7 @@ fn differences_make_one_snapshot_of_another() {
     let rng = &mut world_rng;
     let mut snapshots = Vec::new();
     for round in 0..8_u64 {
-        for _ in 0..rng.below(200) {
-            let number = rng.below(600);
-            match rng.below(10) {
-                0..6 => dataset.insert(key(number), random_value(rng, 100)).unwrap(),
-                6 => dataset.insert(key(number), random_value(rng, 17_000)).unwrap(),
-                7 => dataset.upsert(key(number), b"patch", 3).unwrap(),
-                8 => dataset.delete(key(number)).unwrap(),
-                _ => dataset.range_delete(key(number)..key(number + rng.below(60))).unwrap(),
-            }
-        }
+        write_some(&dataset, rng);
         if round % 3 == 0 {
             database.settle().unwrap();
         }
@@ -630,22 +657,22 @@ fn differences_make_one_snapshot_of_another() {
     snapshots.push(clone.create_snapshot("of the clone").unwrap());
     for from in &snapshots {
         for to in &snapshots {
-            let mut map: Map = of_snapshot(from).into_iter().collect();
-            let mut last = None;
-            for difference in from.diff(to).unwrap() {
-                let key = match difference.unwrap() {
-                    Difference::Put { key, value } => {
-                        assert!(map.insert(key.to_vec(), value.to_vec()).as_deref() != Some(&value[..]));
-                        key
-                    }
-                    Difference::Delete { key } => {
-                        assert!(map.remove(&key[..]).is_some());
-                        key
-                    }
-                };
-                assert!(last.replace(key.clone()).is_none_or(|last| last < key), "not in order");
-            }
-            assert!(of_map(&map) == of_snapshot(to), "{from:?} to {to:?}");
+            demand_exact(from.diff(to).unwrap(), from, &of_snapshot(to), &format!("{from:?} to {to:?}"));
+        }
+        demand_exact(dataset.changes_since(from).unwrap(), from, &of_snapshot(&snapshots[7]), "the head");
+    }
+    // Changes in memory, over those in a tree and alone, and what was written while they are read.
+    for settled in [false, true] {
+        if settled {
+            database.settle().unwrap();
+        }
+        write_some(&dataset, rng);
+        let now = contents(&dataset).unwrap();
+        for from in &snapshots {
+            let differences = dataset.changes_since(from).unwrap();
+            dataset.insert("later", "than the differences").unwrap();
+            demand_exact(differences, from, &now, "the head with what is in memory");
+            dataset.delete("later").unwrap();
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What changed from one snapshot to another.
+//! What changed from one snapshot to another, or to what the dataset holds now.
 
 use super::handle::Snapshot;
 use crate::database::error::{Error, Result};
-use crate::tree::Value;
+use crate::tree::{Value, View};
 
-/// A change from one snapshot to another.
+/// A change from one state of a dataset to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// The key has this value in the later one, and another or none in the earlier.
@@ -33,12 +33,19 @@ impl Snapshot {
     /// datasets of one database; those of a dataset and of its clones share much.
     ///
     /// # Errors
-    /// A snapshot of another database; a database that was closed.
+    /// A snapshot of another database; a database that was closed; device errors and damage.
     pub fn diff(&self, later: &Self) -> Result<Differences> {
         later.check_of(&self.handle)?;
         self.handle.core().check_open()?;
-        let diff = crate::tree::Diff::new(self.tree().view(), later.tree().view());
-        Ok(Differences { diff, dataset: self.dataset_name() })
+        self.diff_to(later.tree().view())
+    }
+
+    /// What has to be done to make `later` of this snapshot.
+    pub(in crate::database) fn diff_to(&self, later: View) -> Result<Differences> {
+        let dataset = self.dataset_name();
+        let diff = crate::tree::Diff::new(self.tree().view(), later);
+        let diff = diff.map_err(|error| Error::of_tree(&dataset, error))?;
+        Ok(Differences { diff, dataset })
     }
 }
 

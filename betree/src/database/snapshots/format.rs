@@ -17,7 +17,7 @@
 //! | 0 | 2 | version | | 1 | format drift |
 //! | 2 | 2 | flags | | 0 | unknown additions |
 //! | 4 | … | name | | varint length, bytes | a name of two snapshots |
-//! | … | 8 | created | seconds since 1970 | | |
+//! | … | 8 | created | seconds since 1970 | below 2^63 | |
 //! | … | 8 | cut | sequence | holds exactly the messages up to it | |
 //! | … | 8 | blocks | 4 KiB | that the tree refers to | |
 //! | … | … | holds | | varint count, each varint length, bytes | deleted although somebody needs it |
@@ -167,6 +167,10 @@ impl SnapshotRecord {
         header(&mut input, 0).map_err(plain)?;
         let name = input.bytes(SNAPSHOT_NAME_BYTES_MAX, "name").map_err(plain)?.to_vec();
         let created = input.u64("created").map_err(plain)?;
+        // Whoever lists snapshots adds it to a time of the system.
+        if i64::try_from(created).is_err() {
+            return Err(plain(input.invalid("created")));
+        }
         let cut = input.u64("cut").map_err(plain)?;
         let blocks = input.u64("blocks").map_err(plain)?;
         let count = count(&mut input, HOLDS_MAX, "holds").map_err(plain)?;
@@ -446,6 +450,8 @@ mod tests {
             .concat();
             assert_eq!(record.encode(), golden);
             assert_eq!(SnapshotRecord::decode(&golden, dmu).unwrap(), record);
+            let beyond = SnapshotRecord { created: u64::MAX, ..record };
+            assert!(SnapshotRecord::decode(&beyond.encode(), dmu).is_err(), "a time that is none");
             let chunk = ChunkRecord::Entries { length: 40, entries: 1, checksum: 3, extents: stored };
             let of_chunk = [&[0, 40, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0][..], extents.as_slice()].concat();
             assert_eq!(chunk.encode(), of_chunk);

@@ -29,7 +29,8 @@
 //! | `dead_lists` | listing, joining, freeing |
 //! | `change` | what callers want, from the check to the durable checkpoint |
 //! | `handle` | an open snapshot; what the list of snapshots says |
-//! | `diff` | what changed from one snapshot to another |
+//! | `diff` | what changed from one snapshot to another, or to the head |
+//! | `retention` | which snapshots stay when old ones are thinned out |
 //!
 //! # Invariants
 //!
@@ -56,6 +57,7 @@ mod edits;
 pub(super) mod format;
 mod handle;
 mod lineage;
+mod retention;
 
 pub(super) use change::{Change, Plan};
 pub(super) use dead_lists::listed_extents;
@@ -66,3 +68,4 @@ pub use handle::{Snapshot, SnapshotInfo};
 pub(super) use handle::{Snapshots, snapshot_records};
 pub(super) use lineage::Lineage;
 pub(crate) use lineage::Origin;
+pub use retention::{KeepReason, Retention};

@@ -1,0 +1,446 @@
+//! `bectl snapshot`, `clone` and `promote`.
+
+use super::readable::{Readable, check_no_snapshot};
+use crate::args::{Bytes, Keep, Prune, SnapshotCommand, SnapshotName};
+use crate::confirm::confirm;
+use crate::context::Context;
+use crate::failure::{Failure, quoted};
+use crate::output::Cell;
+use crate::progress::Progress;
+use crate::text::{self, Encoding, JsonBytes};
+use betree::base::calendar::UtcTime;
+use betree::{Database, Dataset, Difference, ErrorKind, KeepReason, Retention, SnapshotInfo};
+use serde::Serialize;
+
+pub fn run(context: &Context, command: SnapshotCommand) -> anyhow::Result<()> {
+    match command {
+        SnapshotCommand::Create { snapshots } => create(context, &snapshots),
+        SnapshotCommand::List { name } => list(context, name.as_ref()),
+        SnapshotCommand::Destroy { snapshots, dry_run, yes } => destroy(context, &snapshots, dry_run, yes),
+        SnapshotCommand::Rollback { snapshot, force, dry_run, yes } => {
+            rollback(context, &snapshot, force, dry_run, yes)
+        }
+        SnapshotCommand::Diff { snapshot, later, key_enc } => {
+            diff(context, &snapshot, later.as_ref(), key_enc)
+        }
+        SnapshotCommand::Hold { tag, snapshot } => {
+            change(context, &snapshot.dataset, |dataset| dataset.hold_snapshot(&snapshot.name, &tag.0))
+        }
+        SnapshotCommand::Release { tag, snapshot } => {
+            change(context, &snapshot.dataset, |dataset| dataset.release_snapshot(&snapshot.name, &tag.0))
+        }
+        SnapshotCommand::Rename { snapshot, new_name } => {
+            let new_name = renamed(&snapshot, &new_name.0)?;
+            change(context, &snapshot.dataset, |dataset| dataset.rename_snapshot(&snapshot.name, new_name))
+        }
+        SnapshotCommand::Prune(options) => prune(context, &options),
+    }
+}
+
+/// Makes a dataset of a snapshot.
+pub fn clone(context: &Context, snapshot: &SnapshotName, name: &[u8]) -> anyhow::Result<()> {
+    let database = context.open()?;
+    check_no_snapshot(&database, name)?;
+    let snapshot = database.open_dataset(&snapshot.dataset)?.open_snapshot(&snapshot.name)?;
+    database.clone_snapshot(&snapshot, name)?;
+    drop(snapshot);
+    database.close()?;
+    context.output.nothing()
+}
+
+/// Makes a clone the owner of what it was made of.
+pub fn promote(context: &Context, name: &[u8]) -> anyhow::Result<()> {
+    change(context, name, Dataset::promote)
+}
+
+/// A change of one dataset, which is durable when the library returns.
+fn change(
+    context: &Context,
+    dataset: &[u8],
+    work: impl FnOnce(&Dataset) -> betree::Result<()>,
+) -> anyhow::Result<()> {
+    let database = context.open()?;
+    work(&database.open_dataset(dataset)?)?;
+    database.close()?;
+    context.output.nothing()
+}
+
+fn create(context: &Context, snapshots: &[SnapshotName]) -> anyhow::Result<()> {
+    let Some(first) = snapshots.first() else { return context.output.nothing() };
+    if snapshots.iter().any(|one| one.name != first.name) {
+        let why = "snapshots that are made at one instant have one name behind the @";
+        return Err(Failure::Usage(why.into()).into());
+    }
+    let database = context.open()?;
+    let open = |one: &SnapshotName| database.open_dataset(&one.dataset);
+    let datasets = snapshots.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    database.create_snapshot(&datasets.iter().collect::<Vec<_>>(), &first.name)?;
+    database.close()?;
+    context.output.nothing()
+}
+
+/// The new name of a snapshot, which may be written with that of its dataset.
+fn renamed<'a>(snapshot: &SnapshotName, new_name: &'a [u8]) -> Result<&'a [u8], Failure> {
+    let Some(at) = new_name.iter().rposition(|byte| *byte == b'@') else { return Ok(new_name) };
+    if at > 0 && new_name[..at] != snapshot.dataset[..] {
+        return Err(Failure::Usage("a snapshot stays with its dataset".into()));
+    }
+    Ok(&new_name[at + 1..])
+}
+
+/// A snapshot in JSON. Sizes are bytes.
+#[derive(Serialize)]
+struct Listed<'a> {
+    dataset: JsonBytes<'a>,
+    name: JsonBytes<'a>,
+    created: String,
+    generation: u64,
+    used: u64,
+    referenced: u64,
+    written: u64,
+    holds: Vec<JsonBytes<'a>>,
+    clones: Vec<JsonBytes<'a>>,
+}
+
+fn created(info: &SnapshotInfo) -> String {
+    UtcTime::from(info.created).to_string()
+}
+
+fn full_name(dataset: &[u8], info: &SnapshotInfo) -> Vec<u8> {
+    SnapshotName { dataset: dataset.to_vec(), name: info.name.clone() }.bytes()
+}
+
+fn listed<'a>(dataset: &'a [u8], info: &'a SnapshotInfo) -> Listed<'a> {
+    let all = |names: &'a [Vec<u8>]| names.iter().map(|name| JsonBytes(name, Encoding::Utf8)).collect();
+    Listed {
+        dataset: JsonBytes(dataset, Encoding::Utf8),
+        name: JsonBytes(&info.name, Encoding::Utf8),
+        created: created(info),
+        generation: info.generation,
+        used: info.unique,
+        referenced: info.referenced,
+        written: info.written,
+        holds: all(&info.holds),
+        clones: all(&info.clones),
+    }
+}
+
+/// Names in one cell.
+fn names(names: &[Vec<u8>]) -> String {
+    match names {
+        [] => "-".into(),
+        names => names.iter().map(|name| text::escaped(name)).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn list(context: &Context, name: Option<&Bytes>) -> anyhow::Result<()> {
+    let database = context.open_read_only()?;
+    let mut found: Vec<(Vec<u8>, SnapshotInfo)> = Vec::new();
+    let of = |dataset: Dataset| -> betree::Result<Vec<_>> {
+        let name = dataset.name();
+        Ok(dataset.snapshots()?.into_iter().map(|info| (name.clone(), info)).collect())
+    };
+    match name {
+        Some(name) => found.extend(of(database.open_dataset(&name.0)?)?),
+        None => {
+            for name in database.datasets()? {
+                context.interrupt.check()?;
+                match database.open_dataset(&name) {
+                    Ok(dataset) => found.extend(of(dataset)?),
+                    Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+                        context.output.warn(&format!("left out: {error}"));
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    let rows = found.iter().map(|(dataset, info)| {
+        vec![
+            Cell::Text(text::escaped(&full_name(dataset, info))),
+            Cell::Text(created(info)),
+            Cell::Bytes(info.unique),
+            Cell::Bytes(info.referenced),
+            Cell::Bytes(info.written),
+            Cell::Text(names(&info.holds)),
+            Cell::Text(names(&info.clones)),
+        ]
+    });
+    let header = ["NAME", "CREATED", "USED", "REFERENCED", "WRITTEN", "HOLDS", "CLONES"];
+    let json: Vec<_> = found.iter().map(|(dataset, info)| listed(dataset, info)).collect();
+    context.output.table(&header, rows.collect(), &json)
+}
+
+/// What there is to say about the snapshot `name` of `dataset`.
+fn find(dataset: &Dataset, name: &SnapshotName) -> anyhow::Result<SnapshotInfo> {
+    let found = dataset.snapshots()?.into_iter().find(|info| info.name == name.name);
+    let absent = || Failure::NotFound(format!("snapshot {} does not exist", quoted(&name.bytes())));
+    Ok(found.ok_or_else(absent)?)
+}
+
+/// Fails with what keeps a snapshot from being destroyed.
+fn check_free(dataset: &[u8], info: &SnapshotInfo) -> Result<(), Failure> {
+    let by: Vec<String> = match info.clones.is_empty() {
+        true => info.holds.iter().map(|tag| format!("hold {}", quoted(tag))).collect(),
+        false => info.clones.iter().map(|clone| format!("clone {}", quoted(clone))).collect(),
+    };
+    if by.is_empty() {
+        return Ok(());
+    }
+    let name = quoted(&full_name(dataset, info));
+    Err(Failure::Refused(format!("snapshot {name} is needed by {}; nothing was changed", by.join(", "))))
+}
+
+/// The snapshots that are to be destroyed, each once, if all of them can be.
+fn to_destroy(
+    database: &Database,
+    snapshots: &[SnapshotName],
+) -> anyhow::Result<Vec<(Dataset, SnapshotInfo)>> {
+    let mut found: Vec<(Dataset, SnapshotInfo)> = Vec::new();
+    for (index, name) in snapshots.iter().enumerate() {
+        if snapshots[..index].contains(name) {
+            continue;
+        }
+        let dataset = database.open_dataset(&name.dataset)?;
+        let info = find(&dataset, name)?;
+        check_free(&name.dataset, &info)?;
+        found.push((dataset, info));
+    }
+    Ok(found)
+}
+
+fn destroy(context: &Context, snapshots: &[SnapshotName], dry_run: bool, yes: bool) -> anyhow::Result<()> {
+    let output = &context.output;
+    if dry_run || !yes {
+        let database = context.open_read_only()?;
+        let found = to_destroy(&database, snapshots)?;
+        let name = |(dataset, info): &(Dataset, SnapshotInfo)| full_name(&dataset.name(), info);
+        let what = match &found[..] {
+            [one] => {
+                format!("snapshot {} with {} of its own", quoted(&name(one)), output.size(one.1.unique))
+            }
+            all => {
+                let names: Vec<String> = all.iter().map(|one| quoted(&name(one)).into_owned()).collect();
+                format!("{} snapshots: {}", all.len(), names.join(", "))
+            }
+        };
+        if dry_run {
+            output.note(&format!("would destroy {what}"));
+            let datasets: Vec<_> = found.iter().map(|(dataset, _)| dataset.name()).collect();
+            let json: Vec<_> =
+                found.iter().zip(&datasets).map(|((_, info), dataset)| listed(dataset, info)).collect();
+            return if output.json { output.data(&json) } else { Ok(()) };
+        }
+        let typed = found.first().map(name).unwrap_or_default();
+        confirm(context, yes, &format!("destroys {what}"), &typed)?;
+    }
+    let database = context.open()?;
+    for (dataset, info) in to_destroy(&database, snapshots)? {
+        context.interrupt.check()?;
+        dataset.delete_snapshot(&info.name)?;
+    }
+    database.close()?;
+    output.nothing()
+}
+
+/// What a rollback loses, in JSON.
+#[derive(Serialize)]
+struct RolledBack<'a> {
+    /// Keys whose values change.
+    keys: u64,
+    /// Names of the later snapshots, newest last.
+    destroyed: Vec<JsonBytes<'a>>,
+}
+
+fn rollback(
+    context: &Context,
+    snapshot: &SnapshotName,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+) -> anyhow::Result<()> {
+    let output = &context.output;
+    if dry_run || !yes {
+        let database = context.open_read_only()?;
+        let dataset = database.open_dataset(&snapshot.dataset)?;
+        let info = find(&dataset, snapshot)?;
+        let later: Vec<_> =
+            dataset.snapshots()?.into_iter().filter(|one| one.generation > info.generation).collect();
+        let names: Vec<_> =
+            later.iter().map(|one| quoted(&full_name(&snapshot.dataset, one)).into_owned()).collect();
+        if !later.is_empty() && !force {
+            let names = names.join(", ");
+            let why = format!("there are later snapshots: {names}; with --force they are destroyed");
+            return Err(Failure::Refused(why).into());
+        }
+        later.iter().try_for_each(|one| check_free(&snapshot.dataset, one))?;
+        let mut keys = 0_u64;
+        let mut progress = Progress::start(output, "comparing", None);
+        for difference in dataset.changes_since(&dataset.open_snapshot(&snapshot.name)?)? {
+            context.interrupt.check()?;
+            difference?;
+            keys += 1;
+            progress.entry(0);
+        }
+        drop(progress);
+        let (name, of) = (quoted(&snapshot.bytes()), quoted(&snapshot.dataset));
+        let mut what = format!("back to {name}, which changes {keys} keys");
+        if !later.is_empty() {
+            what = format!("{what} and destroys {}", names.join(", "));
+        }
+        if dry_run {
+            output.note(&format!("would roll dataset {of} {what}"));
+            let destroyed = later.iter().map(|one| JsonBytes(&one.name, Encoding::Utf8)).collect();
+            return if output.json { output.data(&RolledBack { keys, destroyed }) } else { Ok(()) };
+        }
+        confirm(context, yes, &format!("rolls dataset {of} {what}"), &snapshot.bytes())?;
+    }
+    change(context, &snapshot.dataset, |dataset| dataset.rollback(&snapshot.name, force))
+}
+
+/// A key that differs, in JSON.
+#[derive(Serialize)]
+struct Changed<'a> {
+    change: &'static str,
+    key: JsonBytes<'a>,
+}
+
+fn diff(
+    context: &Context,
+    snapshot: &SnapshotName,
+    later: Option<&Bytes>,
+    encoding: Encoding,
+) -> anyhow::Result<()> {
+    let database = context.open_read_only()?;
+    let before = database.open_dataset(&snapshot.dataset)?.open_snapshot(&snapshot.name)?;
+    let differences = match Readable::open(&database, later.map_or(&snapshot.dataset, |later| &later.0))? {
+        Readable::Dataset(dataset) => dataset.changes_since(&before)?,
+        Readable::Snapshot(later) => before.diff(&later)?,
+    };
+    let output = &context.output;
+    let changes = differences.map(|difference| -> anyhow::Result<_> {
+        context.interrupt.check()?;
+        Ok(match difference? {
+            Difference::Delete { key } => ("removed", '-', key),
+            Difference::Put { key, .. } if before.contains_key(&key)? => ("changed", 'M', key),
+            Difference::Put { key, .. } => ("added", '+', key),
+        })
+    });
+    if output.json {
+        let mut list = output.json_list()?;
+        for change in changes {
+            let (change, _, key) = change?;
+            list.push(&Changed { change, key: JsonBytes(&key, encoding) })?;
+        }
+        return list.finish();
+    }
+    let separator = if output.plain { '\t' } else { ' ' };
+    let mut sink = output.sink();
+    let mut line = String::new();
+    for change in changes {
+        let (_, sign, key) = change?;
+        line.clear();
+        line.extend([sign, separator]);
+        encoding.encode(&key, &mut line);
+        sink.line(&line)?;
+    }
+    sink.finish()
+}
+
+/// What becomes of a snapshot, in JSON.
+#[derive(Serialize)]
+struct Judged<'a> {
+    name: JsonBytes<'a>,
+    created: String,
+    used: u64,
+    /// Why it stays; absent for what is destroyed.
+    kept: Option<String>,
+}
+
+fn retention(keep: &Keep) -> Retention {
+    Retention {
+        last: keep.keep_last.unwrap_or(0),
+        hourly: keep.keep_hourly.unwrap_or(0),
+        daily: keep.keep_daily.unwrap_or(0),
+        weekly: keep.keep_weekly.unwrap_or(0),
+        monthly: keep.keep_monthly.unwrap_or(0),
+        yearly: keep.keep_yearly.unwrap_or(0),
+    }
+}
+
+/// A snapshot, and why it stays.
+type Verdict = (SnapshotInfo, Option<KeepReason>);
+
+fn prune(context: &Context, options: &Prune) -> anyhow::Result<()> {
+    let name = &options.name.0;
+    let retention = retention(&options.keep);
+    let judge = |dataset: &Dataset| -> betree::Result<Vec<Verdict>> {
+        let all = dataset.snapshots()?;
+        let reasons = retention.judge(&all);
+        Ok(all.into_iter().zip(reasons).collect())
+    };
+    if options.dry_run || !options.yes {
+        let judged = judge(&context.open_read_only()?.open_dataset(name)?)?;
+        if options.dry_run {
+            return print_judged(context, name, &judged);
+        }
+        let gone: Vec<String> = judged
+            .iter()
+            .filter(|(_, reason)| reason.is_none())
+            .map(|(info, _)| quoted(&full_name(name, info)).into_owned())
+            .collect();
+        if gone.is_empty() {
+            return report_pruned(context, name, &judged);
+        }
+        let what = format!("destroys {} of {} snapshots: {}", gone.len(), judged.len(), gone.join(", "));
+        confirm(context, options.yes, &what, name)?;
+    }
+    let database = context.open()?;
+    let dataset = database.open_dataset(name)?;
+    let judged = judge(&dataset)?;
+    for (info, _) in judged.iter().filter(|(_, reason)| reason.is_none()) {
+        context.interrupt.check()?;
+        dataset.delete_snapshot(&info.name)?;
+    }
+    drop(dataset);
+    database.close()?;
+    report_pruned(context, name, &judged)
+}
+
+/// Tells what was destroyed, and what stays although no number asks for it.
+fn report_pruned(context: &Context, dataset: &[u8], judged: &[Verdict]) -> anyhow::Result<()> {
+    let output = &context.output;
+    for (info, reason) in judged {
+        let (how, by) = match reason {
+            Some(KeepReason::Held) => ("held", &info.holds),
+            Some(KeepReason::Cloned) => ("cloned", &info.clones),
+            _ => continue,
+        };
+        let name = quoted(&full_name(dataset, info));
+        output.note(&format!("snapshot {name} stays: it is {how} by {}", names(by)));
+    }
+    let destroyed = judged.iter().filter(|(_, reason)| reason.is_none()).count();
+    output.note(&format!("destroyed {destroyed} of {} snapshots", judged.len()));
+    if output.json { print_judged(context, dataset, judged) } else { Ok(()) }
+}
+
+fn print_judged(context: &Context, dataset: &[u8], judged: &[Verdict]) -> anyhow::Result<()> {
+    let rows = judged.iter().map(|(info, reason)| {
+        vec![
+            Cell::Text(text::escaped(&full_name(dataset, info))),
+            Cell::Text(created(info)),
+            Cell::Bytes(info.unique),
+            Cell::Text(reason.map_or_else(|| "-".into(), |reason| reason.to_string())),
+        ]
+    });
+    let json: Vec<_> = judged
+        .iter()
+        .map(|(info, reason)| Judged {
+            name: JsonBytes(&info.name, Encoding::Utf8),
+            created: created(info),
+            used: info.unique,
+            kept: reason.map(|reason| reason.to_string()),
+        })
+        .collect();
+    context.output.table(&["NAME", "CREATED", "USED", "KEPT"], rows.collect(), &json)
+}
