@@ -5,7 +5,7 @@
 //! | 0 | done |
 //! | 1 | any other failure |
 //! | 2 | the command line is wrong |
-//! | 3 | pool, dataset or key not found |
+//! | 3 | pool, dataset, snapshot, hold or key not found |
 //! | 4 | bytes on a device are not what was written |
 //! | 5 | no space |
 //! | 6 | the pool is in use |

@@ -105,7 +105,13 @@ fn stats(context: &Context, name: &[u8]) -> anyhow::Result<()> {
 fn destroy(context: &Context, name: &[u8], dry_run: bool, yes: bool) -> anyhow::Result<()> {
     if dry_run || !yes {
         let lost = content(context, name)?;
-        let what = lost.map_or_else(|| "all that is in it".into(), |lost| lost.words(context));
+        let what = match &lost {
+            None => "all that is in it".into(),
+            Some(Lost { amount, snapshots: 0 }) => amount.words(context),
+            Some(Lost { amount, snapshots }) => {
+                format!("{} and its snapshots ({snapshots})", amount.words(context))
+            }
+        };
         if dry_run {
             context.output.note(&format!("would destroy dataset {} with {what}", quoted(name)));
             return if context.output.json { context.output.data(&lost) } else { Ok(()) };
@@ -119,11 +125,22 @@ fn destroy(context: &Context, name: &[u8], dry_run: bool, yes: bool) -> anyhow::
     context.output.nothing()
 }
 
+/// What goes with a dataset.
+#[derive(Serialize)]
+struct Lost {
+    #[serde(flatten)]
+    amount: Amount,
+    snapshots: usize,
+}
+
 /// What a dataset holds; `None` when its message action is not ours, so that it cannot be read.
-fn content(context: &Context, name: &[u8]) -> anyhow::Result<Option<Amount>> {
+fn content(context: &Context, name: &[u8]) -> anyhow::Result<Option<Lost>> {
     let database = context.open_read_only()?;
     match database.open_dataset(name) {
-        Ok(dataset) => count(context, dataset.range::<&[u8]>(..)).map(Some),
+        Ok(dataset) => {
+            let snapshots = dataset.snapshots()?.len();
+            Ok(Some(Lost { amount: count(context, dataset.range::<&[u8]>(..))?, snapshots }))
+        }
         Err(error) if error.kind() == ErrorKind::InvalidArgument => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -84,12 +84,12 @@ impl Target<'_> {
         Ok(source.range(bounds))
     }
 
-    fn absent(&self, key: &[u8]) -> anyhow::Error {
+    fn absent(&self, noun: &str, key: &[u8]) -> anyhow::Error {
         let key = match self.key {
             Encoding::Utf8 => quoted(key).into_owned(),
             encoding => encoding.text(key),
         };
-        Failure::NotFound(format!("key {key} is not in dataset {}", quoted(&self.dataset))).into()
+        Failure::NotFound(format!("key {key} is not in {noun} {}", quoted(&self.dataset))).into()
     }
 
     fn put(&self, key: &Bytes, value: Option<Bytes>) -> anyhow::Result<()> {
@@ -121,7 +121,8 @@ impl Target<'_> {
 
     fn get(&self, key: &Bytes) -> anyhow::Result<()> {
         let key = self.decode_key(key)?;
-        let value = self.open_readable()?.get(&key)?.ok_or_else(|| self.absent(&key))?;
+        let source = self.open_readable()?;
+        let value = source.get(&key)?.ok_or_else(|| self.absent(source.noun(), &key))?;
         let output = &self.context.output;
         if output.json {
             let value = Some(JsonBytes(&value, self.value));
@@ -147,7 +148,7 @@ impl Target<'_> {
         let deleted = if dataset.contains_key(&key)? {
             database.batch().delete(&dataset, &key).commit(Durability::Sync).map_err(anyhow::Error::from)
         } else {
-            Err(self.absent(&key))
+            Err(self.absent("dataset", &key))
         };
         database.close()?;
         deleted?;

@@ -30,6 +30,14 @@ impl Readable {
         }
     }
 
+    /// What it is called in a message.
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Self::Dataset(_) => "dataset",
+            Self::Snapshot(_) => "snapshot",
+        }
+    }
+
     /// The value of `key`.
     ///
     /// # Errors
@@ -67,7 +75,11 @@ pub fn check_no_snapshot(database: &Database, name: &[u8]) -> anyhow::Result<()>
         Ok(Readable::Snapshot(_)) => {
             Err(Failure::Refused(format!("{} is a snapshot, which is never written to", quoted(name))).into())
         }
-        // Whatever else it is shows when it is made or opened.
-        Ok(Readable::Dataset(_)) | Err(_) => Ok(()),
+        Ok(Readable::Dataset(_)) => Ok(()),
+        // Of a dataset that this program cannot read, whoever opens it says so.
+        Err(error) => match error.downcast_ref::<betree::Error>().map(betree::Error::kind) {
+            Some(ErrorKind::NotFound | ErrorKind::InvalidArgument) => Ok(()),
+            _ => Err(error),
+        },
     }
 }

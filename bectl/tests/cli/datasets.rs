@@ -28,7 +28,7 @@ fn datasets_come_and_go() {
     assert_eq!((told.code, told.stderr.as_str()), (0, "would destroy dataset \"two\" with 1 entry (2 B)\n"));
     assert_eq!(
         home.words("dataset destroy two --dry-run --json").json("dataset destroy"),
-        json!({"entries": 1, "bytes": 2})
+        json!({"entries": 1, "bytes": 2, "snapshots": 0})
     );
     assert_eq!(home.words("kv two get k").ok(), "v");
     home.words("dataset destroy two -y").ok();

@@ -36,7 +36,7 @@ fn a_snapshot_reads_as_its_dataset_was() {
     let home = with_changes();
     assert_eq!(home.words("kv d@a get changed").ok(), "old");
     assert_eq!(home.words("kv d get changed").ok(), "new");
-    home.words("kv d@a get added").fails(3, "\"d@a\"");
+    home.words("kv d@a get added").fails(3, "key \"added\" is not in snapshot \"d@a\"");
     assert_eq!(home.words("kv d@a list").ok(), "changed\nkept\nremoved\n");
     assert_eq!(home.words("kv d@a list --prefix k -v").ok(), "kept -> old\n");
     assert_eq!(home.words("kv d@a list --from kept --reverse").ok(), "removed\nkept\n");
@@ -259,6 +259,7 @@ fn clones_are_datasets_and_may_own_what_they_came_of() {
     home.words("clone d@a c").fails(8, "already exists");
     home.words("clone d@x e").fails(3, "\"d@x\" does not exist");
     home.words("dataset destroy d -y").fails(8, "clone c");
+    home.words("dataset destroy d").fails(8, "3 entries (25 B) and its snapshots (1)");
     home.words("promote d").fails(1, "is no clone");
     home.words("promote absent").fails(3, "does not exist");
     home.words("promote c").ok();

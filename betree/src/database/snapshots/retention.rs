@@ -45,6 +45,9 @@ pub enum KeepReason {
     Cloned,
 }
 
+/// Number of the period that an instant lies in.
+type Period = fn(UtcTime) -> i64;
+
 impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -66,7 +69,7 @@ impl Retention {
     /// clocks. What is held or cloned is never named for deletion.
     #[must_use]
     pub fn judge(&self, snapshots: &[SnapshotInfo]) -> Vec<Option<KeepReason>> {
-        let rules: [(u32, KeepReason, fn(UtcTime) -> i64); 5] = [
+        let rules: [(u32, KeepReason, Period); 5] = [
             (self.hourly, KeepReason::Hourly, UtcTime::hours),
             (self.daily, KeepReason::Daily, UtcTime::days),
             (self.weekly, KeepReason::Weekly, UtcTime::weeks),
