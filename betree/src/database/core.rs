@@ -265,12 +265,13 @@ impl Core {
     /// Does all waiting jobs in this thread. As in a worker, a failure latches: the job is gone from the queue.
     pub fn drain_jobs(&self) -> Result<()> {
         let mut put_off = HashSet::new();
-        while let Some(entry) = self.jobs.try_pop() {
+        while let Some(taken) = self.jobs.try_pop() {
+            let entry = (taken.tree, taken.job.clone());
             // The checkpoint that found no room either has queued it again: once is enough.
-            let done = put_off.contains(&entry)
-                || self.work(entry.0, &entry.1).inspect_err(|error| self.fail(error.clone()))?;
-            self.jobs.finish();
-            if !done {
+            if put_off.contains(&entry) {
+                continue;
+            }
+            if !self.work(entry.0, &entry.1).inspect_err(|error| self.fail(error.clone()))? {
                 put_off.insert(entry);
             }
         }

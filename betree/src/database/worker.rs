@@ -93,11 +93,11 @@ impl Workers {
 
 fn work(core: &Core, _stop: &(Mutex<bool>, Condvar)) {
     while !core.jobs.is_closed() {
-        let Some((id, job)) = core.jobs.pop(PATIENCE) else {
+        let Some(taken) = core.jobs.pop(PATIENCE) else {
             continue;
         };
-        let result = if core.has_failed() { Ok(true) } else { core.work(id, &job) };
-        core.jobs.finish();
+        let result = if core.has_failed() { Ok(true) } else { core.work(taken.tree, &taken.job) };
+        drop(taken);
         match result {
             Ok(true) => {}
             // A checkpoint without room queues it again: not at once, or this thread would do nothing else.
@@ -176,10 +176,10 @@ mod tests {
         assert!(core.root_tree.frozen_count() > 0 && core.dmu.deferred_blocks() > 0);
         let mut jobs = 0;
         let mut put_off = 0;
-        while let Some((id, job)) = core.jobs.try_pop() {
+        while let Some(taken) = core.jobs.try_pop() {
             jobs += 1;
-            put_off += u64::from(!core.work(id, &job).unwrap() && id == root);
-            assert!(jobs < 100, "job after job, the last of them {job:?} of dataset {id}");
+            put_off += u64::from(!core.work(taken.tree, &taken.job).unwrap() && taken.tree == root);
+            assert!(jobs < 100, "job after job, the last of them {taken:?}");
         }
         assert!(put_off > 0, "the root tree had nothing to do");
         // With room again all of it is done.

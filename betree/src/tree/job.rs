@@ -62,6 +62,25 @@ struct State {
     closed: bool,
 }
 
+/// A job in somebody's hands, until this is dropped: also by an error or a panic, or who waits for the job would wait for
+/// ever.
+#[derive(Debug)]
+#[must_use]
+pub struct Taken<'a> {
+    queue: &'a JobQueue,
+    /// The tree to work on.
+    pub tree: DatasetId,
+    /// The work.
+    pub job: Job,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.queue.state.lock().taken -= 1;
+        self.queue.changed.notify_all();
+    }
+}
+
 /// Keeps workers from taking jobs; see [`JobQueue::hold`].
 #[derive(Debug)]
 #[must_use]
@@ -110,33 +129,28 @@ impl JobQueue {
         self.changed.notify_one();
     }
 
-    /// Takes the most urgent job, if any, also while the workers are held back. [`JobQueue::finish`] ends it.
-    pub fn try_pop(&self) -> Option<(DatasetId, Job)> {
-        Self::take(&mut self.state.lock())
+    /// Takes the most urgent job, if any, also while the workers are held back.
+    pub fn try_pop(&self) -> Option<Taken<'_>> {
+        self.take(&mut self.state.lock())
     }
 
-    fn take(state: &mut State) -> Option<(DatasetId, Job)> {
+    fn take(&self, state: &mut State) -> Option<Taken<'_>> {
         let (_, _, tree, job) = state.waiting.pop_first()?;
         let entry = (tree, job);
         state.known.remove(&entry);
         state.taken += 1;
-        Some(entry)
+        let (tree, job) = entry;
+        Some(Taken { queue: self, tree, job })
     }
 
     /// For a worker: takes the most urgent job, waiting up to `patience` for one. `None` after that, and once the queue
-    /// is closed. [`JobQueue::finish`] ends it.
-    pub fn pop(&self, patience: Duration) -> Option<(DatasetId, Job)> {
+    /// is closed.
+    pub fn pop(&self, patience: Duration) -> Option<Taken<'_>> {
         let mut state = self.state.lock();
         if (state.waiting.is_empty() || state.holders > 0) && !state.closed {
             self.changed.wait_for(&mut state, patience);
         }
-        if state.closed || state.holders > 0 { None } else { Self::take(&mut state) }
-    }
-
-    /// A job that was taken is done, or given up.
-    pub fn finish(&self) {
-        self.state.lock().taken -= 1;
-        self.changed.notify_all();
+        if state.closed || state.holders > 0 { None } else { self.take(&mut state) }
     }
 
     /// Holds the workers back until the guard is dropped, once they are through with what they have in hand.
@@ -189,6 +203,23 @@ impl JobQueue {
 mod tests {
     use super::*;
 
+    fn entry(taken: &Taken<'_>) -> (DatasetId, Job) {
+        (taken.tree, taken.job.clone())
+    }
+
+    /// Who holds the workers back waits for jobs that are in hand.
+    #[test]
+    fn a_job_that_panics_is_in_nobodys_hands() {
+        let queue = JobQueue::default();
+        queue.push(DatasetId(1), Job::FlushTable);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let taken = queue.try_pop();
+            panic!("{taken:?}");
+        }));
+        assert!(panicked.is_err() && queue.is_idle());
+        drop(queue.hold());
+    }
+
     #[test]
     fn urgent_jobs_come_first_and_once() {
         let queue = JobQueue::default();
@@ -199,23 +230,22 @@ mod tests {
         queue.push(DatasetId(2), Job::FlushTable);
         let order: Vec<_> = std::iter::from_fn(|| queue.try_pop()).collect();
         assert_eq!(
-            order,
+            order.iter().map(entry).collect::<Vec<_>>(),
             [(DatasetId(2), Job::FlushTable), (DatasetId(1), leaf(9)), (DatasetId(1), leaf(2))]
         );
         assert!(!queue.is_idle());
-        order.iter().for_each(|_| queue.finish());
+        drop(order);
         assert!(queue.is_idle());
         queue.push(DatasetId(1), leaf(9));
         assert_eq!(queue.len(), 1);
         let held = queue.hold();
-        assert_eq!(queue.pop(Duration::ZERO), None);
-        assert_eq!(queue.try_pop(), Some((DatasetId(1), leaf(9))));
+        assert!(queue.pop(Duration::ZERO).is_none());
+        assert_eq!(queue.try_pop().as_ref().map(entry), Some((DatasetId(1), leaf(9))));
         queue.push(DatasetId(1), leaf(9));
-        queue.finish();
         drop(held);
-        assert_eq!(queue.pop(Duration::from_secs(60)), Some((DatasetId(1), leaf(9))));
+        assert_eq!(queue.pop(Duration::from_secs(60)).as_ref().map(entry), Some((DatasetId(1), leaf(9))));
         queue.close();
         queue.push(DatasetId(1), leaf(9));
-        assert_eq!(queue.pop(Duration::from_secs(60)), None);
+        assert!(queue.pop(Duration::from_secs(60)).is_none());
     }
 }

@@ -75,7 +75,7 @@ pub use error::TreeError;
 pub use format::NodeRef;
 pub(crate) use format::{NodeImage, SlotImage};
 pub(crate) use inspection::{DropImage, DroppedImage, Versions, decode_drops, encode_drops};
-pub use job::{Job, JobQueue};
+pub use job::{Held, Job, JobQueue, Taken};
 pub use memtable::Memtable;
 pub use options::{MergePolicy, TreeOptions};
 pub use range::{Range, View};

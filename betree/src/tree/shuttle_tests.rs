@@ -86,7 +86,9 @@ fn shuttle_every_job_is_done_after_it_was_pushed() {
                 let (queue, asked, done) = (Arc::clone(&queue), Arc::clone(&asked), Arc::clone(&done));
                 thread::spawn(move || {
                     while !queue.is_closed() {
-                        if let Some((_, Job::MergeLeaf { low })) = queue.pop(Duration::from_secs(1)) {
+                        if let Some(taken) = queue.pop(Duration::from_secs(1))
+                            && let Job::MergeLeaf { low } = &taken.job
+                        {
                             let number = usize::from(low[0]);
                             let asked = asked.lock().unwrap()[number];
                             thread::yield_now();

@@ -529,24 +529,25 @@ impl Tree {
         flushed
     }
 
-    /// Flushes the buffer above `low` on `level`: at once, or run by run where there is not the room for that.
+    /// Flushes the buffer above `low` on `level`: at once, or run by run where there is not the room for that. Leaves it to
+    /// another job that has it in hand.
     fn empty_buffer(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
-        let mut runs_max = usize::MAX;
+        let (mut runs_max, mut before) = (usize::MAX, usize::MAX);
         loop {
             let version = self.version.load_full();
-            let Some(path) = self.locate(&version.root, level, low)? else {
+            let path = self.locate(&version.root, level, low)?;
+            let Some(path) = path.filter(|path| (1..before).contains(&path.slot().runs.len())) else {
                 return Ok(());
             };
             let runs = path.slot().runs.len();
-            if runs == 0 {
-                return Ok(());
-            }
             match self.flush_slot(level, path.slot_low(), runs_max) {
                 Err(error) if error.is_out_of_space() && runs.min(runs_max) > 1 => {
                     runs_max = runs.min(runs_max) / 2;
                 }
-                flushed if runs_max >= runs => return flushed,
-                flushed => flushed?,
+                flushed => {
+                    flushed?;
+                    before = runs;
+                }
             }
         }
     }
