@@ -156,14 +156,19 @@ impl Charge {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+
+    /// It will not be written to a device any more: no longer dirty, and counted as before.
+    pub fn abandon(&mut self) {
+        if std::mem::take(&mut self.dirty) {
+            self.cache.dirty.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        self.abandon();
         self.cache.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.dirty {
-            self.cache.dirty.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
         self.cache.frames.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -323,6 +323,7 @@ impl NodeCell {
         if let Some((_, space)) = &disk.stored {
             deaths.died_in(space, drop.death, generation, drop.is_counted());
         }
+        disk.charge.iter_mut().for_each(Charge::abandon);
     }
 
     /// As [`NodeCell::die`] for a node that is not on disk: returns its contents. `None`, and nothing changed, when it is.
@@ -333,6 +334,7 @@ impl NodeCell {
         }
         assert_eq!(disk.death, 0, "a node dies once");
         disk.death = generation.0;
+        disk.charge.iter_mut().for_each(Charge::abandon);
         self.body.load_full()
     }
 
