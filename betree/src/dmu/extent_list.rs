@@ -137,21 +137,26 @@ impl Dmu {
             extent.encode(&mut bytes);
         }
         let bytes = bytes.finish();
+        let blocks = self.store_bytes(&bytes, preference)?;
+        Ok(StoredExtents { extents, list: Some(Box::new(List { checksum: crc(&bytes), blocks })) })
+    }
+
+    /// Writes `bytes`, with zeros up to a whole block, into extents of their own beside the headers.
+    ///
+    /// # Errors
+    /// Out of space and device errors; nothing is allocated then.
+    pub fn store_bytes(
+        &self,
+        bytes: &[u8],
+        preference: StoragePreference,
+    ) -> Result<StoredExtents, DmuError> {
         let blocks = blocks_for(bytes.len() as u64) as u32;
-        let allocated = self.allocate(Stream::Header, preference, blocks, Privilege::System)?;
+        let extents = self.allocate(Stream::Header, preference, blocks, Privilege::System)?;
         let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
-        buffer[..bytes.len()].copy_from_slice(&bytes);
-        let stored = self
-            .write(&allocated, 0, &buffer)
-            .and_then(|()| self.store_extents(allocated.clone(), preference));
-        match stored {
-            Ok(blocks) => {
-                Ok(StoredExtents { extents, list: Some(Box::new(List { checksum: crc(&bytes), blocks })) })
-            }
-            Err(error) => {
-                self.release(&allocated);
-                Err(error)
-            }
-        }
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        let stored = self.write(&extents, 0, &buffer);
+        stored
+            .and_then(|()| self.store_extents(extents.clone(), preference))
+            .inspect_err(|_| self.release(&extents))
     }
 }

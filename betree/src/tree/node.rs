@@ -8,9 +8,9 @@ use super::drops::Dropping;
 use super::format::{NodeRef, decode_node, encode_node};
 use crate::base::ids::Generation;
 use crate::base::sync::Mutex;
-use crate::base::units::{BLOCK_BYTES, blocks_for};
-use crate::base::{buffer::AlignedBuffer, checksum::crc, preference::StoragePreference};
-use crate::dmu::{Admission, Charge, Deaths, Dmu, Evictable, Heat, OwnedExtents, Privilege, Stream};
+use crate::base::units::BLOCK_BYTES;
+use crate::base::{checksum::crc, preference::StoragePreference};
+use crate::dmu::{Admission, Charge, Deaths, Dmu, Evictable, Heat, OwnedExtents};
 use crate::run::Run;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -357,25 +357,13 @@ impl NodeCell {
             unreachable!("a node is in memory or on disk");
         };
         let bytes = encode_node(&body, dmu.pool_uuid(), generation)?;
-        let blocks = blocks_for(bytes.len() as u64) as u32;
-        let extents = dmu.allocate(Stream::Header, preference, blocks, Privilege::System)?;
-        let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
-        buffer[..bytes.len()].copy_from_slice(&bytes);
-        let stored =
-            dmu.write(&extents, 0, &buffer).and_then(|()| dmu.store_extents(extents.clone(), preference));
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
-                dmu.release(&extents);
-                return Err(error.into());
-            }
-        };
+        let extents = dmu.store_bytes(&bytes, preference)?;
         let reference = NodeRef {
             level: self.level,
             birth: generation,
             length: bytes.len() as u32,
             checksum: crc(&bytes),
-            extents: stored,
+            extents,
         };
         let space = OwnedExtents::unborn(dmu, reference.extents.all());
         deaths.born(&space, generation);

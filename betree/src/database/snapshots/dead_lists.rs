@@ -13,17 +13,16 @@ use super::format::{
     keys_of_dead_lists,
 };
 use super::lineage::Chain;
-use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
-use crate::base::units::{BLOCK_BYTES, blocks_for};
+use crate::base::units::BLOCK_BYTES;
 use crate::database::catalog::DatasetState;
 use crate::database::core::Core;
 use crate::database::error::{Error, Result};
-use crate::dmu::{Death, Dmu, OwnedExtents, Privilege, Stream};
+use crate::dmu::{Death, Dmu, OwnedExtents};
 use crate::tree::View;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -151,13 +150,7 @@ impl RootEdits<'_> {
     fn write_chunk(&self, entries: &[DeadEntry]) -> Result<NewChunk> {
         let (dmu, preference) = (&self.core().dmu, StoragePreference::NONE);
         let bytes = encode_chunk(entries);
-        let blocks = blocks_for(bytes.len() as u64) as u32;
-        let extents = dmu.allocate(Stream::Header, preference, blocks, Privilege::System)?;
-        let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
-        buffer[..bytes.len()].copy_from_slice(&bytes);
-        let stored =
-            dmu.write(&extents, 0, &buffer).and_then(|()| dmu.store_extents(extents.clone(), preference));
-        let stored = stored.inspect_err(|_| dmu.release(&extents))?;
+        let stored = dmu.store_bytes(&bytes, preference)?;
         let space = OwnedExtents::unborn(dmu, stored.all());
         let record = ChunkRecord::Entries {
             length: bytes.len() as u32,
