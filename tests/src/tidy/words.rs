@@ -48,8 +48,10 @@ mod tests {
 
     #[test]
     fn other_paths_are_fine() {
-        for text in ["/tmp/pool.img", "frame/work/x", "https://example.org/homepage", "./home/x"] {
-            assert_eq!(check(&Tree::of(&[("docs/tuning.md", text)])), [], "{text}");
+        let within = super::PATHS.iter().map(|halves| format!("frame{}x", halves.concat()));
+        let others = ["/var/pool.img", "https://example.org/homepage", "./home/x"].map(str::to_owned);
+        for text in within.chain(others) {
+            assert_eq!(check(&Tree::of(&[("docs/tuning.md", &text)])), [], "{text}");
         }
     }
 }
