@@ -288,7 +288,8 @@ impl Core {
         }
         let mut finished = Vec::new();
         for (dataset, _, drops, _, _) in stored.iter().filter(|(_, record, _, _, _)| record.destroyed) {
-            if edits.delete_snapshots_of(dataset)? && drops.is_empty() {
+            // Those that were cloned from it may still drop what left it.
+            if edits.delete_snapshots_of(dataset)? && drops.is_empty() && !self.has_clones(dataset.id) {
                 edits.forget_lists(dataset.id)?;
                 finished.push(Arc::clone(dataset));
             }

@@ -222,6 +222,19 @@ impl Catalogue {
         id
     }
 
+    /// The dataset in whose order it stands what `id` dropped in `death`: with the snapshots of then it may have moved to a
+    /// clone that was promoted.
+    pub fn home(&self, mut id: DatasetId, death: Generation) -> DatasetId {
+        for _ in 0..1024 {
+            let origin = self.datasets.get(&id).and_then(|record| record.origin);
+            match origin.filter(|origin| death <= origin.snapshot) {
+                Some(origin) => id = origin.dataset,
+                None => break,
+            }
+        }
+        id
+    }
+
     fn add_drops(
         &mut self,
         ground: &Ground,

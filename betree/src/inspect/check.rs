@@ -13,12 +13,13 @@ use super::ownership::{Address, Owners, Repairable};
 use super::roots::Root;
 use super::walk::{Subject, Walk};
 use crate::base::buffer::AlignedBuffer;
+use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::database::{DatabaseConfiguration, Result};
 use crate::pool::format::Superblock;
 use crate::pool::{Access, Members, OpenReport, PoolError};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use xxhash_rust::xxh3::Xxh3;
 
 /// How much a check looks at.
@@ -247,6 +248,8 @@ impl Check<'_> {
         let catalogue = Catalogue::read(ground, &root.record, walk.ledger);
         walk.complete &= catalogue.whole;
         let mut subjects = Vec::new();
+        // What waits to be looked through, by the dataset in whose order it left.
+        let mut pending: HashMap<DatasetId, HashSet<Extent>> = HashMap::new();
         let mut ids: Vec<DatasetId> =
             catalogue.datasets.keys().chain(catalogue.drops.keys()).copied().collect();
         // A clone next to what it was cloned from: they share.
@@ -269,9 +272,9 @@ impl Check<'_> {
                 walk.tree(&subject, tree, generation);
             }
             let messages = walk.messages;
-            let mut pending = HashSet::new();
             for (index, dropped) in catalogue.drops.get(&id).into_iter().flatten().enumerate() {
-                walk.dropped(&subject, dropped, index, generation, &mut pending);
+                let met = pending.entry(catalogue.home(id, dropped.generation)).or_default();
+                walk.dropped(&subject, dropped, index, generation, met);
             }
             walk.end_tree();
             for (snapshot, kept) in catalogue.snapshots.get(&id).into_iter().flatten() {
@@ -281,17 +284,19 @@ impl Check<'_> {
                 walk.end_tree();
             }
             if let Some(record) = record {
-                subjects.push((subject, messages, record, pending));
+                subjects.push((subject, messages, record));
             }
         }
         let lists = Lists { catalogue: &catalogue, record: &root.record };
+        let none = HashSet::new();
+        let pending = |subject: &Subject| pending.get(&subject.id).unwrap_or(&none);
         lists.check(
             &mut walk,
-            subjects.iter().map(|(subject, _, record, pending)| (subject, *record, pending)),
+            subjects.iter().map(|(subject, _, record)| (subject, *record, pending(subject))),
         );
         let complete = walk.complete;
         subjects.sort_by_key(|(subject, ..)| subject.id);
-        for (subject, messages, record, _) in subjects {
+        for (subject, messages, record) in subjects {
             let (name, blocks) = (record.name.clone(), owners.blocks_of(subject.number));
             out.datasets.push(DatasetUsage { name, blocks, messages });
         }

@@ -811,3 +811,52 @@ fn snapshots_are_taken_beside_writers() {
     database.settle().unwrap();
     database.verify().unwrap();
 }
+
+/// Guards promoting: what was dropped between two of the snapshots that move, and is looked through later, is given back by
+/// those who have them.
+#[test]
+fn what_was_dropped_before_promoting_is_given_back() {
+    let folder = Folder::new();
+    let configuration = folder.one(32);
+    let database = Database::build(configuration.clone()).unwrap();
+    let empty = database.verify().unwrap().blocks;
+    let dataset = database.create_dataset("data").unwrap();
+    let mut rng = SimRng::new(5);
+    let mut fill = |from: u64| {
+        (from..from + 20)
+            .for_each(|number| dataset.insert(key(number), random_value(&mut rng, 20_000)).unwrap());
+        database.settle().unwrap();
+        database.checkpoint().unwrap();
+    };
+    fill(0);
+    let first = dataset.create_snapshot("first").unwrap();
+    let of_first = of_snapshot(&first);
+    fill(20);
+    dataset.range_delete::<&[u8]>(..).unwrap();
+    // Its checkpoint drops everything whole.
+    let second = dataset.create_snapshot("second").unwrap();
+    assert!(of_snapshot(&second).is_empty());
+    let clone = database.clone_snapshot(&second, "clone").unwrap();
+    clone.promote().unwrap();
+    drop((first, second));
+    for _ in 0..3 {
+        database.settle().unwrap();
+        database.checkpoint().unwrap();
+    }
+    database.verify().unwrap();
+    assert!(of_snapshot(&clone.open_snapshot("first").unwrap()) == of_first, "the snapshot changed");
+    drop((clone, dataset));
+    database.close().unwrap();
+    demand_clean(&configuration, "promoted");
+    let database = Database::build(configuration.clone()).unwrap();
+    database.destroy_dataset("data").unwrap();
+    database.destroy_dataset("clone").unwrap();
+    for _ in 0..4 {
+        database.settle().unwrap();
+        database.checkpoint().unwrap();
+    }
+    let left = database.verify().unwrap().blocks;
+    assert!(left <= empty + 16, "{left} blocks are left of an empty database of {empty}");
+    database.close().unwrap();
+    demand_clean(&configuration, "destroyed");
+}

@@ -69,10 +69,21 @@ impl RootEdits<'_> {
     ///
     /// # Errors
     /// Out of space: what is not listed then waits for the next checkpoint.
-    pub fn list_deaths(&mut self, dataset: &DatasetState, deaths: Vec<Death>) -> Result<()> {
-        if deaths.is_empty() {
-            return Ok(());
+    pub fn list_deaths(&mut self, dataset: &Arc<DatasetState>, deaths: Vec<Death>) -> Result<()> {
+        let mut homes: BTreeMap<DatasetId, (Arc<DatasetState>, Vec<Death>)> = BTreeMap::new();
+        for death in deaths {
+            let home = self.core().home(dataset, death.death);
+            homes.entry(home.id).or_insert_with(|| (home, Vec::new())).1.push(death);
         }
+        let mut result = Ok(());
+        for (home, deaths) in homes.into_values() {
+            result = result.and(self.list_deaths_at(&home, deaths));
+        }
+        result
+    }
+
+    /// Lists what died in the order of `dataset`.
+    fn list_deaths_at(&mut self, dataset: &DatasetState, deaths: Vec<Death>) -> Result<()> {
         let mut groups: BTreeMap<(Generation, Generation), Vec<Death>> = BTreeMap::new();
         let mut free = Vec::new();
         self.chain(dataset, |chain: &Chain| {

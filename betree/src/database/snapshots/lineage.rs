@@ -8,7 +8,7 @@ use crate::database::core::Core;
 use crate::database::error::Result;
 use crate::tree::Tree;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 /// The snapshot that a clone was made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,8 +130,27 @@ impl Core {
         dataset.and_then(|dataset| dataset.lineage.lock().origin)
     }
 
+    /// The dataset in whose order it stands what `dataset` dropped in `death`. Where that is looked through late, the snapshots
+    /// of then may have moved to a clone that was promoted.
+    pub fn home(&self, dataset: &Arc<DatasetState>, death: Generation) -> Arc<DatasetState> {
+        let mut home = Arc::clone(dataset);
+        loop {
+            let origin = home.lineage.lock().origin.filter(|origin| death <= origin.snapshot);
+            match origin.and_then(|origin| self.catalog.read().by_id(origin.dataset).cloned()) {
+                Some(above) => home = above,
+                None => return home,
+            }
+        }
+    }
+
+    /// Whether a dataset, which may be destroyed, was cloned from this one.
+    pub fn has_clones(&self, dataset: DatasetId) -> bool {
+        let all = self.catalog.read().all();
+        all.iter().any(|one| one.lineage.lock().origin.is_some_and(|origin| origin.dataset == dataset))
+    }
+
     /// The datasets that were cloned from this snapshot and still share its extents.
-    pub fn clones_of(&self, dataset: DatasetId, snapshot: Generation) -> Vec<std::sync::Arc<DatasetState>> {
+    pub fn clones_of(&self, dataset: DatasetId, snapshot: Generation) -> Vec<Arc<DatasetState>> {
         let origin = Some(Origin { dataset, snapshot });
         let all = self.catalog.read().all();
         all.into_iter().filter(|one| !one.is_destroyed() && one.lineage.lock().origin == origin).collect()
