@@ -4,7 +4,7 @@
 
 use crate::pools::{Contents, Folder, contents, small};
 use betree::inspect::{CheckOptions, Outcome, check};
-use betree::vdev::{BlockDevice, SimClock, SimDisk, SimRng};
+use betree::vdev::{BlockDevice, Fault, SimClock, SimDisk, SimRng};
 use betree::{
     Database, DatabaseConfiguration, Dataset, DatasetView, Difference, Differences, ErrorKind, LeafVdev,
     Snapshot,
@@ -810,6 +810,51 @@ fn snapshots_are_taken_beside_writers() {
     }
     database.settle().unwrap();
     database.verify().unwrap();
+}
+
+/// Guards taking back: a deletion whose checkpoint finds no room, whichever write that is, leaves the snapshot, and no space
+/// that nobody has.
+#[test]
+fn a_deletion_that_finds_no_room_is_taken_back_whole() {
+    let mut refused = 0;
+    for nth in 1.. {
+        let disk = SimDisk::new("disk", 32 << 20, &SimClock::new(1));
+        let device: Arc<dyn BlockDevice> = Arc::new(disk.device());
+        let configuration = small([vec![LeafVdev::from(device).into()]]);
+        let database = Database::create_with(configuration, false).unwrap();
+        let dataset = database.create_dataset("data").unwrap();
+        let mut rng = SimRng::new(9);
+        let mut fill = |numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                dataset.insert(key(number), random_value(&mut rng, 17_000)).unwrap();
+            }
+            database.settle().unwrap();
+            database.checkpoint().unwrap();
+        };
+        // Two lists, each short enough for a record, and both together too long for one.
+        fill(0..80);
+        dataset.create_snapshot("first").unwrap();
+        fill(0..40);
+        let second = dataset.create_snapshot("second").unwrap();
+        let of_second = of_snapshot(&second);
+        drop(second);
+        fill(40..80);
+        disk.arm(Fault::OutOfSpace { nth });
+        let deleted = dataset.delete_snapshot("second");
+        disk.clear_faults();
+        let Err(error) = deleted else { break };
+        assert_eq!(error.kind(), ErrorKind::OutOfSpace, "write {nth}: {error}");
+        // What befalls the log or a superblock ends the writing.
+        if database.checkpoint().is_err() {
+            continue;
+        }
+        refused += 1;
+        database.verify().unwrap_or_else(|error| panic!("write {nth}: {error}"));
+        assert!(of_snapshot(&dataset.open_snapshot("second").unwrap()) == of_second, "write {nth}");
+        dataset.delete_snapshot("second").unwrap();
+        database.verify().unwrap_or_else(|error| panic!("write {nth}, deleted: {error}"));
+    }
+    assert!(refused > 1, "no deletion was refused by anything but the log");
 }
 
 /// Guards promoting: what was dropped between two of the snapshots that move, and is looked through later, is given back by

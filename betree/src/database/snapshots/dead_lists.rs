@@ -140,6 +140,7 @@ impl RootEdits<'_> {
         for NewChunk { record, space } in chunks {
             space.install(self.generation);
             self.add_chunk(list, &record)?;
+            self.remember_space(space);
         }
         if list.parts.len() > PARTS_IN_RECORD_MAX {
             let parts = std::mem::take(&mut list.parts);
@@ -176,12 +177,13 @@ impl RootEdits<'_> {
     /// condemned.
     pub fn unlink(&mut self, dataset: DatasetId, snapshot: Generation, before: Generation) -> Result<()> {
         for (interval, list) in self.lists_of(dataset, snapshot)? {
-            self.put(&dead_list_key(dataset, snapshot, interval), None)?;
+            // When there is no room to join it, it stays where it is.
             if interval >= before || planted(Bug::DeleteFreesAll) {
                 self.condemn(list)?;
             } else {
                 self.join(dead_list_key(dataset, before, interval), list)?;
             }
+            self.put(&dead_list_key(dataset, snapshot, interval), None)?;
         }
         Ok(())
     }

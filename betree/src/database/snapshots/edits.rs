@@ -4,6 +4,7 @@ use crate::base::ids::Generation;
 use crate::database::checkpoint::Checkpointer;
 use crate::database::core::Core;
 use crate::database::error::{Error, Result};
+use crate::dmu::OwnedExtents;
 use crate::tree::{Value, View};
 
 /// What checkpoint `generation` writes into the root tree.
@@ -11,8 +12,8 @@ pub(in crate::database) struct RootEdits<'c> {
     core: &'c Core,
     checkpointer: &'c mut Checkpointer,
     pub generation: Generation,
-    /// What was there before, newest change last; `None` while changes are not remembered.
-    undo: Option<Vec<(Vec<u8>, Option<Value>)>>,
+    /// `None` while changes are not remembered.
+    undo: Option<Undo>,
 }
 
 pub(super) fn of_root(error: crate::tree::TreeError) -> Error {
@@ -48,7 +49,7 @@ impl<'c> RootEdits<'c> {
     pub fn put(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let before = if self.undo.is_some() { Some(self.get(key)?) } else { None };
         if let (Some(undo), Some(before)) = (&mut self.undo, before) {
-            undo.push((key.to_vec(), before));
+            undo.records.push((key.to_vec(), before));
         }
         self.core.put_root(self.checkpointer, self.generation, key, value);
         Ok(())
@@ -76,24 +77,36 @@ impl<'c> RootEdits<'c> {
 
     /// From here on, changes can be taken back.
     pub fn remember(&mut self) {
-        self.undo = Some(Vec::new());
+        self.undo = Some(Undo::default());
+    }
+
+    /// `space` was born for what is changed.
+    pub fn remember_space(&mut self, space: OwnedExtents) {
+        if let Some(undo) = &mut self.undo {
+            undo.space.push(space);
+        }
     }
 
     /// What it takes to take back the changes since [`RootEdits::remember`].
     pub fn into_undo(self) -> Undo {
-        Undo(self.undo.unwrap_or_default())
+        self.undo.unwrap_or_default()
     }
 }
 
-/// Records as they were.
+/// Records as they were, and what came with the new ones.
 #[derive(Debug, Default)]
-pub(in crate::database) struct Undo(Vec<(Vec<u8>, Option<Value>)>);
+pub(in crate::database) struct Undo {
+    /// Newest change last.
+    records: Vec<(Vec<u8>, Option<Value>)>,
+    space: Vec<OwnedExtents>,
+}
 
 impl Undo {
-    /// Puts them back.
+    /// Puts the records back, and gives the space back.
     pub fn apply(self, core: &Core, checkpointer: &mut Checkpointer, generation: Generation) {
-        for (key, value) in self.0.into_iter().rev() {
+        for (key, value) in self.records.into_iter().rev() {
             core.put_root(checkpointer, generation, &key, value.as_deref());
         }
+        self.space.iter().for_each(|space| space.kill(generation));
     }
 }
