@@ -104,7 +104,8 @@ impl Core {
                 if plan.is_work() {
                     // Whoever opens an older checkpoint must not go on here with what builds on the change.
                     let commit = commit.get_or_insert_with(|| self.commit.lock());
-                    commit.log_one(self.log()?, |writer| writer.changed(cut.generation))?;
+                    let logged = commit.log_one(self.log()?, |writer| writer.changed(cut.generation));
+                    logged.inspect_err(|error| self.fail(error.clone()))?;
                     self.publish(commit);
                 }
                 drop(commit);
