@@ -8,8 +8,8 @@ use crate::failure::{Failure, quoted};
 use crate::output::Cell;
 use crate::progress::Progress;
 use crate::text::{self, Encoding, JsonBytes};
-use betree::base::calendar::UtcTime;
 use betree::{Database, Dataset, Difference, ErrorKind, KeepReason, Retention, SnapshotInfo};
+use jiff::Timestamp;
 use serde::Serialize;
 
 pub fn run(context: &Context, command: SnapshotCommand) -> anyhow::Result<()> {
@@ -103,7 +103,7 @@ struct Listed<'a> {
 }
 
 fn created(info: &SnapshotInfo) -> String {
-    UtcTime::from(info.created).to_string()
+    Timestamp::try_from(info.created).unwrap_or(Timestamp::MAX).to_string()
 }
 
 fn full_name(dataset: &[u8], info: &SnapshotInfo) -> Vec<u8> {

@@ -5,7 +5,6 @@
 //! * [`extent`]: a contiguous run of blocks on one vdev.
 //! * [`preference`]: tiers and the storage preference that a write carries.
 //! * [`buffer`]: 4 KiB-aligned memory for direct I/O, recycled in huge-page slabs.
-//! * [`calendar`]: dates in UTC.
 //! * [`codec`]: checked little-endian reading and writing of bytes.
 //! * [`checksum`] and [`compression`].
 //! * `fuzzing`, with the feature of that name: what a fuzz target is.
@@ -13,7 +12,6 @@
 //! * [`planted`]: switches for deliberate bugs with which the test rig is tested.
 
 pub mod buffer;
-pub mod calendar;
 pub mod checksum;
 pub mod codec;
 pub mod compression;

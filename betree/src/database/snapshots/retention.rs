@@ -1,9 +1,12 @@
 //! Which snapshots stay when old ones are thinned out.
 
 use super::handle::SnapshotInfo;
-use crate::base::calendar::UtcTime;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::SystemTime;
 
 /// Which snapshots of a dataset to keep. Each number stands for itself: of the last so many hours (days, weeks, …) in which
 /// there is a snapshot, the newest one stays. Hours and all else are those of UTC, weeks begin on Mondays. A snapshot may
@@ -45,8 +48,13 @@ pub enum KeepReason {
     Cloned,
 }
 
-/// Number of the period that an instant lies in.
-type Period = fn(UtcTime) -> i64;
+/// Year, and number in it, of the period that an instant lies in.
+type Period = fn(DateTime) -> (i16, i16);
+
+fn utc(time: SystemTime) -> DateTime {
+    // What is later than the year 9999 is no time that a clock showed.
+    Offset::UTC.to_datetime(Timestamp::try_from(time).unwrap_or(Timestamp::MAX))
+}
 
 impl fmt::Display for KeepReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,14 +78,16 @@ impl Retention {
     #[must_use]
     pub fn judge(&self, snapshots: &[SnapshotInfo]) -> Vec<Option<KeepReason>> {
         let rules: [(u32, KeepReason, Period); 5] = [
-            (self.hourly, KeepReason::Hourly, UtcTime::hours),
-            (self.daily, KeepReason::Daily, UtcTime::days),
-            (self.weekly, KeepReason::Weekly, UtcTime::weeks),
-            (self.monthly, KeepReason::Monthly, |time| {
-                let (year, month, _) = time.date();
-                year * 12 + i64::from(month)
+            (self.hourly, KeepReason::Hourly, |time| {
+                (time.year(), time.day_of_year() * 24 + i16::from(time.hour()))
             }),
-            (self.yearly, KeepReason::Yearly, |time| time.date().0),
+            (self.daily, KeepReason::Daily, |time| (time.year(), time.day_of_year())),
+            (self.weekly, KeepReason::Weekly, |time| {
+                let week = time.iso_week_date();
+                (week.year(), week.week().into())
+            }),
+            (self.monthly, KeepReason::Monthly, |time| (time.year(), time.month().into())),
+            (self.yearly, KeepReason::Yearly, |time| (time.year(), 0)),
         ];
         let mut reasons = vec![None; snapshots.len()];
         let last = usize::try_from(self.last).unwrap_or(usize::MAX);
@@ -91,7 +101,7 @@ impl Retention {
                 if seen.len() as u64 == u64::from(number) {
                     break;
                 }
-                if seen.insert(period(UtcTime::from(snapshot.created))) {
+                if seen.insert(period(utc(snapshot.created))) {
                     reason.get_or_insert(why);
                 }
             }
@@ -110,7 +120,7 @@ impl Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     const HOUR: u64 = 3600;
     const DAY: u64 = 24 * HOUR;
