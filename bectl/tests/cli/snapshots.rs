@@ -295,6 +295,12 @@ fn old_snapshots_are_thinned_out() {
     assert!(told.stderr.contains("snapshot \"d@c\" stays: it is cloned by clone\n"), "{}", told.stderr);
     assert!(told.stderr.ends_with("destroyed 2 of 6 snapshots\n"), "{}", told.stderr);
     assert_eq!(names(&home), ["d@b", "d@c", "d@e", "d@f"]);
+    // Whatever the clock says, the newest one is the newest of its hour, and of each longer period.
+    for period in ["hourly", "daily", "weekly", "monthly", "yearly"] {
+        let told = home.words(&format!("snapshot prune d --keep-{period} 1 --dry-run --json"));
+        let told = told.json("snapshot prune");
+        assert_eq!(told.as_array().unwrap().last().unwrap()["kept"], json!(period));
+    }
     // Nothing to destroy is nothing to confirm. All are of one year, or of the first seconds of the next.
     home.words("snapshot prune d --keep-last 4").ok();
     home.words("snapshot prune d --keep-yearly 9 -y").ok();

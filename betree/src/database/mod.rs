@@ -102,6 +102,8 @@ pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_
 pub use metrics::Metrics;
 pub(crate) use record::{Operation, RecordReader};
 pub(crate) use recovery::{Amends, Opening, dmu_options};
+#[cfg(test)]
+pub(crate) use snapshots::Origin;
 pub(crate) use snapshots::format::{
     CHUNKS, CONDEMNED, ChunkRecord, DEAD_LISTS, DeadEntry, SNAPSHOT_NAMES, SNAPSHOTS, SnapshotRecord,
     SubList, decode_chunk, key_chunk, key_dead_list, key_snapshot,

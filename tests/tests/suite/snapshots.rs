@@ -677,6 +677,34 @@ fn differences_make_one_snapshot_of_another() {
     }
 }
 
+/// Guards diff: what no checkpoint has is in memory alone, each kind of it by itself.
+#[test]
+fn differences_in_memory_are_found_one_by_one() {
+    let database = Database::build(memory(64)).unwrap();
+    let dataset = database.create_dataset("data").unwrap();
+    (0..20).for_each(|number| dataset.insert(key(number), "before").unwrap());
+    let put = |number| format!("put {}", key(number).escape_ascii());
+    let gone = |number| format!("gone {}", key(number).escape_ascii());
+    let since = |snapshot: &Snapshot| -> Vec<String> {
+        let name = |difference: betree::Result<Difference>| match difference.unwrap() {
+            Difference::Put { key, .. } => format!("put {}", key.escape_ascii()),
+            Difference::Delete { key } => format!("gone {}", key.escape_ascii()),
+        };
+        dataset.changes_since(snapshot).unwrap().map(name).collect()
+    };
+    let first = dataset.create_snapshot("first").unwrap();
+    assert_eq!(since(&first), Vec::<String>::new());
+    dataset.insert(key(3), "after").unwrap();
+    assert_eq!(since(&first), [put(3)]);
+    let second = dataset.create_snapshot("second").unwrap();
+    dataset.delete(key(5)).unwrap();
+    assert_eq!(since(&second), [gone(5)]);
+    let third = dataset.create_snapshot("third").unwrap();
+    dataset.range_delete(key(8)..key(11)).unwrap();
+    assert_eq!(since(&third), [gone(8), gone(9), gone(10)]);
+    assert_eq!(since(&first), [put(3), gone(5), gone(8), gone(9), gone(10)]);
+}
+
 /// Guards the cost of many snapshots: what is written for one more does not grow with their number, and all of them are
 /// there after opening.
 #[test]
@@ -765,6 +793,125 @@ fn what_is_open_is_read_after_it_was_deleted_rolled_back_or_destroyed() {
     }
     let total: u64 = database.metrics().tiers.iter().map(|tier| tier.total).sum();
     assert!(free() * 10 > total * 8, "{} of {total} blocks are free", free());
+    database.verify().unwrap();
+}
+
+/// Guards each kind of reader by itself: where there are several, what one keeps covers for the others.
+#[test]
+fn a_reader_keeps_what_it_reads_without_others() {
+    for reader in [
+        "a view of what a deleted snapshot alone still had",
+        "a deleted snapshot",
+        "a deleted snapshot of what the head has",
+        "a view from before a rollback",
+        "a snapshot that a rollback passed over",
+        "a view of a clone that was destroyed",
+        "a snapshot of a dataset that was destroyed",
+    ] {
+        let database = Database::build(memory(8)).unwrap();
+        let (dataset, other) =
+            (database.create_dataset("data").unwrap(), database.create_dataset("other").unwrap());
+        let mut rng = SimRng::new(5);
+        let mut fill = |dataset: &Dataset, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                let length = if number % 50 == 0 { 18_000 } else { 250 };
+                dataset.insert(key(number), random_value(&mut rng, length)).unwrap();
+            }
+            database.settle().unwrap();
+            (0..3).for_each(|_| database.checkpoint().unwrap());
+        };
+        fill(&dataset, 0..300);
+        let first = contents(&dataset).unwrap();
+        let snapshot = dataset.create_snapshot("s").unwrap();
+        let mut filled = &dataset;
+        let (mut open, mut view, mut wanted) = (None, None, first);
+        match reader {
+            "a view of what a deleted snapshot alone still had" => {
+                view = Some(dataset.view());
+                drop(snapshot);
+                fill(&dataset, 0..300);
+                dataset.delete_snapshot("s").unwrap();
+            }
+            "a deleted snapshot" => {
+                fill(&dataset, 0..300);
+                dataset.delete_snapshot("s").unwrap();
+                open = Some(snapshot);
+            }
+            "a deleted snapshot of what the head has" => {
+                dataset.delete_snapshot("s").unwrap();
+                open = Some(snapshot);
+            }
+            "a view from before a rollback" => {
+                drop(snapshot);
+                fill(&dataset, 150..300);
+                wanted = contents(&dataset).unwrap();
+                view = Some(dataset.view());
+                dataset.rollback("s", false).unwrap();
+                dataset.delete_snapshot("s").unwrap();
+            }
+            "a snapshot that a rollback passed over" => {
+                drop(snapshot);
+                fill(&dataset, 150..300);
+                wanted = contents(&dataset).unwrap();
+                open = Some(dataset.create_snapshot("t").unwrap());
+                dataset.rollback("s", true).unwrap();
+                dataset.delete_snapshot("s").unwrap();
+            }
+            "a view of a clone that was destroyed" => {
+                let clone = database.clone_snapshot(&snapshot, "clone").unwrap();
+                view = Some(clone.view());
+                drop((snapshot, clone));
+                database.destroy_dataset("clone").unwrap();
+                dataset.delete_snapshot("s").unwrap();
+            }
+            _ => {
+                database.destroy_dataset("data").unwrap();
+                open = Some(snapshot);
+                filled = &other;
+            }
+        }
+        (0..3).for_each(|_| fill(filled, 0..300));
+        let full = |number| filled.insert(key(number), random_value(&mut rng, 3000)).err();
+        assert_eq!((1000..).find_map(full).unwrap().kind(), ErrorKind::OutOfSpace);
+        if let Some(snapshot) = &open {
+            assert!(of_snapshot(snapshot) == wanted, "{reader} changed");
+        }
+        if let Some(view) = &view {
+            assert!(crate::pools::seen(view).unwrap() == wanted, "{reader} changed");
+        }
+    }
+}
+
+/// Guards names: none is given twice, by renaming or by promoting, and what is refused changes nothing.
+#[test]
+fn a_name_that_is_taken_is_not_taken_again() {
+    let database = Database::build(memory(64)).unwrap();
+    let dataset = database.create_dataset("data").unwrap();
+    let states: Vec<Contents> = ["a", "b"]
+        .into_iter()
+        .map(|name| {
+            dataset.insert("key", name).unwrap();
+            dataset.create_snapshot(name).unwrap();
+            contents(&dataset).unwrap()
+        })
+        .collect();
+    let read = |dataset: &Dataset, name: &str| of_snapshot(&dataset.open_snapshot(name).unwrap());
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        let error = dataset.rename_snapshot(from, to).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(read(&dataset, "a") == states[0] && read(&dataset, "b") == states[1], "{from} to {to}");
+    }
+    dataset.rename_snapshot("a", "a").unwrap();
+    let clone = database.clone_snapshot(&dataset.open_snapshot("b").unwrap(), "clone").unwrap();
+    clone.insert("key", "of the clone").unwrap();
+    clone.create_snapshot("a").unwrap();
+    assert_eq!(clone.promote().unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert!(read(&clone, "a") == contents(&clone).unwrap() && read(&dataset, "a") == states[0]);
+    clone.rename_snapshot("a", "c").unwrap();
+    clone.promote().unwrap();
+    assert!(read(&clone, "a") == states[0] && read(&clone, "b") == states[1]);
+    assert!(read(&clone, "c") == contents(&clone).unwrap());
+    assert!(dataset.snapshots().unwrap().is_empty());
     database.verify().unwrap();
 }
 

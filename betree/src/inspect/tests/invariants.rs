@@ -8,7 +8,7 @@ use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::database::{
-    ChunkRecord, DatasetRecord, ListPart, SubList, chunk_key, dataset_key, dead_list_key, drops_key,
+    ChunkRecord, DatasetRecord, ListPart, Origin, SubList, chunk_key, dataset_key, dead_list_key, drops_key,
     snapshot_name_key,
 };
 use crate::inspect::catalogue::Catalogue;
@@ -524,6 +524,17 @@ fn break_snapshot(bench: &Bench) {
     bench.forge(|forge| forge.put(&snapshot_name_key(DATA, b"ghost"), &3_u64.to_le_bytes()));
 }
 
+fn break_snapshot_without_name(bench: &Bench) {
+    with_snapshot(bench);
+    bench.forge(|forge| forge.delete(&snapshot_name_key(DATA, b"kept")));
+}
+
+fn break_origin(bench: &Bench) {
+    let mut record = records(bench)[&DATA].clone();
+    record.origin = Some(Origin { dataset: DatasetId(2), snapshot: Generation(2) });
+    bench.forge(|forge| forge.put(&dataset_key(DATA), &record.encode()));
+}
+
 fn break_newest(bench: &Bench) {
     let mut record = records(bench)[&DATA].clone();
     record.newest = Generation(2);
@@ -536,6 +547,10 @@ fn break_dead_list(bench: &Bench) {
         list.entries -= 1;
         list.blocks -= u64::from(entry.extent.blocks);
     });
+}
+
+fn break_listed_twice(bench: &Bench) {
+    edit_list(bench, |_, list| list.push(list.tail[0]));
 }
 
 fn break_undead(bench: &Bench) {
@@ -652,8 +667,11 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("a label block marked free", Code::Reserved, false, break_reserved),
     ("a name twice", Code::Dataset, false, break_name),
     ("a name of no snapshot", Code::Snapshot, false, break_snapshot),
+    ("a snapshot without a name", Code::Snapshot, false, break_snapshot_without_name),
+    ("an origin that is gone", Code::Snapshot, false, break_origin),
     ("the newest snapshot", Code::Snapshot, false, break_newest),
     ("an extent that is not listed", Code::DeadList, false, break_dead_list),
+    ("an extent that is listed twice", Code::DeadList, false, break_listed_twice),
     ("an extent that is listed and lives", Code::Undead, false, break_undead),
     ("the interval of a dead list", Code::Interval, false, break_interval),
     ("the count of a dead list", Code::Lists, false, break_lists),
