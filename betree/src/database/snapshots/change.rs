@@ -183,16 +183,16 @@ impl Core {
             }
             find_snapshot(self, &view, dataset, name)
         };
+        // A snapshot that cannot be read has its name all the same.
+        let check_name = |dataset: &DatasetState, name: &[u8]| match find(dataset, name) {
+            Err(Error::NotFound { what: "snapshot", .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(exists(dataset, name)),
+        };
         let work = match change {
             Change::None => Work::Nothing,
             Change::Create { datasets, name } => {
-                for dataset in *datasets {
-                    match find(dataset, name) {
-                        Err(Error::NotFound { what: "snapshot", .. }) => {}
-                        Err(error) => return Err(error),
-                        Ok(_) => return Err(exists(dataset, name)),
-                    }
-                }
+                datasets.iter().try_for_each(|dataset| check_name(dataset, name))?;
                 Work::Create { datasets: datasets.to_vec(), name: name.to_vec(), created: now() }
             }
             Change::Delete { dataset, name } => {
@@ -202,8 +202,8 @@ impl Core {
             }
             Change::Rename { dataset, from, to } => {
                 let (snapshot, record) = find(dataset, from)?;
-                if from != to && find(dataset, to).is_ok() {
-                    return Err(exists(dataset, to));
+                if from != to {
+                    check_name(dataset, to)?;
                 }
                 let record = SnapshotRecord { name: to.to_vec(), ..record };
                 Work::Record { dataset: Arc::clone(dataset), snapshot, old_name: from.to_vec(), record }
@@ -557,5 +557,36 @@ impl RootEdits<'_> {
             self.core().snapshots.close(dataset, newest);
         }
         Ok(dataset.lineage.lock().newest.0 == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::database::snapshots::format::snapshot_name_key;
+    use crate::database::{Database, DatabaseConfiguration, ErrorKind};
+    use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
+
+    /// The name of a snapshot that cannot be read was taken for a free one: renaming another to it lost it for good.
+    #[test]
+    fn the_name_of_a_damaged_snapshot_is_taken() {
+        let storage = StoragePoolConfiguration {
+            tiers: vec![TierConfiguration::new(vec![LeafVdev::memory(16 << 20).into()])],
+            ..StoragePoolConfiguration::default()
+        };
+        let configuration =
+            DatabaseConfiguration { storage, segment_size: 1 << 19, ..DatabaseConfiguration::default() };
+        let database = Database::create_with(configuration, false).unwrap();
+        let dataset = database.create_dataset("data").unwrap();
+        dataset.create_snapshot("kept").unwrap();
+        {
+            let core = database.core();
+            let mut checkpointer = core.checkpointer.lock();
+            let key = snapshot_name_key(dataset.state().id, b"damaged");
+            core.put_root(&mut checkpointer, core.open_generation(), &key, Some(&999_u64.to_le_bytes()));
+        }
+        let renamed = dataset.rename_snapshot("kept", "damaged");
+        assert_eq!(renamed.map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
+        let created = dataset.create_snapshot("damaged");
+        assert_eq!(created.map_err(|error| error.kind()).map(|_| ()), Err(ErrorKind::Corrupt));
     }
 }
