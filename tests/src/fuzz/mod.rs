@@ -1,13 +1,14 @@
 //! Fuzz targets, and what runs them without a fuzzer.
 //!
 //! ```text
-//!   betree::*::fuzzing   one target for every decoder, behind right checksums ─┐
+//!   betree::*::fuzzing   one target for every decoder, behind right checksums ─┐   (and `decoders`, all of these in one)
 //!   operations           bytes choose operations on a database, beside a model ├─▶ targets() ─▶ betree/fuzz (libFuzzer)
 //!   image                a small pool, damaged, then opened and read whole ────┘            └─▶ smoke(): seeds, mutations
 //! ```
 //!
 //! libFuzzer is guided by coverage and keeps a corpus; [`smoke`] needs nothing but a stable compiler, and runs in the tests.
 
+mod decoders;
 mod image;
 mod mutate;
 mod operations;
@@ -18,9 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use mutate::mutate;
 
-/// All targets.
-#[must_use]
-pub fn targets() -> Vec<Target> {
+fn decoder_targets() -> impl Iterator<Item = Target> {
     let layers = [
         betree::base::fuzzing::TARGETS,
         betree::pool::fuzzing::TARGETS,
@@ -29,15 +28,20 @@ pub fn targets() -> Vec<Target> {
         betree::tree::fuzzing::TARGETS,
         betree::log::fuzzing::TARGETS,
         betree::database::fuzzing::TARGETS,
-        &[operations::TARGET, image::TARGET],
     ];
-    layers.into_iter().flatten().copied().collect()
+    layers.into_iter().flatten().copied()
 }
 
-/// The target of this name.
+/// All targets.
+#[must_use]
+pub fn targets() -> Vec<Target> {
+    decoder_targets().chain([operations::TARGET, image::TARGET]).collect()
+}
+
+/// The target of this name; `decoders` is all of the first kind in one.
 #[must_use]
 pub fn target(name: &str) -> Option<Target> {
-    targets().into_iter().find(|target| target.name == name)
+    targets().into_iter().chain([decoders::TARGET]).find(|target| target.name == name)
 }
 
 /// Runs `target` with its seeds and with `inputs` inputs made from `seed`: most are mutated seeds, some are noise. Returns

@@ -4,7 +4,7 @@
 //! first input; `BETREE_FUZZ_TARGET` runs one target alone.
 
 use betree::base::fuzzing::Target;
-use betree_tests::fuzz::{smoke, targets};
+use betree_tests::fuzz::{smoke, target, targets};
 use betree_tests::rig::number_from_environment;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ const ITERATIONS: u64 = 60_000;
 fn weight(target: &Target) -> u64 {
     match target.name {
         "operations" | "image" => 60,
-        "run" | "log_replay" => 20,
+        "run" | "log_replay" | "decoders" => 20,
         "configuration" | "environment" => 10,
         _ => 1,
     }
@@ -42,8 +42,10 @@ fn run(targets: &[Target]) {
 
 #[test]
 fn no_decoder_panics_or_accepts_what_it_would_not_write() {
-    let targets: Vec<_> = targets().into_iter().filter(|target| !is_whole(target)).collect();
-    assert!(targets.len() >= 23, "{} targets", targets.len());
+    let all_in_one = target("decoders").unwrap();
+    let targets: Vec<_> =
+        targets().into_iter().filter(|target| !is_whole(target)).chain([all_in_one]).collect();
+    assert!(targets.len() >= 24, "{} targets", targets.len());
     run(&targets);
 }
 
