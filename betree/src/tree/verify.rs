@@ -291,8 +291,15 @@ impl Above<'_> {
             above = path.above;
         }
         // Newest first, as a point read meets them.
-        let runs: Vec<&Arc<Run>> = levels.iter().rev().flat_map(|slot| &slot.runs).collect();
-        if runs.len() < 2 {
+        let in_slot = |run: &&Arc<Run>| run.reference().keys.is_some() && run.reference().overlaps(low, high);
+        let runs: Vec<&Arc<Run>> = levels.iter().rev().flat_map(|slot| &slot.runs).filter(in_slot).collect();
+        // Nearly always the bounds alone show it, and nothing is read twice, nor again for each snapshot.
+        let in_order = |(index, upper): (usize, &&Arc<Run>)| {
+            runs[index + 1..].iter().all(|lower| {
+                upper.reference().min_sequence > lower.reference().max_sequence || !upper.overlaps(lower)
+            })
+        };
+        if runs.iter().enumerate().all(in_order) {
             return Ok(());
         }
         let mut cursors = Vec::new();
