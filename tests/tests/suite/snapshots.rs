@@ -1,6 +1,7 @@
 //! Snapshots, clones, rollback and promote: against a model, in every order of deleting, on full pools.
 //!
-//! `BETREE_SEED` sets the first random history, `BETREE_SNAPSHOT_HISTORIES` how many there are.
+//! `BETREE_SEED` sets the first random history, `BETREE_SNAPSHOT_HISTORIES` how many there are, `BETREE_SNAPSHOT_ORDERS` of 720
+//! orders of deleting how many are tried.
 
 use crate::pools::{Contents, Folder, contents, small};
 use betree::inspect::{CheckOptions, Outcome, check};
@@ -599,6 +600,96 @@ fn every_short_history_and_order_of_deleting_is_exact() {
     }
     database.close().unwrap();
     demand_clean(&configuration, "all histories");
+}
+
+/// The `number`th order of `0..count`.
+fn order(count: usize, mut number: usize) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..count).collect();
+    (1..=count)
+        .rev()
+        .map(|choices| {
+            let at = number % choices;
+            number /= choices;
+            left.remove(at)
+        })
+        .collect()
+}
+
+/// Guards dead lists: whatever lives from before one of six snapshots until behind another, and every order of deleting
+/// them. What a value of its own extent does to lists does not depend on others, so one history with a value of each
+/// lifetime stands for all histories of so many snapshots; in what they share (nodes, runs), short histories differ, too,
+/// so each order gets other values left out.
+#[test]
+fn every_lifetime_and_order_of_deleting_six_snapshots_is_exact() {
+    const SNAPSHOTS: usize = 6;
+    const ORDERS: usize = 720;
+    let wanted =
+        number_from_environment("BETREE_SNAPSHOT_ORDERS").unwrap_or(90).clamp(1, ORDERS as u64) as usize;
+    let seed = number_from_environment("BETREE_SEED").unwrap_or(0) as usize;
+    let folder = Folder::new();
+    let configuration = folder.one(32);
+    let database = Database::build(configuration.clone()).unwrap();
+    let used = || database.verify().unwrap().blocks;
+    let empty = used();
+    for number in (seed % (ORDERS / wanted)..ORDERS).step_by(ORDERS / wanted) {
+        let mut rng = SimRng::new(number as u64);
+        let dataset = database.create_dataset("data").unwrap();
+        let (mut map, mut states) = (Map::new(), Vec::new());
+        // Values that are born in an interval and die in a later one; the last interval is that of the head.
+        let lifetimes: Vec<(usize, usize)> = (0..=SNAPSHOTS)
+            .flat_map(|born| (born..=SNAPSHOTS + 1).map(move |died| (born, died)))
+            .filter(|_| number % 2 == 0 || rng.below(28) < 8)
+            .collect();
+        for interval in 0..=SNAPSHOTS {
+            for (index, (born, died)) in lifetimes.iter().enumerate() {
+                let key: Vec<u8> = key(index as u64);
+                if *born == interval {
+                    // Most have an extent of their own, some share a run.
+                    let length = if index % 4 == 3 { 700 } else { 17_000 };
+                    let value = random_value(&mut rng, length);
+                    dataset.insert(&key, &value).unwrap();
+                    map.insert(key.clone(), value);
+                }
+                if *died == interval {
+                    match index % 3 {
+                        0 => dataset.delete(&key).unwrap(),
+                        1 => dataset.range_delete(key.as_slice()..=&key).unwrap(),
+                        _ => dataset.insert(&key, "small").unwrap(),
+                    }
+                    match index % 3 {
+                        0 | 1 => map.remove(&key),
+                        _ => map.insert(key, b"small".to_vec()),
+                    };
+                }
+            }
+            if rng.below(3) == 0 {
+                database.settle().unwrap();
+            }
+            if interval < SNAPSHOTS {
+                dataset.create_snapshot(interval.to_string()).unwrap();
+                states.push(map.clone());
+            }
+        }
+        let order = order(SNAPSHOTS, number);
+        for (done, at) in order.iter().enumerate() {
+            dataset.delete_snapshot(at.to_string()).unwrap();
+            for left in &order[done + 1..] {
+                let snapshot = dataset.open_snapshot(left.to_string()).unwrap();
+                assert!(of_snapshot(&snapshot) == of_map(&states[*left]), "{left} of {order:?} after {at}");
+            }
+            if done % 2 == number % 2 {
+                used();
+            }
+        }
+        assert!(contents(&dataset).unwrap() == of_map(&map), "the head after {order:?}");
+        drop(dataset);
+        database.destroy_dataset("data").unwrap();
+        (0..3).for_each(|_| database.checkpoint().unwrap());
+        let left = used();
+        assert!(left <= empty + 4, "{left} blocks are left of {empty} after {order:?}");
+    }
+    database.close().unwrap();
+    demand_clean(&configuration, "all lifetimes");
 }
 
 /// Makes `to` of `from` by what `differences` say, which must be exact and in order.
