@@ -1006,6 +1006,31 @@ fn a_name_that_is_taken_is_not_taken_again() {
     database.verify().unwrap();
 }
 
+/// Guards handles: a snapshot that moved when a clone was promoted is the same one, under the name of its new dataset.
+#[test]
+fn a_handle_follows_its_snapshot_to_a_clone_that_is_promoted() {
+    let database = Database::build(memory(64)).unwrap();
+    let dataset = database.create_dataset("data").unwrap();
+    dataset.insert("key", "value").unwrap();
+    let snapshot = dataset.create_snapshot("s").unwrap();
+    let clone = database.clone_snapshot(&snapshot, "clone").unwrap();
+    let later = clone.create_snapshot("later").unwrap();
+    let second = database.clone_snapshot(&later, "second").unwrap();
+    assert_eq!((snapshot.dataset_name(), later.dataset_name()), (b"data".to_vec(), b"clone".to_vec()));
+    clone.promote().unwrap();
+    assert_eq!(snapshot.dataset_name(), b"clone");
+    second.promote().unwrap();
+    assert_eq!((snapshot.dataset_name(), later.dataset_name()), (b"second".to_vec(), b"second".to_vec()));
+    drop((dataset, clone));
+    database.destroy_dataset("data").unwrap();
+    database.destroy_dataset("clone").unwrap();
+    for (number, snapshot) in [snapshot, later].iter().enumerate() {
+        let third = database.clone_snapshot(snapshot, format!("third{number}")).unwrap();
+        assert_eq!(third.get("key").unwrap().as_deref(), Some(&b"value"[..]));
+    }
+    database.verify().unwrap();
+}
+
 /// Guards the cut: snapshots of two datasets at one instant, beside a writer whose batches go to both.
 #[test]
 fn snapshots_are_taken_beside_writers() {

@@ -251,6 +251,7 @@ impl Core {
                 })
             }
             Change::Clone { dataset, snapshot, name } => {
+                let dataset = &self.home(dataset, *snapshot);
                 if dataset.is_destroyed() {
                     return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
                 }

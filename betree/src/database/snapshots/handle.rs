@@ -220,10 +220,10 @@ impl Snapshot {
         self.name.clone()
     }
 
-    /// The name of the dataset that it is of.
+    /// The name of the dataset that it is of, which promoting a clone changes.
     #[must_use]
     pub fn dataset_name(&self) -> Vec<u8> {
-        self.state.name.read().clone()
+        self.handle.core().home(&self.state, self.generation).name.read().clone()
     }
 
     /// When it was made, to the second.

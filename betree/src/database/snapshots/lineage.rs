@@ -130,12 +130,12 @@ impl Core {
         dataset.and_then(|dataset| dataset.lineage.lock().origin)
     }
 
-    /// The dataset in whose order it stands what `dataset` dropped in `death`. Where that is looked through late, the snapshots
-    /// of then may have moved to a clone that was promoted.
-    pub fn home(&self, dataset: &Arc<DatasetState>, death: Generation) -> Arc<DatasetState> {
+    /// The dataset in whose order it stands what happened to `dataset` in `generation`: a snapshot, or what it dropped then. It
+    /// is another one when the snapshots of then have moved to a clone that was promoted.
+    pub fn home(&self, dataset: &Arc<DatasetState>, generation: Generation) -> Arc<DatasetState> {
         let mut home = Arc::clone(dataset);
         loop {
-            let origin = home.lineage.lock().origin.filter(|origin| death <= origin.snapshot);
+            let origin = home.lineage.lock().origin.filter(|origin| generation <= origin.snapshot);
             match origin.and_then(|origin| self.catalog.read().by_id(origin.dataset).cloned()) {
                 Some(above) => home = above,
                 None => return home,
