@@ -897,6 +897,7 @@ fn a_reader_keeps_what_it_reads_without_others() {
         "a view from before a rollback",
         "a snapshot that a rollback passed over",
         "a view of a clone that was destroyed",
+        "a snapshot that moved to a clone that was promoted, and was deleted there",
         "a snapshot of a dataset that was destroyed",
     ] {
         let database = Database::build(memory(8)).unwrap();
@@ -954,6 +955,16 @@ fn a_reader_keeps_what_it_reads_without_others() {
                 drop((snapshot, clone));
                 database.destroy_dataset("clone").unwrap();
                 dataset.delete_snapshot("s").unwrap();
+            }
+            "a snapshot that moved to a clone that was promoted, and was deleted there" => {
+                let clone = database.clone_snapshot(&snapshot, "clone").unwrap();
+                clone.promote().unwrap();
+                database.destroy_dataset("data").unwrap();
+                fill(&clone, 0..300);
+                clone.delete_snapshot("s").unwrap();
+                filled = &other;
+                drop(clone);
+                open = Some(snapshot);
             }
             _ => {
                 database.destroy_dataset("data").unwrap();
