@@ -22,4 +22,4 @@ pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,
     StoragePoolConfiguration, TierConfiguration, Vdev,
 };
-pub use tree::{DefaultMessageAction, MergePolicy, MessageAction, TreeStats, Value};
+pub use tree::{DefaultMessageAction, MergePolicy, MessageAction, PartRead, TreeStats, Value, ValuePart};

@@ -10,7 +10,7 @@ use super::snapshots::{Change, Differences, SNAPSHOT_NAME_BYTES_MAX, Snapshot, S
 use super::view::{DatasetView, Entries};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
-use crate::tree::{Action, DefaultMessageAction, MessageAction, TreeStats, Value};
+use crate::tree::{Action, DefaultMessageAction, MessageAction, PartRead, TreeStats, Value};
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -170,6 +170,26 @@ impl<M> Dataset<M> {
             self.check()?;
         }
         Ok(value)
+    }
+
+    /// Reads the part of the value from byte `offset` that fits into `buffer`: says how much that is, and how long the whole
+    /// value is. Of a large value only the pieces of 16 KiB around the part are read, also below upserts of the default action.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`]; what is in `buffer` then says nothing.
+    pub fn get_part(
+        &self,
+        key: impl AsRef<[u8]>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<PartRead>> {
+        self.check()?;
+        let read = self.state.tree.get_part(key.as_ref(), offset, buffer);
+        let read = read.map_err(|error| self.state.error(error))?;
+        if read.is_none() {
+            self.check()?;
+        }
+        Ok(read)
     }
 
     /// Whether `key` has a value.

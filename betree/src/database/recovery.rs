@@ -20,7 +20,7 @@ use crate::dmu::{Dmu, DmuError, DmuOptions, OwnedExtents, SegmentCounts};
 use crate::log::{Log, LogHead, LogOptions, Verdict, extents_from, records_before, replay};
 use crate::pool::{Candidate, OpenReport, Pool};
 use crate::run::{Kind, RangeDelete};
-use crate::tree::{Drops, JobQueue, LargeValue, Tree, TreeOptions};
+use crate::tree::{Caching, Drops, JobQueue, LargeValue, Tree, TreeOptions};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -324,7 +324,10 @@ impl Core {
     fn values_are_whole(&self, bytes: &[u8], found: &mut Vec<LargeValue>) -> Result<bool> {
         let values = large_values(bytes)?;
         for pointer in &values {
-            match pointer.read(&self.dmu).map_err(|error| Error::of_tree(b"log record", error)) {
+            match pointer
+                .read(&self.dmu, Caching::Bypass)
+                .map_err(|error| Error::of_tree(b"log record", error))
+            {
                 Ok(_) => {}
                 // It may well have landed, and have been acknowledged.
                 Err(error) if error.kind() == ErrorKind::Io => return Err(error),

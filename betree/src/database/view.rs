@@ -5,7 +5,7 @@ use super::database::Handle;
 use super::dataset::{Dataset, bounds, prefix_bounds};
 use super::error::{Error, Result};
 use crate::base::ids::DatasetId;
-use crate::tree::{Range, Value, View};
+use crate::tree::{PartRead, Range, Value, View};
 use std::collections::HashMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -28,6 +28,19 @@ impl DatasetView {
     /// Device errors and damage.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.view.get(key.as_ref()).map_err(|error| self.state.error(error))
+    }
+
+    /// Reads a part of the value of `key`; as [`Dataset::get_part`].
+    ///
+    /// # Errors
+    /// As [`DatasetView::get`]; what is in `buffer` then says nothing.
+    pub fn get_part(
+        &self,
+        key: impl AsRef<[u8]>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<PartRead>> {
+        self.view.get_part(key.as_ref(), offset, buffer).map_err(|error| self.state.error(error))
     }
 
     /// The entries of `range` in the order of their keys; as [`Dataset::range`].

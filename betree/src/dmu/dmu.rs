@@ -7,6 +7,7 @@ use super::copies::Copies;
 use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::lifetime::Lifetimes;
+use super::pieces::{PieceName, Pieces};
 use super::queue::{IoQueue, JobGroup, PendingJob};
 use super::space::{Reserve, TierSpace};
 use super::table::SeenGenerations;
@@ -59,6 +60,7 @@ struct Inner {
     allocator: Option<Allocator>,
     lifetimes: Lifetimes,
     cache: Cache,
+    pieces: Pieces,
     writes: IoQueue,
     reads: IoQueue,
     /// For each class, the tiers with persistent vdevs to try in order.
@@ -190,13 +192,15 @@ impl Dmu {
             true => None,
             false => Some(Copies::new(Arc::clone(&pool), &volatile)?),
         };
+        let cache = Cache::new(options.cache_bytes);
         Ok(Self {
             inner: Arc::new(Inner {
                 uuid: pool.uuid(),
                 pool,
                 allocator,
                 lifetimes: Lifetimes::default(),
-                cache: Cache::new(options.cache_bytes),
+                pieces: Pieces::new(&cache),
+                cache,
                 writes: IoQueue::new(options.threads),
                 reads: IoQueue::new(options.threads),
                 durable,
@@ -378,17 +382,38 @@ impl Dmu {
     /// # Errors
     /// Device errors; [`DmuError::Corrupt`] when the range is not inside the extents.
     pub fn read(&self, extents: &[Extent], offset: u64, len: usize) -> Result<AlignedBuffer, DmuError> {
-        let parts = parts(extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
-        for part in parts {
-            let place = &mut buffer[part.range];
+        self.read_into(extents, offset, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// As [`Dmu::read`], into `out`, which saves a copy when its address is a multiple of 4096.
+    ///
+    /// # Errors
+    /// As [`Dmu::read`]; `out` is then unspecified.
+    pub fn read_into(&self, extents: &[Extent], offset: u64, out: &mut [u8]) -> Result<(), DmuError> {
+        for part in parts(extents, offset, out.len())? {
+            let place = &mut out[part.range];
             let copied =
                 self.inner.copies.as_ref().is_some_and(|copies| copies.read(part.vdev, part.block, place));
             if !copied {
                 self.inner.pool.read(part.vdev, part.block, place)?;
             }
         }
-        Ok(buffer)
+        Ok(())
+    }
+
+    /// The pieces of extents that are in the cache.
+    #[must_use]
+    pub fn pieces(&self) -> &Pieces {
+        &self.inner.pieces
+    }
+
+    /// What the piece from byte `offset` of `extents` is called, which were born in `birth`; `None` when it is not inside.
+    #[must_use]
+    pub fn piece_name(extents: &[Extent], offset: u64, birth: Generation) -> Option<PieceName> {
+        let first = parts(extents, offset, BLOCK_BYTES).ok()?.pop()?;
+        Some(PieceName { vdev: first.vdev, block: first.block, birth })
     }
 
     /// Writes `bytes` (whole blocks) at byte `offset` of the concatenation of `extents`, and returns when the device

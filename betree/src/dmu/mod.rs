@@ -45,7 +45,7 @@
 //! # Locks
 //!
 //! The checkpoint being written → one vdev's segments; births and deaths (a leaf: nothing is taken under it); the queues of
-//! the cache → a lock of the frame's owner. Reads take none but the map of memory copies, where there are memory vdevs.
+//! the cache → a lock of the frame's owner, or of a part of the map of pieces. Reads take none but the map of memory copies, where there are memory vdevs.
 //!
 //! # What it does not do
 //!
@@ -71,6 +71,7 @@ pub mod fuzzing;
 mod inspection;
 mod layout;
 mod lifetime;
+mod pieces;
 mod queue;
 mod segment;
 mod segments;
@@ -90,6 +91,7 @@ pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
 pub(crate) use inspection::{AllocationState, Expected, Fault, Flaw, SegmentCounts};
 pub use layout::VdevGeometry;
 pub use lifetime::{Keeper, OwnedExtents};
+pub use pieces::{Piece, PieceName, Pieces};
 pub use queue::{IoQueue, JobGroup, PendingJob};
 pub use space::{Reserve, TierSpace, VdevSpace};
 pub use table::SeenGenerations;

@@ -14,7 +14,7 @@ use crate::database::{DatasetRecord, Operation, RecordReader, RootRecord};
 use crate::dmu::AllocationState;
 use crate::log::{LogError, LogReading, Verdict, read_log};
 use crate::run::{Kind as MessageKind, RangeDelete};
-use crate::tree::LargeValue;
+use crate::tree::{Caching, LargeValue};
 use std::collections::BTreeMap;
 
 /// What the log adds to the checkpoint.
@@ -161,7 +161,8 @@ impl State<'_> {
                     return Verdict::Cut;
                 }
             };
-            let read = if !durable || deep { value.read(&ground.dmu).map(|_| ()) } else { Ok(()) };
+            let read =
+                if !durable || deep { value.read(&ground.dmu, Caching::Bypass).map(|_| ()) } else { Ok(()) };
             if let Err(error) = read {
                 if durable {
                     let expected = String::from("the large value of a durable record");

@@ -6,7 +6,7 @@ use super::ownership::Kind;
 use super::walk::{Subject, Walk};
 use crate::base::ids::Generation;
 use crate::run::{EntryRef, Kind as MessageKind, Run, RunFault, RunFlaw, RunReader};
-use crate::tree::{LargeValue, TreeError};
+use crate::tree::{Caching, LargeValue, TreeError};
 use std::sync::Arc;
 
 /// A run to be checked.
@@ -116,7 +116,7 @@ impl RunCheck<'_, '_, '_> {
             return false;
         }
         if self.walk.deep
-            && let Err(error) = value.read(&self.walk.ground.dmu)
+            && let Err(error) = value.read(&self.walk.ground.dmu, Caching::Bypass)
         {
             let code = match error {
                 TreeError::Dmu(_) => Code::Unreadable,

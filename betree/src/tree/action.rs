@@ -1,5 +1,6 @@
 //! What an upsert does to a value: the dataset's message action.
 
+use super::part::ValuePart;
 use crate::base::codec::{Decoder, Encoder};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,6 +19,13 @@ pub trait MessageAction: Send + Sync + 'static {
 
     /// One message that does what `lower` and then `upper` do; `None` when the two cannot be combined.
     fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>>;
+
+    /// Does to `part` what `apply` does to the whole value. False when that cannot be known without the value: the reader
+    /// then has it read as a whole, and what happened to `part` does not count. Messages of one key arrive oldest first.
+    fn apply_to_part(&self, key: &[u8], message: &[u8], part: &mut ValuePart<'_>) -> bool {
+        let _ = (key, message, part);
+        false
+    }
 }
 
 /// The action panicked: its dataset cannot be read or merged where the action is needed.
@@ -27,6 +35,7 @@ pub struct ActionPanicked;
 trait ErasedAction: Send + Sync {
     fn apply(&self, key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>);
     fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>>;
+    fn apply_to_part(&self, key: &[u8], message: &[u8], part: &mut ValuePart<'_>) -> bool;
 }
 
 impl<M: MessageAction> ErasedAction for M {
@@ -36,6 +45,10 @@ impl<M: MessageAction> ErasedAction for M {
 
     fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
         MessageAction::merge(self, key, upper, lower)
+    }
+
+    fn apply_to_part(&self, key: &[u8], message: &[u8], part: &mut ValuePart<'_>) -> bool {
+        MessageAction::apply_to_part(self, key, message, part)
     }
 }
 
@@ -97,6 +110,19 @@ impl Action {
     pub fn merge(&self, key: &[u8], upper: &[u8], lower: &[u8]) -> Result<Option<Vec<u8>>, ActionPanicked> {
         self.guarded(|action| action.merge(key, upper, lower))
     }
+
+    /// As [`MessageAction::apply_to_part`].
+    ///
+    /// # Errors
+    /// `ActionPanicked` now or earlier.
+    pub fn apply_to_part(
+        &self,
+        key: &[u8],
+        message: &[u8],
+        part: &mut ValuePart<'_>,
+    ) -> Result<bool, ActionPanicked> {
+        self.guarded(|action| action.apply_to_part(key, message, part))
+    }
 }
 
 impl std::fmt::Debug for Action {
@@ -144,36 +170,50 @@ impl DefaultMessageAction {
         out.finish()
     }
 
-    /// Applies one step; `None` when the message is malformed or at its end.
-    fn step(input: &mut Decoder<'_>, value: &mut Option<Vec<u8>>) -> Option<()> {
-        match input.u8("step").ok()? {
-            0 => *value = None,
-            1 => *value = Some(input.bytes(UPSERT_END_MAX as usize, "value").ok()?.to_vec()),
-            2 => {
-                let offset = input.u32("offset").ok()? as usize;
-                let bytes = input.bytes(UPSERT_END_MAX as usize, "bytes").ok()?;
-                let end = offset.checked_add(bytes.len()).filter(|end| *end as u64 <= UPSERT_END_MAX)?;
-                let value = value.get_or_insert_with(Vec::new);
-                if value.len() < end {
-                    value.resize(end, 0);
-                }
-                value[offset..end].copy_from_slice(bytes);
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-
     /// Whether `message` is a well-formed list of steps within the limits.
     #[must_use]
     pub fn is_valid(message: &[u8]) -> bool {
-        let mut input = Decoder::new(message);
-        while input.remaining() > 0 {
-            if Self::step(&mut input, &mut None).is_none() {
-                return false;
+        let mut steps = Steps(Decoder::new(message));
+        while steps.next().is_some() {}
+        steps.0.remaining() == 0
+    }
+}
+
+/// One step of a message.
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Delete,
+    Replace(&'a [u8]),
+    Write(usize, &'a [u8]),
+}
+
+/// The steps of a message, as far as it is well-formed.
+struct Steps<'a>(Decoder<'a>);
+
+impl<'a> Steps<'a> {
+    fn read(mut input: Decoder<'a>) -> Option<(Step<'a>, Decoder<'a>)> {
+        let step = match input.u8("step").ok()? {
+            0 => Step::Delete,
+            1 => Step::Replace(input.bytes(UPSERT_END_MAX as usize, "value").ok()?),
+            2 => {
+                let offset = input.u32("offset").ok()? as usize;
+                let bytes = input.bytes(UPSERT_END_MAX as usize, "bytes").ok()?;
+                offset.checked_add(bytes.len()).filter(|end| *end as u64 <= UPSERT_END_MAX)?;
+                Step::Write(offset, bytes)
             }
-        }
-        true
+            _ => return None,
+        };
+        Some((step, input))
+    }
+}
+
+impl<'a> Iterator for Steps<'a> {
+    type Item = Step<'a>;
+
+    fn next(&mut self) -> Option<Step<'a>> {
+        let (step, rest) = Self::read(self.0.clone())?;
+        self.0 = rest;
+        Some(step)
     }
 }
 
@@ -181,16 +221,35 @@ impl MessageAction for DefaultMessageAction {
     const NAME: &'static str = "default";
 
     fn apply(&self, _key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>) {
-        let mut input = Decoder::new(message);
-        while input.remaining() > 0 {
-            if Self::step(&mut input, value).is_none() {
-                return;
+        for step in Steps(Decoder::new(message)) {
+            match step {
+                Step::Delete => *value = None,
+                Step::Replace(bytes) => *value = Some(bytes.to_vec()),
+                Step::Write(offset, bytes) => {
+                    let value = value.get_or_insert_with(Vec::new);
+                    let end = offset + bytes.len();
+                    if value.len() < end {
+                        value.resize(end, 0);
+                    }
+                    value[offset..end].copy_from_slice(bytes);
+                }
             }
         }
     }
 
     fn merge(&self, _key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
         (upper.len() + lower.len() <= MERGED_BYTES_MAX).then(|| [lower, upper].concat())
+    }
+
+    fn apply_to_part(&self, _key: &[u8], message: &[u8], part: &mut ValuePart<'_>) -> bool {
+        for step in Steps(Decoder::new(message)) {
+            match step {
+                Step::Delete => part.delete(),
+                Step::Replace(bytes) => part.replace(bytes),
+                Step::Write(offset, bytes) => part.write(offset as u64, bytes),
+            }
+        }
+        true
     }
 }
 

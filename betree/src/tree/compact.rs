@@ -4,7 +4,7 @@
 //! are never combined across a range delete or a put between them, because both end the walk through a key's versions.
 
 use super::action::Action;
-use super::value::LargeValue;
+use super::value::{Caching, LargeValue};
 use super::{TreeError, TreeOptions};
 use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
@@ -229,7 +229,9 @@ impl<'a> Compactor<'a> {
         let Some(action) = self.action.filter(|action| !action.has_panicked()) else { return Ok(None) };
         let value = match base.kind {
             Kind::Put => Some(base.payload.to_vec()),
-            Kind::PutLarge if self.bottom => Some(LargeValue::decode(base.payload)?.read(self.dmu)?),
+            Kind::PutLarge if self.bottom => {
+                Some(LargeValue::decode(base.payload)?.read(self.dmu, Caching::Pass)?)
+            }
             Kind::Delete => None,
             Kind::PutLarge | Kind::Upsert => return Ok(None),
         };

@@ -1,8 +1,9 @@
 //! Point reads: memtables, then the slot's runs on each level, newest first.
 
 use super::node::Slot;
+use super::part::PartRead;
 use super::resolve::Resolver;
-use super::value::Value;
+use super::value::{LargeValue, Value};
 use super::version::Version;
 use super::{Job, Tree, TreeError};
 use crate::run::{Search, key_hash};
@@ -34,6 +35,41 @@ impl Tree {
     /// # Errors
     /// As [`Tree::get`].
     pub fn get_in(&self, version: &Version, visible: u64, key: &[u8]) -> Result<Option<Value>, TreeError> {
+        let resolver = self.collect(version, visible, key)?;
+        let action = if resolver.needs_action() { self.action() } else { None };
+        resolver.finish(key, &self.dmu, action.as_ref(), self.action_name(), LargeValue::caching)
+    }
+
+    /// As [`Tree::get_in`], of the part of the value from byte `offset` that fits into `out`. Of a large value only the
+    /// pieces of 16 KiB around it are read, unless there are upserts that need the whole.
+    ///
+    /// # Errors
+    /// As [`Tree::get`]; `out` is then unspecified.
+    pub fn get_part_in(
+        &self,
+        version: &Version,
+        visible: u64,
+        key: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<Option<PartRead>, TreeError> {
+        let resolver = self.collect(version, visible, key)?;
+        let action = if resolver.needs_action() { self.action() } else { None };
+        resolver.finish_part(key, &self.dmu, action.as_ref(), self.action_name(), offset, out)
+    }
+
+    /// As [`Tree::get_part_in`], now.
+    ///
+    /// # Errors
+    /// As [`Tree::get_part_in`].
+    pub fn get_part(&self, key: &[u8], offset: u64, out: &mut [u8]) -> Result<Option<PartRead>, TreeError> {
+        let version = self.version.load();
+        let visible = self.visible();
+        self.get_part_in(&version, visible, key, offset, out)
+    }
+
+    /// The versions of `key` that make its value.
+    fn collect(&self, version: &Version, visible: u64, key: &[u8]) -> Result<Resolver, TreeError> {
         let mut resolver = Resolver::new();
         let hash = key_hash(key);
         for table in version.tables() {
@@ -49,7 +85,7 @@ impl Tree {
             }
             memtable.get(key, visible, &mut |entry| resolver.push(entry));
             if resolver.is_done() {
-                return self.finish(resolver, key);
+                return Ok(resolver);
             }
         }
         let mut body = version.root.load(&self.dmu)?;
@@ -92,12 +128,7 @@ impl Tree {
             let next = child.load(&self.dmu)?;
             body = next;
         }
-        self.finish(resolver, key)
-    }
-
-    fn finish(&self, resolver: Resolver, key: &[u8]) -> Result<Option<Value>, TreeError> {
-        let action = if resolver.needs_action() { self.action() } else { None };
-        resolver.finish(key, &self.dmu, action.as_ref(), self.action_name())
+        Ok(resolver)
     }
 
     /// A range starts in `slot` of `level` at `key`.

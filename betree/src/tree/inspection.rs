@@ -5,7 +5,7 @@ use super::action::Action;
 use super::drops::{Dropping, NODE, RUN, decode_drop, encode_drop};
 use super::format::NodeRef;
 use super::resolve::Resolver;
-use super::value::Value;
+use super::value::{Caching, Value};
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::ids::Generation;
 use crate::dmu::{Dmu, DmuError};
@@ -45,7 +45,7 @@ impl Versions {
         action: Option<&Action>,
         name: &str,
     ) -> Result<Option<Value>, TreeError> {
-        self.0.finish(key, dmu, action, name)
+        self.0.finish(key, dmu, action, name, |_| Caching::Bypass)
     }
 }
 

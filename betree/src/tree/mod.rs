@@ -54,6 +54,7 @@ mod merge;
 mod node;
 mod options;
 mod output;
+mod part;
 mod range;
 mod resolve;
 #[cfg(feature = "shuttle")]
@@ -78,8 +79,9 @@ pub(crate) use inspection::{DropImage, DroppedImage, Versions, decode_drops, enc
 pub use job::{Held, Job, JobQueue, Taken};
 pub use memtable::Memtable;
 pub use options::{MergePolicy, TreeOptions};
+pub use part::{PartRead, ValuePart};
 pub use range::{Range, View};
 pub use stats::TreeStats;
 pub use tree::{Captured, Tree, TreeParts};
-pub use value::{LargeValue, Value};
+pub use value::{Caching, LargeValue, Value};
 pub use verify::Verified;

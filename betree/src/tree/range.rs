@@ -2,9 +2,10 @@
 
 use super::memtable::MemtableCursor;
 use super::node::NodeBody;
+use super::part::PartRead;
 use super::resolve::Resolver;
 use super::tree::Path;
-use super::value::Value;
+use super::value::{Caching, Value};
 use super::version::Version;
 use super::{Tree, TreeError};
 use crate::base::preference::StoragePreference;
@@ -56,6 +57,14 @@ impl View {
     /// As [`Tree::get`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, TreeError> {
         self.tree.get_in(&self.version, self.visible, key)
+    }
+
+    /// The part of the value of `key` from byte `offset` that fits into `out`.
+    ///
+    /// # Errors
+    /// As [`Tree::get_part_in`].
+    pub fn get_part(&self, key: &[u8], offset: u64, out: &mut [u8]) -> Result<Option<PartRead>, TreeError> {
+        self.tree.get_part_in(&self.version, self.visible, key, offset, out)
     }
 
     /// The entries from `low` (inclusive) to `high` (exclusive; `None`: the end).
@@ -188,7 +197,7 @@ impl Side {
 
 fn finish(view: &View, resolver: Resolver, key: &[u8]) -> Result<Option<Value>, TreeError> {
     let action = if resolver.needs_action() { view.tree.action() } else { None };
-    resolver.finish(key, &view.tree.dmu, action.as_ref(), view.tree.action_name())
+    resolver.finish(key, &view.tree.dmu, action.as_ref(), view.tree.action_name(), |_| Caching::Pass)
 }
 
 impl Range {

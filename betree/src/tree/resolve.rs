@@ -2,7 +2,8 @@
 
 use super::TreeError;
 use super::action::Action;
-use super::value::{LargeValue, Value};
+use super::part::{PartRead, ValuePart};
+use super::value::{Caching, LargeValue, Value};
 use crate::dmu::Dmu;
 use crate::run::{EntryRef, Kind};
 use std::ops::ControlFlow;
@@ -12,6 +13,13 @@ enum Base {
     None,
     Inline(Value),
     Large(LargeValue),
+}
+
+/// A part up to this length stays in the cache for a while: what reads more at a time is served well by a device.
+const CACHED_PART_BYTES_MAX: usize = 64 << 10;
+
+fn panicked(action: &Action) -> TreeError {
+    TreeError::ActionPanicked { name: action.name().to_owned() }
 }
 
 /// Collects versions until the value is known.
@@ -75,6 +83,7 @@ impl Resolver {
         dmu: &Dmu,
         action: Option<&Action>,
         action_name: &str,
+        caching: impl FnOnce(&LargeValue) -> Caching,
     ) -> Result<Option<Value>, TreeError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -83,7 +92,7 @@ impl Resolver {
             return match self.base {
                 Base::None => Ok(None),
                 Base::Inline(value) => Ok(Some(value)),
-                Base::Large(pointer) => Ok(Some(Value::from(pointer.read(dmu)?))),
+                Base::Large(pointer) => Ok(Some(Value::from(pointer.read(dmu, caching(&pointer))?))),
             };
         }
         let Some(action) = action else {
@@ -92,13 +101,62 @@ impl Resolver {
         let mut value = match self.base {
             Base::None => None,
             Base::Inline(value) => Some(value.to_vec()),
-            Base::Large(pointer) => Some(pointer.read(dmu)?),
+            Base::Large(pointer) => Some(pointer.read(dmu, caching(&pointer))?),
         };
         for message in self.upserts.iter().rev() {
-            action
-                .apply(key, message, &mut value)
-                .map_err(|_| TreeError::ActionPanicked { name: action.name().to_owned() })?;
+            action.apply(key, message, &mut value).map_err(|_| panicked(action))?;
         }
         Ok(value.map(Value::from))
+    }
+
+    /// The part of the value of `key` from byte `offset` that fits into `out`.
+    pub fn finish_part(
+        mut self,
+        key: &[u8],
+        dmu: &Dmu,
+        action: Option<&Action>,
+        action_name: &str,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<Option<PartRead>, TreeError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let length = match &self.base {
+            Base::None => None,
+            Base::Inline(value) => Some(value.len() as u64),
+            Base::Large(pointer) => Some(u64::from(pointer.length)),
+        };
+        if self.needs_action() && action.is_none() {
+            return Err(TreeError::ActionMissing { name: action_name.to_owned() });
+        }
+        if self.needs_action() {
+            out.fill(0);
+        }
+        let mut part = ValuePart::new(offset, out, length);
+        for message in self.upserts.iter().rev() {
+            let Some(action) = action else { break };
+            if !action.apply_to_part(key, message, &mut part).map_err(|_| panicked(action))? {
+                let value = self.finish(key, dmu, Some(action), action_name, LargeValue::caching)?;
+                return Ok(value.and_then(|value| {
+                    let mut part = ValuePart::new(offset, out, None);
+                    part.replace(&value);
+                    part.finish()
+                }));
+            }
+        }
+        part.fill_gaps(length.unwrap_or(0), |at, place| match &self.base {
+            Base::None => Ok(()),
+            Base::Inline(value) => {
+                place.copy_from_slice(&value[at as usize..at as usize + place.len()]);
+                Ok(())
+            }
+            Base::Large(pointer) => {
+                let caching =
+                    if place.len() <= CACHED_PART_BYTES_MAX { Caching::Keep } else { Caching::Pass };
+                pointer.read_part(dmu, at as usize, place, caching)
+            }
+        })?;
+        Ok(part.finish())
     }
 }

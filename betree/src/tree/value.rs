@@ -1,7 +1,7 @@
 //! Values: what a read returns, and large values in extents of their own.
 
 use super::TreeError;
-use crate::base::buffer::AlignedBuffer;
+use crate::base::buffer::{AlignedBuffer, footprint};
 use crate::base::checksum::crc;
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::extent::{Extent, total_blocks};
@@ -9,7 +9,7 @@ use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
-use crate::dmu::{Dmu, DmuError, Privilege, Stream};
+use crate::dmu::{Admission, Charge, Dmu, DmuError, Piece, Privilege, Stream};
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
@@ -100,6 +100,23 @@ impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Value {
 /// Bytes of a large value that one checksum covers, so that a part can be read without the rest.
 pub const CHECKSUM_CHUNK_BYTES: usize = 16 << 10;
 
+/// Bytes of a large value that one request reads.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// A value up to this length that is read for its own sake stays in the cache for a while.
+const CACHED_VALUE_BYTES_MAX: usize = 256 << 10;
+
+/// How a read of a large value uses the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caching {
+    /// What is there is used, and what is read is left there.
+    Keep,
+    /// What is there is used.
+    Pass,
+    /// Every byte comes from the device.
+    Bypass,
+}
+
 /// Upper bound of the encoded length of a pointer, for checks of bytes from disk.
 const POINTER_EXTENTS_MAX: usize = 4096;
 
@@ -147,27 +164,138 @@ impl LargeValue {
         Ok(Self { birth: Generation(0), length: bytes.len() as u32, extents, checksums })
     }
 
+    /// How a read of the whole value for its own sake uses the cache: a long one would push out many short ones.
+    #[must_use]
+    pub fn caching(&self) -> Caching {
+        if self.length as usize <= CACHED_VALUE_BYTES_MAX { Caching::Keep } else { Caching::Pass }
+    }
+
     /// Reads the whole value and verifies its checksums.
     ///
     /// # Errors
     /// Device errors, [`TreeError::Value`] on damage.
-    pub fn read(&self, dmu: &Dmu) -> Result<Vec<u8>, TreeError> {
-        let length = self.length as usize;
-        let mut out = Vec::with_capacity(length);
-        while out.len() < length {
-            let offset = out.len();
-            let take = (length - offset).min(1 << 20);
-            let buffer = dmu.read(&self.extents, offset as u64, take.next_multiple_of(BLOCK_BYTES))?;
-            for (index, chunk) in buffer[..take].chunks(CHECKSUM_CHUNK_BYTES).enumerate() {
-                let at = offset / CHECKSUM_CHUNK_BYTES + index;
-                if self.checksums.get(at).copied() != Some(crc(chunk)) && !planted(Bug::SkipChecksum) {
-                    let at_byte = at * CHECKSUM_CHUNK_BYTES;
-                    return Err(self.damaged(format!("checksum of the 16 KiB from byte {at_byte} differs")));
-                }
-            }
-            out.extend_from_slice(&buffer[..take]);
-        }
+    pub fn read(&self, dmu: &Dmu, caching: Caching) -> Result<Vec<u8>, TreeError> {
+        let mut out = vec![0; self.length as usize];
+        self.read_part(dmu, 0, &mut out, caching)?;
         Ok(out)
+    }
+
+    /// Reads the bytes from `offset` that fit into `out`, and verifies the checksums of the pieces that they lie in; no
+    /// other piece is read.
+    ///
+    /// # Errors
+    /// As [`LargeValue::read`]; `out` is then unspecified.
+    ///
+    /// # Panics
+    /// When the value ends before `out` does.
+    pub fn read_part(
+        &self,
+        dmu: &Dmu,
+        offset: usize,
+        out: &mut [u8],
+        caching: Caching,
+    ) -> Result<(), TreeError> {
+        let end = offset + out.len();
+        assert!(end <= self.length as usize, "what is read is inside of the value");
+        let mut at = offset;
+        while at < end {
+            let piece = at / CHECKSUM_CHUNK_BYTES;
+            if let Some(found) = self.cached(dmu, piece, caching) {
+                let to = end.min((piece + 1) * CHECKSUM_CHUNK_BYTES);
+                found.copy_to(at % CHECKSUM_CHUNK_BYTES, &mut out[at - offset..to - offset]);
+                dmu.cache().record_hit();
+                at = to;
+                continue;
+            }
+            let most = piece + READ_BYTES_MAX / CHECKSUM_CHUNK_BYTES;
+            let last = end.div_ceil(CHECKSUM_CHUNK_BYTES).min(most);
+            let missing = (piece + 1..last).find(|next| self.cached(dmu, *next, caching).is_some());
+            let pieces = piece..missing.unwrap_or(last);
+            let to = end.min(pieces.end * CHECKSUM_CHUNK_BYTES);
+            self.read_pieces(dmu, pieces, at, &mut out[at - offset..to - offset], caching)?;
+            at = to;
+        }
+        Ok(())
+    }
+
+    /// The piece, when it is in the cache and may be used.
+    fn cached(&self, dmu: &Dmu, piece: usize, caching: Caching) -> Option<Arc<Piece>> {
+        if caching == Caching::Bypass {
+            return None;
+        }
+        let name = Dmu::piece_name(&self.extents, (piece * CHECKSUM_CHUNK_BYTES) as u64, self.birth)?;
+        let found = dmu.pieces().get(&name)?;
+        (self.checksums.get(piece) == Some(&found.checksum())).then_some(found)
+    }
+
+    /// Reads `pieces` from the device in one go; `out` gets the bytes from `at`, which are all in them.
+    fn read_pieces(
+        &self,
+        dmu: &Dmu,
+        pieces: Range<usize>,
+        at: usize,
+        out: &mut [u8],
+        caching: Caching,
+    ) -> Result<(), TreeError> {
+        dmu.cache().record_miss();
+        let start = pieces.start * CHECKSUM_CHUNK_BYTES;
+        let length = (self.length as usize).min(pieces.end * CHECKSUM_CHUNK_BYTES) - start;
+        let stored = length.next_multiple_of(BLOCK_BYTES);
+        let in_place = out.len() == stored && (out.as_ptr() as usize).is_multiple_of(BLOCK_BYTES);
+        if caching != Caching::Keep && in_place {
+            dmu.read_into(&self.extents, start as u64, out)?;
+            return self.check(pieces.start, out);
+        }
+        let keeps = caching == Caching::Keep;
+        // Room is made before the frames exist.
+        let charges: Vec<Charge> = pieces
+            .clone()
+            .filter(|_| keeps)
+            .map(|piece| dmu.cache().charge(footprint(self.piece_bytes(piece))))
+            .collect();
+        let mut buffer = dmu.read(&self.extents, start as u64, stored)?;
+        buffer.truncate(length);
+        self.check(pieces.start, &buffer)?;
+        out.copy_from_slice(&buffer[at - start..at - start + out.len()]);
+        if !keeps {
+            return Ok(());
+        }
+        let end = at + out.len();
+        let mut whole = Some(buffer);
+        let alone = pieces.len() == 1;
+        for (piece, charge) in pieces.zip(charges) {
+            let from = piece * CHECKSUM_CHUNK_BYTES;
+            let bytes = match if alone { whole.take() } else { None } {
+                Some(buffer) => buffer,
+                None => {
+                    let Some(buffer) = &whole else { break };
+                    AlignedBuffer::copy_of(&buffer[from - start..from - start + self.piece_bytes(piece)])
+                }
+            };
+            let Some(checksum) = self.checksums.get(piece) else { break };
+            let name = Dmu::piece_name(&self.extents, from as u64, self.birth);
+            let read_to = (end - from).min(bytes.len());
+            if let Some(name) = name {
+                let piece = Arc::new(Piece::new(bytes, *checksum, read_to, charge));
+                dmu.pieces().insert(name, piece, Admission::Probation);
+            }
+        }
+        Ok(())
+    }
+
+    fn piece_bytes(&self, piece: usize) -> usize {
+        (self.length as usize - piece * CHECKSUM_CHUNK_BYTES).min(CHECKSUM_CHUNK_BYTES)
+    }
+
+    /// Compares the checksums of the pieces from `first` that `bytes` are.
+    fn check(&self, first: usize, bytes: &[u8]) -> Result<(), TreeError> {
+        for (piece, bytes) in (first..).zip(bytes.chunks(CHECKSUM_CHUNK_BYTES)) {
+            if self.checksums.get(piece).copied() != Some(crc(bytes)) && !planted(Bug::SkipChecksum) {
+                let at_byte = piece * CHECKSUM_CHUNK_BYTES;
+                return Err(self.damaged(format!("checksum of the 16 KiB from byte {at_byte} differs")));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the value and writes it where it is, so that the next flush makes it durable.
@@ -175,7 +303,7 @@ impl LargeValue {
     /// # Errors
     /// As [`LargeValue::read`] and [`LargeValue::write`].
     pub fn write_again(&self, dmu: &Dmu) -> Result<(), TreeError> {
-        let bytes = self.read(dmu)?;
+        let bytes = self.read(dmu, Caching::Bypass)?;
         let mut buffer = AlignedBuffer::zeroed(bytes.len().next_multiple_of(BLOCK_BYTES));
         buffer[..bytes.len()].copy_from_slice(&bytes);
         Ok(dmu.write(&self.extents, 0, &buffer)?)

@@ -25,6 +25,8 @@ mod locking;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod pools;
 #[cfg(test)]
 mod real_input;

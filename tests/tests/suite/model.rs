@@ -7,7 +7,7 @@
 use betree::vdev::{BlockDevice, SimClock, SimDisk, SimRng};
 use betree::{
     AccessMode, Compression, Database, DatabaseConfiguration, DatabaseView, Dataset, DatasetConfiguration,
-    DatasetView, Durability, Entries, ErrorKind, LeafVdev, MergePolicy, StoragePoolConfiguration,
+    DatasetView, Durability, Entries, ErrorKind, LeafVdev, MergePolicy, PartRead, StoragePoolConfiguration,
     StoragePreference, TierConfiguration,
 };
 use betree_tests::seeds::Seeds;
@@ -891,6 +891,24 @@ fn check_get(subject: &Subject, key: &[u8]) -> Check {
     );
     let contains = subject.dataset.contains_key(key).map_err(told("contains_key"))?;
     ensure!(contains == expected.is_some(), "contains_key differs from get");
+    check_part(|offset, part| subject.dataset.get_part(key, offset, part), expected)
+}
+
+/// Some part of a value, and it may reach beyond the end.
+fn check_part(
+    read: impl Fn(u64, &mut [u8]) -> betree::Result<Option<PartRead>>,
+    expected: Option<&Vec<u8>>,
+) -> Check {
+    let whole = expected.map_or(&[][..], Vec::as_slice);
+    let mut rng = SimRng::new(whole.iter().map(|byte| u64::from(*byte)).sum());
+    let offset = rng.below(whole.len() as u64 + 10) as usize;
+    let mut buffer = vec![1; rng.below(whole.len() as u64 + 100) as usize];
+    let found = read(offset as u64, &mut buffer).map_err(told("get_part"))?;
+    let wanted = whole.get(offset..).unwrap_or_default();
+    let filled = wanted.len().min(buffer.len());
+    let part = expected.map(|whole| PartRead { filled, value_length: whole.len() as u64 });
+    ensure!(found == part, "the part from {offset} of {} is {found:?}, not {part:?}", buffer.len());
+    ensure!(buffer[..filled] == wanted[..filled], "the part from {offset} of {} differs", buffer.len());
     Ok(())
 }
 
@@ -900,6 +918,7 @@ fn check_view(view: &DatasetView, model: &Map) -> Check {
     if let Some((key, value)) = model.first_key_value() {
         let found = view.get(key).map_err(told("get of a view"))?;
         ensure!(found.as_deref() == Some(value.as_slice()), "get of a view differs");
+        check_part(|offset, part| view.get_part(key, offset, part), Some(value))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::database::database::Handle;
 use crate::database::error::{Error, Result};
 use crate::database::view::{DatasetView, Entries};
 use crate::dmu::{Dmu, Keeper, OwnedExtents};
-use crate::tree::{Drops, JobQueue, Tree, Value, View};
+use crate::tree::{Drops, JobQueue, PartRead, Tree, Value, View};
 use std::collections::HashMap;
 use std::ops::RangeBounds;
 use std::sync::{Arc, Weak};
@@ -276,6 +276,20 @@ impl Snapshot {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.handle.core().check_open()?;
         self.view().get(key)
+    }
+
+    /// Reads a part of the value of `key`; as [`DatasetView::get_part`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`]; what is in `buffer` then says nothing.
+    pub fn get_part(
+        &self,
+        key: impl AsRef<[u8]>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<PartRead>> {
+        self.handle.core().check_open()?;
+        self.view().get_part(key, offset, buffer)
     }
 
     /// Whether `key` has a value.
