@@ -54,11 +54,15 @@ pub enum Bug {
     SkipDeadList = 1 << 22,
     /// Deleting a snapshot frees all of the dead list behind it.
     DeleteFreesAll = 1 << 23,
+    /// Upserts are combined in the wrong order.
+    CombineOutOfOrder = 1 << 24,
+    /// A merge at the bottom drops the patches that it leaves beside a large value.
+    DropKeptPatch = 1 << 25,
 }
 
 impl Bug {
     /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
         Self::DropLogRecord,
@@ -80,6 +84,8 @@ impl Bug {
         Self::FreeBornAtSnapshot,
         Self::SkipDeadList,
         Self::DeleteFreesAll,
+        Self::CombineOutOfOrder,
+        Self::DropKeptPatch,
     ];
 }
 

@@ -197,7 +197,7 @@ impl<M> Dataset<M> {
     /// # Errors
     /// As [`Dataset::get`].
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.get(key)?.is_some())
+        Ok(self.get_part(key, 0, &mut [])?.is_some())
     }
 
     /// Sets the value of `key`. Keys up to [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX), values up to

@@ -91,6 +91,7 @@
 //! | varint | large bytes | bytes in the large values that entries name | garbage that buffers cannot see |
 //! | varint | entries | | |
 //! | varint | deletes | entries that are deletes | |
+//! | varint | upsert bytes | bytes of the messages of upserts | space that only folding frees |
 //! | varint | range deletes | | |
 //! | varint | minimum sequence | | |
 //! | varint | maximum − minimum sequence | | |
@@ -715,6 +716,8 @@ pub struct RunRef {
     pub entries: u64,
     /// Entries that are deletes.
     pub deletes: u64,
+    /// Bytes of the messages of upserts.
+    pub upsert_bytes: u64,
     /// Range deletes.
     pub range_deletes: u32,
     /// Lowest sequence number of entries and range deletes.
@@ -802,6 +805,7 @@ impl RunRef {
         out.varint(self.large_bytes);
         out.varint(self.entries);
         out.varint(self.deletes);
+        out.varint(self.upsert_bytes);
         out.varint(u64::from(self.range_deletes));
         out.varint(self.min_sequence);
         out.varint(self.max_sequence - self.min_sequence);
@@ -846,6 +850,7 @@ impl RunRef {
             large_bytes: input.varint("run large bytes")?,
             entries: input.varint("run entries")?,
             deletes: input.varint("run deletes")?,
+            upsert_bytes: input.varint("run upsert bytes")?,
             range_deletes: varint_u32(input, RANGE_DELETES_MAX, "run range deletes")?,
             min_sequence: input.varint("run minimum sequence")?,
             max_sequence: input.varint("run maximum sequence")?,
@@ -1054,6 +1059,7 @@ mod tests {
             large_bytes: 5,
             entries: 1000,
             deletes: 10,
+            upsert_bytes: 300,
             range_deletes: 2,
             min_sequence: 100,
             max_sequence: 400,
@@ -1085,17 +1091,18 @@ mod tests {
             blocks: 0,
             entries: 0,
             deletes: 0,
+            upsert_bytes: 0,
             ..reference(&dmu)
         };
         check_reference(&dmu, &ranges_only, GOLDEN_RANGES_REFERENCE);
     }
 
     const GOLDEN_REFERENCE: &str = "\
-        01fe07efbeadde0101000000280000003412000000000000808008b81708d0f70705e8070a0264ac\
-        020607056669727374046c6173740161017a";
+        01fe07efbeadde0101000000280000003412000000000000808008b81708d0f70705e8070aac0202\
+        64ac020607056669727374046c6173740161017a";
     const GOLDEN_RANGES_REFERENCE: &str = "\
-        010102efbeadde0101000000280000003412000000000000808008b81700d0f7070500000264ac02\
-        060700";
+        010102efbeadde0101000000280000003412000000000000808008b81700d0f707050000000264ac\
+        02060700";
 
     #[test]
     fn filters_find_all_and_few_others() {

@@ -296,6 +296,8 @@ impl RunReader {
             oldest = oldest.min(entry.sequence);
             totals.entries += 1;
             totals.deletes += u64::from(entry.kind == super::Kind::Delete);
+            totals.upsert_bytes +=
+                if entry.kind == super::Kind::Upsert { entry.payload.len() as u64 } else { 0 };
             if totals.first.is_none() {
                 totals.first = Some(entry.key.to_vec());
             }
@@ -351,6 +353,11 @@ impl RunReader {
             let expected = of(reference.entries, reference.deletes);
             report(flaw(RunFault::Count, 0, expected, of(totals.entries, totals.deletes)));
         }
+        if totals.upsert_bytes != reference.upsert_bytes {
+            let of = |bytes| format!("upserts of {bytes} bytes");
+            let expected = of(reference.upsert_bytes);
+            report(flaw(RunFault::Count, 0, expected, of(totals.upsert_bytes)));
+        }
         let last = totals.last.as_ref().map(|(key, _)| key.as_slice());
         let keys = totals.first.as_deref().zip(last);
         let stated = reference.keys.as_ref().map(|(first, last)| (&**first, &**last));
@@ -378,6 +385,7 @@ impl RunReader {
 struct Totals {
     entries: u64,
     deletes: u64,
+    upsert_bytes: u64,
     newest: u64,
     oldest: Option<u64>,
     first: Option<Vec<u8>>,

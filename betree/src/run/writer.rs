@@ -101,6 +101,7 @@ struct Facts {
     large_bytes: u64,
     entries: u64,
     deletes: u64,
+    upsert_bytes: u64,
     min_sequence: u64,
     max_sequence: u64,
 }
@@ -219,6 +220,7 @@ impl RunWriter {
         }
         self.facts.entries += 1;
         self.facts.deletes += u64::from(entry.kind == Kind::Delete);
+        self.facts.upsert_bytes += if entry.kind == Kind::Upsert { entry.payload.len() as u64 } else { 0 };
         self.facts.min_sequence = self.facts.min_sequence.min(entry.sequence);
         self.facts.max_sequence = self.facts.max_sequence.max(entry.sequence);
         Ok(())
@@ -304,6 +306,7 @@ impl RunWriter {
             large_bytes: self.facts.large_bytes,
             entries: self.facts.entries,
             deletes: self.facts.deletes,
+            upsert_bytes: self.facts.upsert_bytes,
             range_deletes: deletes.list().len() as u32,
             min_sequence: self.facts.min_sequence,
             max_sequence: self.facts.max_sequence,

@@ -1,7 +1,8 @@
 //! What an upsert does to a value: the dataset's message action.
 
 use super::part::ValuePart;
-use crate::base::codec::{Decoder, Encoder};
+use super::steps::{Patch, Step, Steps};
+use crate::base::codec::Encoder;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,7 +139,7 @@ impl std::fmt::Debug for Action {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DefaultMessageAction;
 
-/// Beyond this size two messages are no longer combined: applying a long list costs more than keeping two.
+/// Beyond this size two messages are no longer combined: each reader of the key would read all of it at once.
 const MERGED_BYTES_MAX: usize = 64 << 10;
 
 /// Largest value that an upsert may produce.
@@ -149,8 +150,7 @@ impl DefaultMessageAction {
     #[must_use]
     pub fn insert_msg(value: &[u8]) -> Vec<u8> {
         let mut out = Encoder::with_capacity(value.len() + 6);
-        out.u8(1);
-        out.bytes(value);
+        Step::Replace(value).encode(&mut out);
         out.finish()
     }
 
@@ -164,56 +164,16 @@ impl DefaultMessageAction {
     #[must_use]
     pub fn upsert_msg(offset: u32, bytes: &[u8]) -> Vec<u8> {
         let mut out = Encoder::with_capacity(bytes.len() + 10);
-        out.u8(2);
-        out.u32(offset);
-        out.bytes(bytes);
+        Step::Write(offset as usize, bytes).encode(&mut out);
         out.finish()
     }
 
     /// Whether `message` is a well-formed list of steps within the limits.
     #[must_use]
     pub fn is_valid(message: &[u8]) -> bool {
-        let mut steps = Steps(Decoder::new(message));
-        while steps.next().is_some() {}
-        steps.0.remaining() == 0
-    }
-}
-
-/// One step of a message.
-#[derive(Debug, Clone, Copy)]
-enum Step<'a> {
-    Delete,
-    Replace(&'a [u8]),
-    Write(usize, &'a [u8]),
-}
-
-/// The steps of a message, as far as it is well-formed.
-struct Steps<'a>(Decoder<'a>);
-
-impl<'a> Steps<'a> {
-    fn read(mut input: Decoder<'a>) -> Option<(Step<'a>, Decoder<'a>)> {
-        let step = match input.u8("step").ok()? {
-            0 => Step::Delete,
-            1 => Step::Replace(input.bytes(UPSERT_END_MAX as usize, "value").ok()?),
-            2 => {
-                let offset = input.u32("offset").ok()? as usize;
-                let bytes = input.bytes(UPSERT_END_MAX as usize, "bytes").ok()?;
-                offset.checked_add(bytes.len()).filter(|end| *end as u64 <= UPSERT_END_MAX)?;
-                Step::Write(offset, bytes)
-            }
-            _ => return None,
-        };
-        Some((step, input))
-    }
-}
-
-impl<'a> Iterator for Steps<'a> {
-    type Item = Step<'a>;
-
-    fn next(&mut self) -> Option<Step<'a>> {
-        let (step, rest) = Self::read(self.0.clone())?;
-        self.0 = rest;
-        Some(step)
+        let mut steps = Steps::of(message);
+        steps.by_ref().for_each(drop);
+        steps.is_at_end()
     }
 }
 
@@ -221,7 +181,7 @@ impl MessageAction for DefaultMessageAction {
     const NAME: &'static str = "default";
 
     fn apply(&self, _key: &[u8], message: &[u8], value: &mut Option<Vec<u8>>) {
-        for step in Steps(Decoder::new(message)) {
+        for step in Steps::of(message) {
             match step {
                 Step::Delete => *value = None,
                 Step::Replace(bytes) => *value = Some(bytes.to_vec()),
@@ -238,11 +198,14 @@ impl MessageAction for DefaultMessageAction {
     }
 
     fn merge(&self, _key: &[u8], upper: &[u8], lower: &[u8]) -> Option<Vec<u8>> {
-        (upper.len() + lower.len() <= MERGED_BYTES_MAX).then(|| [lower, upper].concat())
+        if upper.len() + lower.len() > 2 * MERGED_BYTES_MAX {
+            return None;
+        }
+        Some(Patch::of([lower, upper])?.encode()).filter(|merged| merged.len() <= MERGED_BYTES_MAX)
     }
 
     fn apply_to_part(&self, _key: &[u8], message: &[u8], part: &mut ValuePart<'_>) -> bool {
-        for step in Steps(Decoder::new(message)) {
+        for step in Steps::of(message) {
             match step {
                 Step::Delete => part.delete(),
                 Step::Replace(bytes) => part.replace(bytes),

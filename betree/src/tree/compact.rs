@@ -1,5 +1,9 @@
 //! From a sorted stream of messages to the fewest messages that mean the same.
 //!
+//! Upserts on a large value are *patches*: folding one would read and write all of the value. They stay beside it, in the
+//! same run, until they are half as long as it is (the fold then writes two bytes for each of theirs), or, where space is
+//! short, an eighth. What they overwrite of each other goes when they are combined.
+//!
 //! Versions are dropped and upserts combined only here, when a new run is written: a view keeps the old runs. Upserts
 //! are never combined across a range delete or a put between them, because both end the walk through a key's versions.
 
@@ -9,8 +13,8 @@ use super::{TreeError, TreeOptions};
 use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
-use crate::dmu::{Dmu, OwnedExtents, Privilege};
-use crate::run::{EntryRef, Kind, RangeDelete};
+use crate::dmu::{Dmu, DmuError, OwnedExtents, Privilege};
+use crate::run::{EntryRef, Kind, PAYLOAD_BYTES_MAX, RangeDelete};
 
 /// Where compacted messages go, in ascending order of keys.
 pub(super) trait Sink {
@@ -27,7 +31,31 @@ pub(super) struct Effects {
     pub written: Vec<OwnedExtents>,
     /// The birth that pointers to these say.
     birth: Generation,
+    /// Why patches that were to be folded stay: there was no room.
+    pub unfolded: Option<DmuError>,
 }
+
+/// What a merge at the bottom does with patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Folding {
+    /// It folds them when that costs little for each of their bytes.
+    WhenItPays,
+    /// It folds them when that frees something worth while.
+    ForSpace,
+}
+
+impl Folding {
+    /// The part of a value that its patches must be as long as.
+    pub const fn share(self) -> u64 {
+        match self {
+            Self::WhenItPays => 2,
+            Self::ForSpace => 8,
+        }
+    }
+}
+
+/// Messages beside a large value that could not be combined: whoever reads the value reads each of them.
+const KEPT_MESSAGES_MAX: usize = 64;
 
 impl Effects {
     /// Whether a checkpoint captured the tree meanwhile, so that what was written is born later than its pointers say. A
@@ -84,6 +112,13 @@ struct Folded {
     value: Option<Vec<u8>>,
 }
 
+/// What a key is in the end.
+enum Settled {
+    Deleted,
+    Inline(Vec<u8>),
+    Large(LargeValue),
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     /// No version of the key was seen.
@@ -100,8 +135,8 @@ pub(super) struct Compactor<'a> {
     options: &'a TreeOptions,
     action: Option<&'a Action>,
     privilege: Privilege,
-    /// Nothing lies below: deletes are dropped, upserts folded.
-    bottom: bool,
+    /// Nothing lies below: deletes are dropped, upserts folded, patches as it says.
+    bottom: Option<Folding>,
     /// Birth for large values that folding writes.
     generation: Generation,
     ranges: RangeSweep,
@@ -118,7 +153,7 @@ impl<'a> Compactor<'a> {
         options: &'a TreeOptions,
         action: Option<&'a Action>,
         privilege: Privilege,
-        bottom: bool,
+        bottom: Option<Folding>,
         generation: Generation,
         ranges: Vec<RangeDelete>,
     ) -> Self {
@@ -155,10 +190,10 @@ impl<'a> Compactor<'a> {
             return self.settle_over_nothing(sink);
         }
         if self.state == State::Upserts
-            && let Some(folded) = self.fold_over(&entry)?
+            && let Some(settled) = self.fold_over(&entry)?
         {
             self.drop_message(&entry)?;
-            return self.put_folded(folded, entry.preference, sink);
+            return self.put_settled(settled, entry.preference, sink);
         }
         match entry.kind {
             Kind::Upsert => {
@@ -183,7 +218,7 @@ impl<'a> Compactor<'a> {
             Kind::Delete => {
                 let preference = self.emit_upserts(entry.preference, sink)?;
                 self.state = State::Settled;
-                let leave_out = self.bottom || planted(Bug::SkipDeadMessage);
+                let leave_out = self.bottom.is_some() || planted(Bug::SkipDeadMessage);
                 if leave_out { Ok(()) } else { sink.put(EntryRef { preference, ..entry }) }
             }
         }
@@ -206,7 +241,7 @@ impl<'a> Compactor<'a> {
         if self.state != State::Upserts {
             return Ok(());
         }
-        if self.bottom {
+        if self.bottom.is_some() {
             return self.settle_over_nothing(sink);
         }
         self.emit_upserts(StoragePreference::NONE, sink)?;
@@ -225,17 +260,43 @@ impl<'a> Compactor<'a> {
 
     /// Folds the collected upserts onto `base`. `None` when they have to stay: `base` is another upsert or not to be read
     /// here, or there is no action, or one that panicked.
-    fn fold_over(&self, base: &EntryRef<'_>) -> Result<Option<Folded>, TreeError> {
+    fn fold_over(&mut self, base: &EntryRef<'_>) -> Result<Option<Settled>, TreeError> {
         let Some(action) = self.action.filter(|action| !action.has_panicked()) else { return Ok(None) };
-        let value = match base.kind {
-            Kind::Put => Some(base.payload.to_vec()),
-            Kind::PutLarge if self.bottom => {
-                Some(LargeValue::decode(base.payload)?.read(self.dmu, Caching::Pass)?)
-            }
-            Kind::Delete => None,
-            Kind::PutLarge | Kind::Upsert => return Ok(None),
+        let value = match (base.kind, self.bottom) {
+            (Kind::Put, _) => Some(base.payload.to_vec()),
+            (Kind::Delete, _) => None,
+            (Kind::PutLarge, Some(folding)) => return self.fold_patches(action, folding, base),
+            (Kind::PutLarge, None) | (Kind::Upsert, _) => return Ok(None),
         };
-        Ok(self.fold(action, value))
+        let Some(folded) = self.fold(action, value) else { return Ok(None) };
+        Ok(Some(self.settle(folded, base.preference)?))
+    }
+
+    /// Folds the collected upserts onto the large value `base`, if it pays and there is room.
+    fn fold_patches(
+        &mut self,
+        action: &Action,
+        folding: Folding,
+        base: &EntryRef<'_>,
+    ) -> Result<Option<Settled>, TreeError> {
+        let pointer = LargeValue::decode(base.payload)?;
+        self.combine();
+        let bytes: u64 = self.upserts.iter().map(|upsert| upsert.message.len() as u64).sum();
+        let pays = bytes * folding.share() >= u64::from(pointer.length)
+            || bytes >= self.options.leaf_bytes / 2
+            || self.upserts.len() > KEPT_MESSAGES_MAX;
+        if !pays {
+            return Ok(None);
+        }
+        let value = pointer.read(self.dmu, Caching::Pass)?;
+        let Some(folded) = self.fold(action, Some(value)) else { return Ok(None) };
+        match self.settle(folded, base.preference) {
+            Err(error @ DmuError::OutOfSpace { .. }) => {
+                self.effects.unfolded = Some(error);
+                Ok(None)
+            }
+            settled => Ok(Some(settled?)),
+        }
     }
 
     fn fold(&self, action: &Action, mut value: Option<Vec<u8>>) -> Option<Folded> {
@@ -249,7 +310,10 @@ impl<'a> Compactor<'a> {
     /// Nothing lies below the collected upserts, if there are any.
     fn settle_over_nothing(&mut self, sink: &mut impl Sink) -> Result<(), TreeError> {
         match self.action.and_then(|action| self.fold(action, None)) {
-            Some(folded) => self.put_folded(folded, StoragePreference::NONE, sink),
+            Some(folded) => {
+                let settled = self.settle(folded, StoragePreference::NONE)?;
+                self.put_settled(settled, StoragePreference::NONE, sink)
+            }
             None => {
                 self.state = State::Settled;
                 self.emit_upserts(StoragePreference::NONE, sink)?;
@@ -258,10 +322,26 @@ impl<'a> Compactor<'a> {
         }
     }
 
+    /// Writes the value that the collected upserts came to, where it is large.
+    fn settle(&mut self, folded: Folded, base_preference: StoragePreference) -> Result<Settled, DmuError> {
+        match folded.value {
+            // Without upserts nothing is put.
+            Some(value) if value.len() >= self.options.large_value_bytes && !self.upserts.is_empty() => {
+                let wanted = self.key_preference(base_preference).or(self.options.preference);
+                let mut pointer = LargeValue::write(self.dmu, &value, wanted, self.privilege)?;
+                pointer.birth = self.generation;
+                self.effects.written.push(OwnedExtents::unborn(self.dmu, pointer.extents.clone()));
+                Ok(Settled::Large(pointer))
+            }
+            Some(value) => Ok(Settled::Inline(value)),
+            None => Ok(Settled::Deleted),
+        }
+    }
+
     /// Puts what the collected upserts made of the value below them.
-    fn put_folded(
+    fn put_settled(
         &mut self,
-        folded: Folded,
+        settled: Settled,
         base_preference: StoragePreference,
         sink: &mut impl Sink,
     ) -> Result<(), TreeError> {
@@ -272,24 +352,45 @@ impl<'a> Compactor<'a> {
             return Ok(());
         };
         let key = &self.key;
-        match folded.value {
-            Some(value) if value.len() >= self.options.large_value_bytes => {
-                let wanted = preference.or(self.options.preference);
-                let mut pointer = LargeValue::write(self.dmu, &value, wanted, self.privilege)?;
-                pointer.birth = self.generation;
-                self.effects.written.push(OwnedExtents::unborn(self.dmu, pointer.extents.clone()));
-                sink.put(EntryRef {
-                    key,
-                    sequence,
-                    kind: Kind::PutLarge,
-                    preference,
-                    payload: &pointer.encode(),
-                })
+        match settled {
+            Settled::Large(pointer) => {
+                let payload = &pointer.encode();
+                sink.put(EntryRef { key, sequence, kind: Kind::PutLarge, preference, payload })
             }
-            Some(value) => sink.put(EntryRef { key, sequence, kind: Kind::Put, preference, payload: &value }),
-            None if self.bottom => Ok(()),
-            None => sink.put(EntryRef { key, sequence, kind: Kind::Delete, preference, payload: &[] }),
+            Settled::Inline(value) => {
+                sink.put(EntryRef { key, sequence, kind: Kind::Put, preference, payload: &value })
+            }
+            Settled::Deleted if self.bottom.is_some() => Ok(()),
+            Settled::Deleted => {
+                sink.put(EntryRef { key, sequence, kind: Kind::Delete, preference, payload: &[] })
+            }
         }
+    }
+
+    /// Combines the collected upserts where the action can; one that panics combines nothing.
+    fn combine(&mut self) {
+        let Some(action) = self.action else { return };
+        let mut combined: Vec<Upsert> = Vec::with_capacity(self.upserts.len());
+        for lower in std::mem::take(&mut self.upserts) {
+            let merge = |upper: &Upsert| {
+                let (upper, lower) = match planted(Bug::CombineOutOfOrder) {
+                    true => (&lower.message, &upper.message),
+                    false => (&upper.message, &lower.message),
+                };
+                let merged = action.merge(&self.key, upper, lower).ok().flatten()?;
+                // What an action of a program makes may be of any length.
+                (merged.len() <= PAYLOAD_BYTES_MAX).then_some(merged)
+            };
+            let merged = combined.last().and_then(merge);
+            match (merged, combined.last_mut()) {
+                (Some(message), Some(upper)) => {
+                    upper.message = message;
+                    upper.preference = upper.preference.or(lower.preference);
+                }
+                _ => combined.push(lower),
+            }
+        }
+        self.upserts = combined;
     }
 
     /// What lies below is not known here: passes the upserts on, combined where the action can, and returns the
@@ -300,28 +401,10 @@ impl<'a> Compactor<'a> {
         sink: &mut impl Sink,
     ) -> Result<StoragePreference, TreeError> {
         let preference = self.key_preference(base_preference);
-        let mut waiting: Option<Upsert> = None;
-        for lower in std::mem::take(&mut self.upserts) {
-            let Some(mut upper) = waiting.take() else {
-                waiting = Some(lower);
-                continue;
-            };
-            // An action that panics combines nothing.
-            let merge = |action: &Action| action.merge(&self.key, &upper.message, &lower.message).ok();
-            let merged = self.action.and_then(merge).flatten();
-            waiting = Some(match merged {
-                Some(message) => {
-                    upper.message = message;
-                    upper
-                }
-                None => {
-                    put_upsert(&self.key, &upper, preference, sink)?;
-                    lower
-                }
-            });
-        }
-        if let Some(upsert) = waiting {
-            put_upsert(&self.key, &upsert, preference, sink)?;
+        self.combine();
+        let beside_a_value = self.bottom.is_some() && planted(Bug::DropKeptPatch);
+        for upsert in std::mem::take(&mut self.upserts).iter().filter(|_| !beside_a_value) {
+            put_upsert(&self.key, upsert, preference, sink)?;
         }
         Ok(preference)
     }

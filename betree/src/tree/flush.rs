@@ -62,7 +62,7 @@ impl Tree {
             &self.options,
             action.as_ref(),
             Privilege::System,
-            false,
+            None,
             generation,
             ranges.clone(),
         );
@@ -200,7 +200,7 @@ impl Tree {
             &self.options,
             action.as_ref(),
             Privilege::Merge,
-            false,
+            None,
             generation,
             ranges.clone(),
         );

@@ -1,7 +1,7 @@
 //! Merge: the deltas of a leaf and its base become a new base, and the leaf splits when it is too large; the runs of a
 //! buffer become one.
 
-use super::compact::{Compactor, Effects};
+use super::compact::{Compactor, Effects, Folding};
 use super::flush::{merge_cursor, unconsumed};
 use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
@@ -16,8 +16,9 @@ impl Tree {
     /// Merges the leaf at `low`; splits it above its maximum.
     ///
     /// # Errors
-    /// Out of space, device errors; the leaf then stays as it is.
-    pub(super) fn merge_leaf(&self, low: &[u8]) -> Result<(), TreeError> {
+    /// Out of space, device errors; the leaf then stays as it is. Merged for space, it is merged although there was no
+    /// room to fold all patches.
+    pub(super) fn merge_leaf(&self, low: &[u8], folding: Folding) -> Result<(), TreeError> {
         let Some(_claim) = self.claims.claim((1, low.to_vec())) else {
             return Ok(());
         };
@@ -33,7 +34,7 @@ impl Tree {
         let (leaves, effects, by_reference) = match self.leaves_by_reference(&slot) {
             Some(leaves) => (leaves, Default::default(), true),
             None => {
-                let (leaves, effects) = self.write_leaves(&slot, generation)?;
+                let (leaves, effects) = self.write_leaves(&slot, generation, folding)?;
                 (leaves, effects, false)
             }
         };
@@ -81,6 +82,7 @@ impl Tree {
             slots.push(Arc::new(Slot::new(runs, base, None)));
         }
         self.apply_written(&effects, edit.generation);
+        let unfolded = effects.unfolded.filter(|_| folding == Folding::ForSpace);
         if !by_reference {
             self.retire_runs(&slot.runs, effects.dropped, heirs, edit.generation);
         }
@@ -96,7 +98,8 @@ impl Tree {
         } else if several && bytes < self.options.leaf_bytes / 4 {
             self.jobs.push(self.id, Job::JoinSlots { level: 1, low: low.to_vec() });
         }
-        self.queue_slot(1, low)
+        self.queue_slot(1, low)?;
+        unfolded.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Merges the runs of a buffer into one.
@@ -179,6 +182,7 @@ impl Tree {
         &self,
         slot: &Slot,
         generation: Generation,
+        folding: Folding,
     ) -> Result<(Vec<NewLeaf>, Effects), TreeError> {
         let total = slot.base_bytes + slot.delta_bytes;
         let pieces = total.div_ceil(self.options.leaf_bytes).max(1);
@@ -199,7 +203,7 @@ impl Tree {
             &self.options,
             action.as_ref(),
             Privilege::Merge,
-            true,
+            Some(folding),
             generation,
             ranges,
         );

@@ -61,6 +61,7 @@ mod resolve;
 #[cfg(test)]
 mod shuttle_tests;
 mod stats;
+mod steps;
 mod store;
 mod structure;
 #[expect(clippy::module_inception, reason = "the tree is what this module is about")]

@@ -28,6 +28,8 @@ pub struct TreeStats {
     pub stored_bytes: u64,
     /// Bytes of keys and messages in all runs, uncompressed.
     pub raw_bytes: u64,
+    /// Bytes of upserts in all runs: of those on large values, what was not folded yet.
+    pub upsert_bytes: u64,
     /// Bytes of large values that the runs name.
     pub large_bytes: u64,
     /// Bytes in memtables.
@@ -64,6 +66,7 @@ impl Tree {
                 stats.range_deletes += u64::from(run.reference().range_deletes);
                 stats.stored_bytes += run.stored_bytes();
                 stats.raw_bytes += run.reference().raw_bytes;
+                stats.upsert_bytes += run.reference().upsert_bytes;
                 stats.large_bytes += run.reference().large_bytes;
             }
             match &slot.child {
@@ -120,6 +123,7 @@ fn dump_run(run: &Run) -> Json {
     json!({
         "entries": run.reference().entries,
         "range_deletes": run.reference().range_deletes,
+        "upsert_bytes": run.reference().upsert_bytes,
         "bytes": run.stored_bytes(),
         "first": run.reference().keys.as_ref().map(|(first, _)| escaped(first)),
         "last": run.reference().keys.as_ref().map(|(_, last)| escaped(last)),

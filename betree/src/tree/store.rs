@@ -1,6 +1,7 @@
 //! Storing a captured tree: dirty headers, bottom-up.
 
 use super::TreeError;
+use super::compact::Folding;
 use super::format::NodeRef;
 use super::job::Job;
 use super::node::NodeCell;
@@ -53,7 +54,7 @@ impl Tree {
                 Ok(())
             }
             Job::FlushSlot { level, low } => self.flush_slot(*level, low, usize::MAX),
-            Job::MergeLeaf { low } => self.merge_leaf(low),
+            Job::MergeLeaf { low } => self.merge_leaf(low, Folding::WhenItPays),
             Job::MergeBuffer { level, low } => self.merge_buffer(*level, low),
             Job::SplitNode { level, low } => self.split_node(*level, low),
             Job::JoinSlots { level, low } => self.join_slots(*level, low),

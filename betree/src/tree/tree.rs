@@ -2,6 +2,7 @@
 
 use super::action::Action;
 use super::claim::Claims;
+use super::compact::Folding;
 use super::drops::{Dropping, Drops, Step};
 use super::format::NodeRef;
 use super::job::{Job, JobQueue};
@@ -15,7 +16,7 @@ use crate::base::ids::{DatasetId, Generation};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, RwLock};
 use crate::dmu::{Death, Deaths, Dmu, Keeper, OwnedExtents};
-use crate::run::Run;
+use crate::run::{Run, RunRef};
 use arc_swap::ArcSwap;
 use std::sync::{Arc, Weak};
 
@@ -505,7 +506,7 @@ impl Tree {
     }
 
     /// Pushes what lies above the leaf of `low` down to it, and merges the leaf: what its deletes and newer versions cover
-    /// is free afterwards. One leaf at a time takes little space at a time.
+    /// is free afterwards, and what patches take beside their values. One leaf at a time takes little space at a time.
     ///
     /// # Errors
     /// Out of space, though what there is room for was done: another call goes on with it. Device errors.
@@ -522,8 +523,11 @@ impl Tree {
         if let Some(path) = self.locate(&version.root, 1, low)? {
             let slot = path.slot();
             let deletes = |run: &Run| run.reference().deletes + u64::from(run.reference().range_deletes);
-            if slot.runs.len() > slot.base || slot.runs.iter().any(|run| deletes(run) > 0) {
-                self.merge_leaf(path.slot_low())?;
+            let can_fold = self.folding_action().is_some();
+            let is_patched = |run: &Run| can_fold && is_patched(run);
+            if slot.runs.len() > slot.base || slot.runs.iter().any(|run| deletes(run) > 0 || is_patched(run))
+            {
+                self.merge_leaf(path.slot_low(), Folding::ForSpace)?;
             }
         }
         flushed
@@ -650,6 +654,12 @@ fn empty_root(dmu: &Dmu) -> Arc<NodeCell> {
 fn frees_much(run: &Run, leaf_bytes: u64) -> bool {
     let large = run.reference().large_bytes;
     large > 4 * leaf_bytes && large > 4 * run.stored_bytes()
+}
+
+/// Whether patches take so much beside the large values of a run that at least one of these is folded for space.
+fn is_patched(run: &Run) -> bool {
+    let RunRef { upsert_bytes, large_bytes, .. } = *run.reference();
+    large_bytes > 0 && upsert_bytes * Folding::ForSpace.share() >= large_bytes
 }
 
 /// Nodes of each level that are read at opening in search of work, in the background: some 40 MiB of headers.

@@ -212,18 +212,21 @@ impl Verified {
         let mut cursor = RunCursor::new(Arc::clone(run), ReadMode::Merge);
         cursor.seek(&[])?;
         let mut before: Option<(Vec<u8>, u64)> = None;
-        let (mut entries, mut deletes) = (0, 0);
+        let (mut entries, mut deletes, mut upsert_bytes) = (0, 0, 0);
         while let Some(entry) = cursor.entry() {
             check_entry(run, &entry, before.as_ref())
                 .map_err(|what| broken(format!("{}: {what}", name())))?;
             entries += 1;
             deletes += u64::from(entry.kind == Kind::Delete);
+            upsert_bytes += if entry.kind == Kind::Upsert { entry.payload.len() as u64 } else { 0 };
             before = Some((entry.key.to_vec(), entry.sequence));
             cursor.next()?;
         }
-        if entries != run.reference().entries || deletes != run.reference().deletes {
+        let stated = run.reference();
+        if (entries, deletes, upsert_bytes) != (stated.entries, stated.deletes, stated.upsert_bytes) {
             return Err(broken(format!(
-                "{} holds {entries} entries, {deletes} of them deletes: not what it says",
+                "{} holds {entries} entries, {deletes} of them deletes, and upserts of {upsert_bytes} bytes: not what it \
+                 says",
                 name()
             )));
         }

@@ -174,8 +174,11 @@ impl Workload {
             60..78 => Change::Delete { key },
             78..95 if dataset == COUNTS => Change::Add { key, amount: 1 + self.rng.below(1000) },
             78..95 => {
-                let length = self.rng.below(60) as usize;
-                let offset = self.rng.below(300) as u32;
+                // Some are patches of large values, or make one.
+                let (length, offset) = match self.rng.below(8) {
+                    0..2 => (self.rng.below(3000) as usize, self.rng.below(40_000) as u32),
+                    _ => (self.rng.below(60) as usize, self.rng.below(300) as u32),
+                };
                 Change::Upsert { key, offset, bytes: self.bytes(length) }
             }
             _ => self.range_delete(),

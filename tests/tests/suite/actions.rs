@@ -174,6 +174,23 @@ fn messages_are_applied_in_the_order_of_their_writes() {
     Seeds::new(4).run(|seed| agrees::<Append<false>>(seed, letters)).unwrap();
 }
 
+/// Guards against messages that an action combines into one that no run can hold.
+#[test]
+fn messages_are_combined_no_further_than_a_run_can_hold() {
+    let folder = Folder::new();
+    let configuration = DatabaseConfiguration { memtable_size: 8 << 20, ..folder.one(1024) };
+    let db = Database::build(configuration).unwrap();
+    let dataset = db.create_custom_dataset::<Append<true>>("d", NONE).unwrap();
+    let mut expected = Vec::new();
+    for round in 0..12u8 {
+        let message = vec![round; 250 << 10];
+        dataset.insert_msg("log", &message).unwrap();
+        expected.extend(message);
+    }
+    settle(&db);
+    assert!(dataset.get("log").unwrap().unwrap() == expected);
+}
+
 /// Guards keys whose messages are combined into long ones, and whose folded value gets extents of its own.
 #[test]
 fn messages_that_grow_long_are_kept_whole() {

@@ -27,6 +27,8 @@ mod model;
 #[cfg(test)]
 mod parts;
 #[cfg(test)]
+mod patches;
+#[cfg(test)]
 mod pools;
 #[cfg(test)]
 mod real_input;

@@ -263,6 +263,8 @@ fn any_change(rng: &mut SimRng, styles: &[KeyStyle], large: &mut u32) -> Change 
         13..18 => {
             let (length, offset) = match rng.below(12) {
                 0 => (rng.below(20_000), rng.below(30_000)),
+                // Patches of what is large more often than not.
+                2..5 => (rng.below(3000), rng.below(40_000)),
                 1 => (0, rng.below(50)),
                 _ => (rng.below(40), rng.below(100)),
             };

@@ -350,6 +350,11 @@ fn break_count(bench: &Bench) {
     edit_any_run(bench, &parts, |run| run.entries > 2, |run| run.deletes += 1);
 }
 
+fn break_upsert_bytes(bench: &Bench) {
+    let parts = bench.parts();
+    edit_any_run(bench, &parts, |run| run.entries > 2, |run| run.upsert_bytes += 1);
+}
+
 fn break_filter(bench: &Bench) {
     let parts = bench.parts();
     let meta = find(&parts, &What::Meta);
@@ -654,6 +659,7 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("the newest sequence of a block", Code::Sequence, false, break_sequence),
     ("the age of two runs", Code::Sequence, false, break_age),
     ("the deletes of a run", Code::Count, false, break_count),
+    ("the upserts of a run", Code::Count, false, break_upsert_bytes),
     ("a filter", Code::Filter, false, break_filter),
     ("a delete with a value", Code::Kind, false, break_kind),
     ("a block too many", Code::Size, false, break_size),
