@@ -22,4 +22,6 @@ pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,
     StoragePoolConfiguration, TierConfiguration, Vdev,
 };
-pub use tree::{DefaultMessageAction, MergePolicy, MessageAction, PartRead, TreeStats, Value, ValuePart};
+pub use tree::{
+    DefaultMessageAction, MergePolicy, MessageAction, Migrated, PartRead, TreeStats, Value, ValuePart,
+};

@@ -10,7 +10,7 @@ use super::snapshots::{Change, Differences, SNAPSHOT_NAME_BYTES_MAX, Snapshot, S
 use super::view::{DatasetView, Entries};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
-use crate::tree::{Action, DefaultMessageAction, MessageAction, PartRead, TreeStats, Value};
+use crate::tree::{Action, DefaultMessageAction, MessageAction, Migrated, PartRead, TreeStats, Value};
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -243,6 +243,38 @@ impl<M> Dataset<M> {
         }
         let write = Write::RangeDelete { dataset: &self.state, start: &start, end: end.as_deref() };
         self.handle.core().write(&[write], Durability::Buffered)
+    }
+
+    /// Moves the value of `key` to the tier that `preference` names; as [`Dataset::migrate_range`].
+    ///
+    /// # Errors
+    /// As [`Dataset::migrate_range`].
+    pub fn migrate(&self, key: impl AsRef<[u8]>, preference: StoragePreference) -> Result<Migrated> {
+        let key = key.as_ref();
+        self.migrate_range(key..=key, preference)
+    }
+
+    /// Moves what is in `range` now to the tier that `preference` names, and says how much that was. What lies there
+    /// already stays where it is. It stays on that tier when it is merged, and until it is written with another preference.
+    /// Reads and writes go on meanwhile and see no difference; snapshots keep what they refer to where it was. It is durable
+    /// with the next checkpoint: a crash before that leaves it where it was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when the pool has no devices on that tier;
+    /// [`ErrorKind::OutOfSpace`](crate::ErrorKind::OutOfSpace) when there is no room for all of it there: nothing was moved.
+    /// When others take the room meanwhile, when a device fails or a value is damaged, what was moved before stays moved.
+    pub fn migrate_range<K: AsRef<[u8]>>(
+        &self,
+        range: impl RangeBounds<K>,
+        preference: StoragePreference,
+    ) -> Result<Migrated> {
+        self.check()?;
+        let (low, high) = bounds(&range);
+        if high.as_ref().is_some_and(|high| *high <= low) {
+            self.handle.core().check_accepts()?;
+            return Ok(Migrated::default());
+        }
+        self.handle.core().migrate(&self.state, low, high, preference)
     }
 
     /// Adds a message of the dataset's action for `key`, without reading.

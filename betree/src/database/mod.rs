@@ -76,6 +76,7 @@ mod metrics;
 mod pacing;
 mod record;
 mod recovery;
+mod relocation;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod shuttle_tests;

@@ -259,6 +259,27 @@ impl Dmu {
         self.inner.durable[usize::from(class)].first().copied().unwrap_or(class)
     }
 
+    /// Whether tier `tier` has devices.
+    #[must_use]
+    pub fn has_tier(&self, tier: u8) -> bool {
+        self.inner.pool.vdevs().iter().any(|vdev| vdev.tier == tier)
+    }
+
+    /// Whether `extents` lie where `class` is written to first. What would like to be in memory never does: who moves it
+    /// there gives it a copy.
+    #[must_use]
+    pub fn is_home(&self, extents: &[Extent], class: u8) -> bool {
+        let tier = self.first_tier(class);
+        let on_tier = |extent: &Extent| self.inner.pool.vdev(extent.vdev).is_ok_and(|vdev| vdev.tier == tier);
+        self.inner.memory[usize::from(class)].is_empty() && extents.iter().all(on_tier)
+    }
+
+    /// Blocks that requests may still take of the tier that `class` is written to first.
+    #[must_use]
+    pub fn first_tier_blocks(&self, class: u8, privilege: Privilege) -> u64 {
+        self.allocator().available(self.first_tier(class), privilege)
+    }
+
     /// Whether all tiers of `class` are tiers of `outer`, too.
     #[must_use]
     pub fn is_inside(&self, class: u8, outer: u8) -> bool {

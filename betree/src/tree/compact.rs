@@ -8,6 +8,7 @@
 //! are never combined across a range delete or a put between them, because both end the walk through a key's versions.
 
 use super::action::Action;
+use super::relocate::{Migrated, Relocation};
 use super::value::{Caching, LargeValue};
 use super::{TreeError, TreeOptions};
 use crate::base::ids::Generation;
@@ -15,6 +16,7 @@ use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
 use crate::dmu::{Dmu, DmuError, OwnedExtents, Privilege};
 use crate::run::{EntryRef, Kind, PAYLOAD_BYTES_MAX, RangeDelete};
+use std::sync::Arc;
 
 /// Where compacted messages go, in ascending order of keys.
 pub(super) trait Sink {
@@ -27,12 +29,14 @@ pub(super) trait Sink {
 pub(super) struct Effects {
     /// Large values whose last message is gone.
     pub dropped: Vec<LargeValue>,
-    /// Large values that folding upserts wrote.
-    pub written: Vec<OwnedExtents>,
+    /// Large values that folding upserts wrote, or that were copied to another tier.
+    pub written: Vec<Arc<OwnedExtents>>,
     /// The birth that pointers to these say.
     birth: Generation,
     /// Why patches that were to be folded stay: there was no room.
     pub unfolded: Option<DmuError>,
+    /// What is on another tier now.
+    pub moved: Migrated,
 }
 
 /// What a merge at the bottom does with patches.
@@ -140,6 +144,10 @@ pub(super) struct Compactor<'a> {
     /// Birth for large values that folding writes.
     generation: Generation,
     ranges: RangeSweep,
+    /// What goes to another tier.
+    relocation: Option<&'a Relocation>,
+    /// Where all that is kept of the key goes, when it is moved.
+    destination: Option<StoragePreference>,
     state: State,
     started: bool,
     key: Vec<u8>,
@@ -165,12 +173,19 @@ impl<'a> Compactor<'a> {
             bottom,
             generation,
             ranges: RangeSweep::new(ranges),
+            relocation: None,
+            destination: None,
             state: State::Settled,
             started: false,
             key: Vec::new(),
             upserts: Vec::new(),
             effects: Effects::default(),
         }
+    }
+
+    /// Moves the keys of `relocation` to where it says.
+    pub fn relocate(&mut self, relocation: Option<&'a Relocation>) {
+        self.relocation = relocation;
     }
 
     /// Takes the next message: ascending by key, newest first within a key.
@@ -181,6 +196,8 @@ impl<'a> Compactor<'a> {
             self.key.clear();
             self.key.extend_from_slice(entry.key);
             self.state = State::Fresh;
+            let relocation = self.relocation.filter(|relocation| relocation.covers(entry.key));
+            self.destination = relocation.map(Relocation::preference);
         }
         if self.state == State::Settled {
             return self.drop_message(&entry);
@@ -193,6 +210,14 @@ impl<'a> Compactor<'a> {
             && let Some(settled) = self.fold_over(&entry)?
         {
             self.drop_message(&entry)?;
+            self.note_moved(
+                &entry,
+                match &settled {
+                    Settled::Large(pointer) => u64::from(pointer.length),
+                    Settled::Inline(value) => value.len() as u64,
+                    Settled::Deleted => 0,
+                },
+            )?;
             return self.put_settled(settled, entry.preference, sink);
         }
         match entry.kind {
@@ -210,10 +235,10 @@ impl<'a> Compactor<'a> {
             {
                 self.drop_message(&entry)
             }
+            Kind::PutLarge if self.destination.is_some() => self.put_moved(entry, sink),
             Kind::Put | Kind::PutLarge => {
-                let preference = self.emit_upserts(entry.preference, sink)?;
-                self.state = State::Settled;
-                sink.put(EntryRef { preference, ..entry })
+                self.note_moved(&entry, entry.payload.len() as u64)?;
+                self.put_as_it_is(entry, sink)
             }
             Kind::Delete => {
                 let preference = self.emit_upserts(entry.preference, sink)?;
@@ -228,6 +253,46 @@ impl<'a> Compactor<'a> {
     pub fn finish(mut self, sink: &mut impl Sink) -> Result<Effects, TreeError> {
         self.end_key(sink)?;
         Ok(Effects { birth: self.generation, ..std::mem::take(&mut self.effects) })
+    }
+
+    fn put_as_it_is(&mut self, entry: EntryRef<'_>, sink: &mut impl Sink) -> Result<(), TreeError> {
+        let preference = self.emit_upserts(entry.preference, sink)?;
+        self.state = State::Settled;
+        sink.put(EntryRef { preference, ..entry })
+    }
+
+    /// Puts the large value `entry` of a key that is to be moved: its copy, if there is one. Without one, what does not lie
+    /// there already stays.
+    fn put_moved(&mut self, entry: EntryRef<'_>, sink: &mut impl Sink) -> Result<(), TreeError> {
+        let Some(relocation) = self.relocation else { return self.put_as_it_is(entry, sink) };
+        let value = LargeValue::decode(entry.payload)?;
+        let Some(copied) = relocation.copy_of(&value) else {
+            if !relocation.is_home(&value, self.dmu) {
+                self.destination = None;
+            }
+            return self.put_as_it_is(entry, sink);
+        };
+        self.effects.moved.entries += 1;
+        self.effects.moved.bytes += u64::from(value.length);
+        self.effects.written.push(Arc::clone(&copied.space));
+        self.effects.dropped.push(value);
+        let pointer = LargeValue { birth: self.generation, ..copied.pointer.clone() };
+        self.put_as_it_is(EntryRef { payload: &pointer.encode(), ..entry }, sink)
+    }
+
+    /// Counts the value of a key that is moved, of `bytes` bytes, when `entry`, that of it which is in the leaf, lies
+    /// elsewhere.
+    fn note_moved(&mut self, entry: &EntryRef<'_>, bytes: u64) -> Result<(), TreeError> {
+        let Some(relocation) = self.relocation.filter(|_| self.destination.is_some()) else { return Ok(()) };
+        let moves = match entry.kind {
+            Kind::PutLarge => !relocation.is_home(&LargeValue::decode(entry.payload)?, self.dmu),
+            _ => relocation.displaces(entry, self.dmu, self.options.preference),
+        };
+        if moves {
+            self.effects.moved.entries += 1;
+            self.effects.moved.bytes += bytes;
+        }
+        Ok(())
     }
 
     fn drop_message(&mut self, entry: &EntryRef<'_>) -> Result<(), TreeError> {
@@ -251,6 +316,9 @@ impl<'a> Compactor<'a> {
     /// The preference for all that is kept of the key: the newest one that says something. All messages of a key
     /// share it, because the preference chooses the run, and versions of a key may not be spread over runs of one age.
     fn key_preference(&self, base: StoragePreference) -> StoragePreference {
+        if let Some(destination) = self.destination {
+            return destination;
+        }
         self.upserts
             .iter()
             .map(|upsert| upsert.preference)
@@ -330,7 +398,8 @@ impl<'a> Compactor<'a> {
                 let wanted = self.key_preference(base_preference).or(self.options.preference);
                 let mut pointer = LargeValue::write(self.dmu, &value, wanted, self.privilege)?;
                 pointer.birth = self.generation;
-                self.effects.written.push(OwnedExtents::unborn(self.dmu, pointer.extents.clone()));
+                let space = OwnedExtents::unborn(self.dmu, pointer.extents.clone());
+                self.effects.written.push(Arc::new(space));
                 Ok(Settled::Large(pointer))
             }
             Some(value) => Ok(Settled::Inline(value)),

@@ -5,6 +5,7 @@ use super::compact::{Compactor, Effects, Folding};
 use super::flush::{merge_cursor, unconsumed};
 use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
+use super::relocate::{Migrated, Relocation};
 use super::tree::keepers;
 use super::{Job, Tree, TreeError};
 use crate::base::ids::Generation;
@@ -13,28 +14,35 @@ use crate::run::{EntryCursor, Run};
 use std::sync::Arc;
 
 impl Tree {
-    /// Merges the leaf at `low`; splits it above its maximum.
+    /// Merges the leaf at `low`; splits it above its maximum. Returns what `relocation` moved; `None` when nothing was
+    /// done, because others work there or a checkpoint came between.
     ///
     /// # Errors
     /// Out of space, device errors; the leaf then stays as it is. Merged for space, it is merged although there was no
     /// room to fold all patches.
-    pub(super) fn merge_leaf(&self, low: &[u8], folding: Folding) -> Result<(), TreeError> {
+    pub(super) fn merge_leaf(
+        &self,
+        low: &[u8],
+        folding: Folding,
+        relocation: Option<&Relocation>,
+    ) -> Result<Option<Migrated>, TreeError> {
         let Some(_claim) = self.claims.claim((1, low.to_vec())) else {
-            return Ok(());
+            return Ok(None);
         };
         let version = self.version.load_full();
         let Some(path) = self.locate(&version.root, 1, low)?.filter(|path| path.slot_low() == low) else {
-            return Ok(());
+            return Ok(None);
         };
         let slot = Arc::clone(path.slot());
         if slot.runs.is_empty() {
-            return Ok(());
+            return Ok(Some(Migrated::default()));
         }
         let generation = self.edit.lock().generation;
-        let (leaves, effects, by_reference) = match self.leaves_by_reference(&slot) {
+        let as_they_are = if relocation.is_some() { None } else { self.leaves_by_reference(&slot) };
+        let (leaves, effects, by_reference) = match as_they_are {
             Some(leaves) => (leaves, Default::default(), true),
             None => {
-                let (leaves, effects) = self.write_leaves(&slot, generation, folding)?;
+                let (leaves, effects) = self.write_leaves(&slot, generation, folding, relocation)?;
                 (leaves, effects, false)
             }
         };
@@ -46,16 +54,17 @@ impl Tree {
         let edit = self.edit.lock();
         let version = self.version.load_full();
         let Some(path) = self.locate(&version.root, 1, low)? else {
-            return Ok(());
+            return Ok(None);
         };
         let Some(newer) = unconsumed(path.slot(), &slot.runs) else {
-            return Ok(());
+            return Ok(None);
         };
         let late = |effects: &Effects| effects.are_late(edit.generation);
         if late(&effects) || divided.as_ref().is_some_and(|(_, _, effects)| late(effects)) {
             self.jobs.push(self.id, Job::MergeLeaf { low: low.to_vec() });
-            return Ok(());
+            return Ok(None);
         }
+        let moved = effects.moved;
         let mut pivots = Vec::new();
         let mut slots = Vec::new();
         let mut divided_runs = divided.map(|(_, parts, effects)| {
@@ -99,7 +108,7 @@ impl Tree {
             self.jobs.push(self.id, Job::JoinSlots { level: 1, low: low.to_vec() });
         }
         self.queue_slot(1, low)?;
-        unfolded.map_or(Ok(()), |error| Err(error.into()))
+        unfolded.map_or(Ok(Some(moved)), |error| Err(error.into()))
     }
 
     /// Merges the runs of a buffer into one.
@@ -183,6 +192,7 @@ impl Tree {
         slot: &Slot,
         generation: Generation,
         folding: Folding,
+        relocation: Option<&Relocation>,
     ) -> Result<(Vec<NewLeaf>, Effects), TreeError> {
         let total = slot.base_bytes + slot.delta_bytes;
         let pieces = total.div_ceil(self.options.leaf_bytes).max(1);
@@ -207,6 +217,7 @@ impl Tree {
             generation,
             ranges,
         );
+        compactor.relocate(relocation);
         let mut outputs = LeafOutputs::new(options);
         let mut cursor = merge_cursor(&slot.runs);
         cursor.seek(&[])?;

@@ -56,6 +56,7 @@ mod options;
 mod output;
 mod part;
 mod range;
+mod relocate;
 mod resolve;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
@@ -82,6 +83,7 @@ pub use memtable::Memtable;
 pub use options::{MergePolicy, TreeOptions};
 pub use part::{PartRead, ValuePart};
 pub use range::{Range, View};
+pub use relocate::{Migrated, Relocation};
 pub use stats::TreeStats;
 pub use tree::{Captured, Tree, TreeParts};
 pub use value::{Caching, LargeValue, Value};

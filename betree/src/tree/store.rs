@@ -54,7 +54,7 @@ impl Tree {
                 Ok(())
             }
             Job::FlushSlot { level, low } => self.flush_slot(*level, low, usize::MAX),
-            Job::MergeLeaf { low } => self.merge_leaf(low, Folding::WhenItPays),
+            Job::MergeLeaf { low } => self.merge_leaf(low, Folding::WhenItPays, None).map(|_| ()),
             Job::MergeBuffer { level, low } => self.merge_buffer(*level, low),
             Job::SplitNode { level, low } => self.split_node(*level, low),
             Job::JoinSlots { level, low } => self.join_slots(*level, low),

@@ -527,7 +527,7 @@ impl Tree {
             let is_patched = |run: &Run| can_fold && is_patched(run);
             if slot.runs.len() > slot.base || slot.runs.iter().any(|run| deletes(run) > 0 || is_patched(run))
             {
-                self.merge_leaf(path.slot_low(), Folding::ForSpace)?;
+                self.merge_leaf(path.slot_low(), Folding::ForSpace, None)?;
             }
         }
         flushed
@@ -535,7 +535,7 @@ impl Tree {
 
     /// Flushes the buffer above `low` on `level`: at once, or run by run where there is not the room for that. Leaves it to
     /// another job that has it in hand.
-    fn empty_buffer(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
+    pub(super) fn empty_buffer(&self, level: u8, low: &[u8]) -> Result<(), TreeError> {
         let (mut runs_max, mut before) = (usize::MAX, usize::MAX);
         loop {
             let version = self.version.load_full();

@@ -131,7 +131,11 @@ impl Choices<'_> {
                     Operation::Rename(dataset, to)
                 }
             }
-            240..=247 => Operation::Reopen,
+            240..=244 => Operation::Reopen,
+            245..=247 => {
+                let preference = StoragePreference::FASTEST;
+                Operation::Migrate { dataset, low: Vec::new(), high: vec![0xff], preference }
+            }
             _ => Operation::Kill,
         }
     }

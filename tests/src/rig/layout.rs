@@ -58,6 +58,17 @@ impl Layout {
         }
     }
 
+    /// Where data can be moved to.
+    #[must_use]
+    pub fn destinations(self) -> &'static [StoragePreference] {
+        const TWO: [StoragePreference; 3] =
+            [StoragePreference::FASTEST, StoragePreference::FAST, StoragePreference::NONE];
+        match self {
+            Self::One | Self::TwoInTier => &TWO[..1],
+            Self::LogAndLarge | Self::MemoryOverDurable => &TWO,
+        }
+    }
+
     /// Bytes that may be live at one time without running into the end of the pool too often.
     #[must_use]
     pub fn live_bytes(self) -> usize {

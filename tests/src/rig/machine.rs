@@ -322,6 +322,15 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
         Operation::Sync => database.sync().map(|()| true),
         Operation::Checkpoint => database.checkpoint().map(|()| true),
         Operation::Settle => database.settle().map(|()| false),
+        Operation::Migrate { dataset: name, low, high, preference } => {
+            if name == COUNTS {
+                let dataset = database.open_custom_dataset::<Count>(name, StoragePreference::NONE)?;
+                dataset.migrate_range(low.as_slice()..high.as_slice(), *preference)?;
+            } else {
+                database.open_dataset(name)?.migrate_range(low.as_slice()..high.as_slice(), *preference)?;
+            }
+            Ok(false)
+        }
         Operation::Create(name) if name == COUNTS => {
             database.create_custom_dataset::<Count>(name, StoragePreference::NONE).map(|_| false)
         }

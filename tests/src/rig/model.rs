@@ -123,6 +123,17 @@ pub enum Operation {
     Checkpoint,
     /// Does what the background would do.
     Settle,
+    /// Moves the keys of a range to another tier.
+    Migrate {
+        /// Name of the dataset.
+        dataset: Vec<u8>,
+        /// First key.
+        low: Vec<u8>,
+        /// The key behind the last one.
+        high: Vec<u8>,
+        /// Where to.
+        preference: StoragePreference,
+    },
     /// Creates a dataset.
     Create(Vec<u8>),
     /// Renames one.
@@ -226,7 +237,7 @@ impl State {
         let known = |name: &Vec<u8>| self.datasets.contains_key(name);
         let all = |name: &Vec<u8>| self.snapshots.get(name).map_or(&[][..], Vec::as_slice);
         match operation {
-            Operation::Write { dataset, .. } => known(dataset),
+            Operation::Write { dataset, .. } | Operation::Migrate { dataset, .. } => known(dataset),
             Operation::Batch { changes, .. } => changes.iter().all(|(dataset, _)| known(dataset)),
             Operation::Create(name) => !known(name),
             Operation::Rename(from, to) => known(from) && !known(to),
@@ -303,7 +314,8 @@ impl State {
                 }
             }
             Operation::Promote(name) => self.promote(name),
-            Operation::Sync
+            Operation::Migrate { .. }
+            | Operation::Sync
             | Operation::Checkpoint
             | Operation::Settle
             | Operation::Reopen

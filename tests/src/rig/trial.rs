@@ -733,6 +733,7 @@ fn may_be_refused(operation: &Operation) -> bool {
     match operation {
         Operation::Write { change, .. } => !matches!(change, Change::RangeDelete { .. }),
         Operation::Batch { .. } | Operation::Create(_) | Operation::Rename(..) => true,
+        Operation::Migrate { .. } => true,
         Operation::Snapshot(..) | Operation::Clone(..) | Operation::Rollback(..) => true,
         _ => false,
     }

@@ -69,6 +69,7 @@ impl Workload {
             82..88 => self.snapshot_operation(state),
             88..91 => Operation::Checkpoint,
             91 => Operation::Settle,
+            99 => self.migrate(state),
             92..94 => match self.absent_name(state) {
                 Some(name) => Operation::Create(name),
                 None => self.destroy(state),
@@ -83,6 +84,14 @@ impl Workload {
             98 => Operation::Kill,
             _ => Operation::Sync,
         }
+    }
+
+    fn migrate(&mut self, state: &State) -> Operation {
+        let dataset = self.name(state);
+        let (a, b) = (self.key(), self.key());
+        let destinations = self.layout.destinations();
+        let preference = destinations[self.rng.index(destinations.len())];
+        Operation::Migrate { dataset, low: a.clone().min(b.clone()), high: a.max(b), preference }
     }
 
     fn destroy(&mut self, state: &State) -> Operation {

@@ -23,6 +23,8 @@ mod limits;
 #[cfg(test)]
 mod locking;
 #[cfg(test)]
+mod migration;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod parts;

@@ -137,6 +137,7 @@ enum Operation {
     Sync,
     Checkpoint,
     Settle,
+    Migrate(usize, Bounds, StoragePreference),
     DropCache,
     Verify,
     Reopen { close: bool },
@@ -158,11 +159,16 @@ struct Reached {
     large: AtomicU64,
     range_deletes: AtomicU64,
     deltas: AtomicU64,
+    moved: AtomicU64,
 }
 
 impl Reached {
     fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+        Self::add(counter, 1);
+    }
+
+    fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
     }
 }
 
@@ -176,6 +182,15 @@ struct Plan {
     tiers: Vec<Vec<u64>>,
     operations: Vec<Operation>,
 }
+
+/// Where entries are moved: some of these have no devices.
+const MOVES: [StoragePreference; 5] = [
+    StoragePreference::FASTEST,
+    StoragePreference::FAST,
+    StoragePreference::SLOW,
+    StoragePreference::SLOWEST,
+    StoragePreference::NONE,
+];
 
 #[derive(Debug, Clone, Copy)]
 enum KeyStyle {
@@ -386,6 +401,10 @@ impl Plan {
             82..86 => Operation::Sync,
             86..89 => Operation::Checkpoint,
             89..91 => Operation::Settle,
+            99 if rng.chance(1, 2) => {
+                let preference = choose(rng, &MOVES);
+                Operation::Migrate(dataset, any_bounds(rng, styles), preference)
+            }
             91 => Operation::DropCache,
             92 => Operation::Verify,
             93..96 => Operation::Reopen { close: rng.chance(1, 2) },
@@ -664,6 +683,26 @@ impl<'a> World<'a> {
             Operation::Settle => {
                 self.db().settle().map_err(told(operation))?;
                 self.sample(0)
+            }
+            Operation::Migrate(index, bounds, preference) => {
+                let devices =
+                    |class: u8| self.disks.get(class as usize).is_some_and(|disks| !disks.is_empty());
+                let possible = preference.class().is_none_or(devices);
+                let Some(subject) = self.subject(*index) else { return Ok(()) };
+                match subject.dataset.migrate_range(bounds.clone(), *preference) {
+                    Ok(moved) => {
+                        // An empty range asks for nothing.
+                        ensure!(possible || moved.entries == 0, "moved to no device");
+                        Reached::add(&self.reached.moved, moved.entries);
+                    }
+                    Err(error) => {
+                        ensure!(
+                            !possible && error.kind() == ErrorKind::InvalidArgument,
+                            "{operation:?}: {error}"
+                        );
+                    }
+                }
+                self.sample(*index)
             }
             Operation::DropCache => {
                 self.db().drop_cache();
@@ -1012,6 +1051,7 @@ fn any_operations_agree_with_a_map() {
         at_least(&reached.large, 1 << 20, "bytes of large values");
         at_least(&reached.range_deletes, 4, "range deletes in runs");
         at_least(&reached.deltas, 16, "runs in buffers");
+        at_least(&reached.moved, 1, "entries that were moved to another tier");
         at_least(&reached.reopened, seeds.count, "times that a database was opened again");
     }
 }

@@ -20,12 +20,18 @@ fn written(db: &Database) -> u64 {
     db.metrics().vdevs.iter().map(|vdev| vdev.writes.bytes).sum()
 }
 
-/// Leaves that hold many patches.
+/// Leaves that hold many patches, and are merged whenever something arrives.
 fn wide(folder: &Folder, mib: u64) -> DatabaseConfiguration {
     let (leaf_size, buffer_size) = (1 << 20, 1 << 20);
     DatabaseConfiguration {
         memtable_size: 256 << 10,
-        default_dataset: DatasetConfiguration { fanout: 16, leaf_size, buffer_size, ..tiny_dataset() },
+        default_dataset: DatasetConfiguration {
+            fanout: 16,
+            leaf_size,
+            buffer_size,
+            deltas_per_leaf: 1,
+            ..tiny_dataset()
+        },
         ..small([vec![folder.file("pool.img", mib)]])
     }
 }
@@ -181,7 +187,9 @@ fn many_patches_on_few_large_values_agree_with_a_model() {
                         let mut then = was.clone();
                         for change in dataset.changes_since(&snapshot).unwrap() {
                             match change.unwrap() {
-                                Difference::Put { key, value } => drop(then.insert(key.to_vec(), value.to_vec())),
+                                Difference::Put { key, value } => {
+                                    drop(then.insert(key.to_vec(), value.to_vec()))
+                                }
                                 Difference::Delete { key } => drop(then.remove(&*key)),
                             }
                         }
@@ -201,7 +209,8 @@ fn many_patches_on_few_large_values_agree_with_a_model() {
                     let mut batch = db.batch();
                     for _ in 0..if kind < 16 { 6 } else { 1 } {
                         let length = [0, 10, 512, 4 * KIB, 4 * KIB, 20_000][rng.index(6)];
-                        let offset = rng.below(if rng.chance(1, 20) { 160_000 } else { 120_000 }) as usize;
+                        let end = if rng.chance(1, 20) { 160_000 } else { 120_000 };
+                        let offset = rng.below(end) as usize;
                         let bytes = value(rng.next_u64(), length);
                         batch = batch.upsert(&dataset, &key, &bytes, offset as u32);
                         let whole = model.entry(key.clone()).or_default();
