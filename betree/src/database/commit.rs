@@ -10,7 +10,7 @@ use crate::base::ids::Generation;
 use crate::base::preference::StoragePreference;
 use crate::base::sync::atomic::Ordering;
 use crate::base::units::BLOCK_BYTES_U64;
-use crate::dmu::{DmuError, OwnedExtents, Privilege};
+use crate::dmu::{DmuError, OwnedExtents, Privilege, WriteBatch};
 use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
 use crate::tree::LargeValue;
@@ -117,27 +117,38 @@ impl Core {
             return Ok(Vec::new());
         }
         let mut large = Vec::with_capacity(writes.len());
+        // Dropped before them: it waits for what is being written to their extents.
+        let mut batch = self.dmu.write_batch();
+        let alone = writes.iter().filter(|write| is_large(write)).count() == 1;
         for write in writes {
             large.push(match write {
                 Write::Message { dataset, preference, payload, .. } if is_large(write) => {
-                    Some(self.write_one_large(dataset, *preference, payload)?)
+                    let batch = if alone { None } else { Some(&mut batch) };
+                    Some(self.write_one_large(dataset, *preference, payload, batch)?)
                 }
                 _ => None,
             });
         }
+        batch.finish()?;
         Ok(large)
     }
 
+    /// Writes one such value: at once, or as a part of `batch`.
     fn write_one_large(
         &self,
         dataset: &DatasetState,
         preference: StoragePreference,
         bytes: &[u8],
+        mut batch: Option<&mut WriteBatch>,
     ) -> Result<Large> {
         let preference = preference.or(dataset.tree.options().preference);
         let mut tries = 0;
         let pointer = loop {
-            match LargeValue::write(&self.dmu, bytes, preference, Privilege::User) {
+            let written = match batch.as_deref_mut() {
+                Some(batch) => LargeValue::start(&self.dmu, bytes, preference, Privilege::User, batch),
+                None => LargeValue::write(&self.dmu, bytes, preference, Privilege::User),
+            };
+            match written {
                 Err(DmuError::OutOfSpace { .. }) if tries < 2 => {
                     tries += 1;
                     let class = self.dmu.class_of(preference);

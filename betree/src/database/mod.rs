@@ -52,7 +52,7 @@
 //!
 //! # What it does not do
 //!
-//! No object stores, no migration between tiers, no sending of snapshots. No transactions that read: a batch writes blindly,
+//! No object stores, no policies of migration, no sending of snapshots. No transactions that read: a batch writes blindly,
 //! and two writers of one key need an agreement of their own.
 
 mod admission;

@@ -21,8 +21,8 @@ impl Core {
         let tree = &dataset.tree;
         let mut relocation = Relocation::new(tree, low.clone(), high, preference);
         let class = relocation.class();
-        if !self.dmu.has_tier(class) {
-            let reason = format!("the pool has no devices on tier {}", TIER_NAMES[usize::from(class)]);
+        if let Some(tier) = preference.class().filter(|tier| !self.dmu.has_tier(*tier)) {
+            let reason = format!("the pool has no devices on tier {}", TIER_NAMES[usize::from(tier)]);
             return Err(Error::InvalidArgument { what: "storage preference", reason });
         }
         let of_tree = |error| dataset.error(error);

@@ -25,12 +25,15 @@
 //! * **T6** Everything in the immutable parts of a version is at most as new as the sequence number that is visible after
 //!   the version was taken.
 //! * **T7** A large-value pointer is in one run of the live tree; the merge that drops it kills the value's extents.
+//! * **T8** Relocation is a merge and no message: keys and sequence numbers stay, and a copy whose value is not there any
+//!   more is given back.
 //!
 //! Lock order: commit lock (of the database) → flush of a memtable → claim on a slot → gates, upper level first → edit
 //! lock → a node's own lock. Readers take none of them.
 //!
 //! Where to look: a read is in `get` and `range`; a flush in `flush`; a leaf merge in `merge`; splits and joins in
-//! `structure`; what messages mean together in `compact` and `resolve`; what a checkpoint writes in `store`.
+//! `structure`; what messages mean together in `compact` and `resolve`, or do to a
+//! part of a value in `part`; how entries move to another tier in `relocate`; what a checkpoint writes in `store`.
 
 mod action;
 mod claim;

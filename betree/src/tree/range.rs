@@ -11,6 +11,7 @@ use super::{Tree, TreeError};
 use crate::base::preference::StoragePreference;
 use crate::dmu::PendingJob;
 use crate::run::{EntryCursor, EntryRef, Kind, MergeCursor, ReadMode, Run, RunCursor};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,38 @@ pub struct Range {
     returned: bool,
     scratch: Vec<u8>,
     done: bool,
+    /// Entries behind the last one returned from the front, whose large values are being read.
+    ahead: VecDeque<Ahead>,
+    /// Bytes of values in `ahead`.
+    ahead_bytes: usize,
+    /// Bytes of values to be read ahead: none until large values are met.
+    window: usize,
 }
+
+/// An entry on its way.
+struct Ahead {
+    key: Value,
+    value: Coming,
+    /// Bytes that it counts for.
+    bytes: usize,
+}
+
+enum Coming {
+    Known(Result<Value, TreeError>),
+    Reading(PendingJob<Result<Option<Value>, TreeError>>),
+}
+
+/// What the versions of a key come to.
+enum Found {
+    Value(Value),
+    /// The value is still to be read.
+    Open(Resolver),
+}
+
+/// Large values that a range reads at one time, in bytes: enough to keep a device busy.
+const WINDOW_BYTES_MAX: usize = 1 << 20;
+/// What an entry counts for beside its value.
+const ENTRY_BYTES: usize = 256;
 
 /// A range that has returned this many bytes of a leaf probably goes on into the next one, which is then prepared in the
 /// background.
@@ -82,6 +114,9 @@ impl View {
             returned: false,
             scratch: Vec::new(),
             done,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            window: 0,
         }
     }
 }
@@ -102,7 +137,7 @@ struct Side {
     tables: Vec<Arc<super::memtable::Memtable>>,
     runs: Vec<Arc<Run>>,
     /// The nodes that the runs came from: whoever uses a run holds its node.
-    _bodies: Vec<Arc<NodeBody>>,
+    bodies: Vec<Arc<NodeBody>>,
     low: Vec<u8>,
     high: Option<Vec<u8>>,
     /// Bytes returned so far.
@@ -135,7 +170,7 @@ impl Side {
             cursor: MergeCursor::new(cursors),
             tables,
             runs,
-            _bodies: path.steps.iter().map(|step| Arc::clone(&step.body)).collect(),
+            bodies: path.steps.iter().map(|step| Arc::clone(&step.body)).collect(),
             low: path.slot_low().to_vec(),
             high: path.slot_high().map(<[u8]>::to_vec),
             bytes: 0,
@@ -223,7 +258,100 @@ impl Range {
         Some(dmu.read_in_background(bytes, move || Ok(Side::forward(&view, &bound, ReadMode::Stream, true))))
     }
 
+    /// The next entry from the front, in which the values behind it are being read when values are large.
     fn next_front(&mut self) -> Result<Option<(Value, Value)>, TreeError> {
+        loop {
+            while self.ahead.is_empty() || self.ahead_bytes < self.window {
+                let next = match self.next_found() {
+                    Ok(Some((key, Found::Value(value)))) if self.window == 0 => {
+                        return Ok(Some((key, value)));
+                    }
+                    Ok(Some((key, found))) => self.start_reading(key, found),
+                    Ok(None) => break,
+                    Err(error) if self.ahead.is_empty() => return Err(error),
+                    // What was found before it comes first.
+                    Err(error) => {
+                        Ahead { key: Value::from(&[][..]), value: Coming::Known(Err(error)), bytes: 0 }
+                    }
+                };
+                let failed = matches!(next.value, Coming::Known(Err(_)));
+                self.ahead_bytes += next.bytes;
+                self.ahead.push_back(next);
+                if failed {
+                    break;
+                }
+            }
+            let Some(Ahead { key, value, bytes }) = self.ahead.pop_front() else { return Ok(None) };
+            self.ahead_bytes -= bytes;
+            let value = match value {
+                Coming::Known(value) => {
+                    // Among small values there is nothing to gain.
+                    self.window = self.window.saturating_sub(bytes);
+                    Some(value?)
+                }
+                Coming::Reading(job) => {
+                    // A range that goes on reads further ahead each time.
+                    self.window = (self.window + bytes).min(WINDOW_BYTES_MAX);
+                    job.wait().map_err(TreeError::from)??
+                }
+            };
+            if let Some(value) = value {
+                return Ok(Some((key, value)));
+            }
+        }
+    }
+
+    fn start_reading(&self, key: Value, found: Found) -> Ahead {
+        let resolver = match found {
+            Found::Value(value) => {
+                let bytes = ENTRY_BYTES + value.len();
+                return Ahead { key, value: Coming::Known(Ok(value)), bytes };
+            }
+            Found::Open(resolver) => resolver,
+        };
+        let bytes = ENTRY_BYTES + resolver.large_bytes();
+        let (view, of) = (self.view.clone(), key.clone());
+        // Whoever reads what a run names holds the run's node.
+        let bodies = self.front.as_ref().map(|side| side.bodies.clone());
+        let read = move || {
+            let value = finish(&view, resolver, &of);
+            drop(bodies);
+            value
+        };
+        // The first one is not worth another thread.
+        let job = match self.window {
+            0 => PendingJob::ready(Ok(read())),
+            _ => self.view.tree.dmu.read_in_background(bytes, move || Ok(read())),
+        };
+        Ahead { key, value: Coming::Reading(job), bytes }
+    }
+
+    /// Takes back what was found ahead and not returned: the other end may come to it first.
+    fn forget_ahead(&mut self) {
+        let Some(first) = self.ahead.front() else { return };
+        match first.value {
+            // It has no key; what comes behind the last one returned fails again.
+            Coming::Known(Err(_)) if self.returned => self.low = [&self.last[..], &[0]].concat(),
+            Coming::Known(Err(_)) => {}
+            _ => self.low = first.key.to_vec(),
+        }
+        self.front = None;
+        self.coming = None;
+        self.end_reading();
+    }
+
+    /// Waits for what is being read: it holds the devices, which a caller may want to open again at once.
+    fn end_reading(&mut self) {
+        for Ahead { value, .. } in std::mem::take(&mut self.ahead) {
+            if let Coming::Reading(job) = value {
+                drop(job.wait());
+            }
+        }
+        (self.ahead_bytes, self.window) = (0, 0);
+    }
+
+    /// The versions of the next key from the front that may have a value.
+    fn next_found(&mut self) -> Result<Option<(Value, Found)>, TreeError> {
         loop {
             if self.front.is_none() {
                 self.front = Some(self.open_front()?);
@@ -254,7 +382,7 @@ impl Range {
                 if side.bytes >= BYTES_BEFORE_NEXT_LEAF && self.coming.is_none() {
                     self.coming = Self::prepare_next(&self.view, side, self.high.as_deref());
                 }
-                return Ok(Some((key, value)));
+                return Ok(Some((key, Found::Value(value))));
             }
             let key = Value::from(entry.key);
             let mut resolver = side.resolver(&key, visible)?;
@@ -265,13 +393,17 @@ impl Range {
                 }
                 side.cursor.next()?;
             }
+            if resolver.large_bytes() > 0 {
+                return Ok(Some((key, Found::Open(resolver))));
+            }
             if let Some(value) = finish(&self.view, resolver, &key)? {
-                return Ok(Some((key, value)));
+                return Ok(Some((key, Found::Value(value))));
             }
         }
     }
 
     fn next_back_entry(&mut self) -> Result<Option<(Value, Value)>, TreeError> {
+        self.forget_ahead();
         loop {
             let side = match &mut self.back {
                 Some(side) => side,
@@ -315,6 +447,12 @@ impl Range {
                 return Ok(Some((key, value)));
             }
         }
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        self.end_reading();
     }
 }
 

@@ -71,6 +71,11 @@ impl Resolver {
         self.done
     }
 
+    /// Bytes of the large value below, 0 without one.
+    pub fn large_bytes(&self) -> usize {
+        if let Base::Large(pointer) = &self.base { pointer.length as usize } else { 0 }
+    }
+
     /// Whether the value depends on the message action.
     pub fn needs_action(&self) -> bool {
         !self.upserts.is_empty()
@@ -92,7 +97,7 @@ impl Resolver {
             return match self.base {
                 Base::None => Ok(None),
                 Base::Inline(value) => Ok(Some(value)),
-                Base::Large(pointer) => Ok(Some(Value::from(pointer.read(dmu, caching(&pointer))?))),
+                Base::Large(pointer) => Ok(Some(pointer.read_value(dmu, caching(&pointer))?)),
             };
         }
         let Some(action) = action else {

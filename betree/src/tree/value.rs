@@ -9,7 +9,7 @@ use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
-use crate::dmu::{Admission, Charge, Dmu, DmuError, Piece, Privilege, Stream};
+use crate::dmu::{Admission, Charge, Dmu, DmuError, Piece, Privilege, Stream, WriteBatch};
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
@@ -100,8 +100,17 @@ impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Value {
 /// Bytes of a large value that one checksum covers, so that a part can be read without the rest.
 pub const CHECKSUM_CHUNK_BYTES: usize = 16 << 10;
 
-/// Bytes of a large value that one request reads.
+/// Bytes of a large value that one request reads, or writes.
 const READ_BYTES_MAX: usize = 1 << 20;
+const WRITE_BYTES_MAX: usize = 1 << 20;
+
+/// `bytes` and zeros up to a block.
+fn whole_blocks(bytes: &[u8]) -> AlignedBuffer {
+    let mut buffer = AlignedBuffer::recycled(bytes.len().next_multiple_of(BLOCK_BYTES));
+    buffer[..bytes.len()].copy_from_slice(bytes);
+    buffer[bytes.len()..].fill(0);
+    buffer
+}
 
 /// A value up to this length that is read for its own sake stays in the cache for a while.
 const CACHED_VALUE_BYTES_MAX: usize = 256 << 10;
@@ -147,19 +156,45 @@ impl LargeValue {
         preference: StoragePreference,
         privilege: Privilege,
     ) -> Result<Self, DmuError> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            let mut batch = dmu.write_batch();
+            let value = Self::start(dmu, bytes, preference, privilege, &mut batch)?;
+            return batch.finish().map(|()| value.clone()).inspect_err(|_| dmu.release(&value.extents));
+        }
+        // One request needs no other thread.
+        let value = Self::allocate(dmu, bytes, preference, privilege)?;
+        let written = dmu.write(&value.extents, 0, &whole_blocks(bytes));
+        written.map(|()| value.clone()).inspect_err(|_| dmu.release(&value.extents))
+    }
+
+    /// As [`LargeValue::write`], but the writes go on until `batch` is finished: nothing refers to the value before, nor are
+    /// its extents given back.
+    ///
+    /// # Errors
+    /// Out of space; nothing stays allocated then.
+    pub fn start(
+        dmu: &Dmu,
+        bytes: &[u8],
+        preference: StoragePreference,
+        privilege: Privilege,
+        batch: &mut WriteBatch,
+    ) -> Result<Self, DmuError> {
+        let value = Self::allocate(dmu, bytes, preference, privilege)?;
+        for (index, piece) in bytes.chunks(WRITE_BYTES_MAX).enumerate() {
+            batch.submit(&value.extents, (index * WRITE_BYTES_MAX) as u64, whole_blocks(piece));
+        }
+        Ok(value)
+    }
+
+    /// A pointer to extents for `bytes`, which are still to be written.
+    fn allocate(
+        dmu: &Dmu,
+        bytes: &[u8],
+        preference: StoragePreference,
+        privilege: Privilege,
+    ) -> Result<Self, DmuError> {
         let blocks = blocks_for(bytes.len() as u64) as u32;
         let extents = dmu.allocate(Stream::Value, preference, blocks, privilege)?;
-        let mut batch = dmu.write_batch();
-        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
-            let mut buffer = AlignedBuffer::recycled(piece.len().next_multiple_of(BLOCK_BYTES));
-            buffer[..piece.len()].copy_from_slice(piece);
-            buffer[piece.len()..].fill(0);
-            batch.submit(&extents, (index as u64) << 20, buffer);
-        }
-        if let Err(error) = batch.finish() {
-            dmu.release(&extents);
-            return Err(error);
-        }
         let checksums = bytes.chunks(CHECKSUM_CHUNK_BYTES).map(crc).collect();
         Ok(Self { birth: Generation(0), length: bytes.len() as u32, extents, checksums })
     }
@@ -178,6 +213,19 @@ impl LargeValue {
         let mut out = vec![0; self.length as usize];
         self.read_part(dmu, 0, &mut out, caching)?;
         Ok(out)
+    }
+
+    /// As [`LargeValue::read`], without another copy.
+    ///
+    /// # Errors
+    /// As [`LargeValue::read`].
+    pub fn read_value(&self, dmu: &Dmu, caching: Caching) -> Result<Value, TreeError> {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, self.length as usize).collect();
+        if let Some(out) = Arc::get_mut(&mut bytes) {
+            self.read_part(dmu, 0, out, caching)?;
+        }
+        let range = 0..bytes.len();
+        Ok(Value { bytes, range })
     }
 
     /// Reads the bytes from `offset` that fit into `out`, and verifies the checksums of the pieces that they lie in; no
