@@ -85,6 +85,7 @@ fn of_kind(kind: ErrorKind) -> (u8, &'static str) {
         ErrorKind::Busy => (6, "BUSY"),
         ErrorKind::Degraded => (7, "DEGRADED"),
         ErrorKind::AlreadyExists => (8, "ALREADY_EXISTS"),
+        ErrorKind::ConditionFailed => (8, "CONDITION_FAILED"),
         ErrorKind::InvalidArgument => (1, "INVALID_ARGUMENT"),
         ErrorKind::TooLarge => (1, "TOO_LARGE"),
         ErrorKind::Io => (1, "IO"),

@@ -5,6 +5,7 @@ pub mod database;
 pub mod dmu;
 pub mod inspect;
 pub mod log;
+pub mod object;
 pub mod pool;
 pub mod run;
 pub mod tree;
@@ -17,6 +18,12 @@ pub use database::{
     DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
     KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, Result, Retention, Snapshot, SnapshotInfo,
     StorageInfo, VALUE_BYTES_MAX, VerifyReport,
+};
+pub use object::{
+    AsyncObjectStore, CHUNK_BYTES, Chunks, Condition, ListOptions, METADATA_KEY_BYTES_MAX,
+    METADATA_VALUE_BYTES_MAX, MetadataEntries, OBJECT_BYTES_MAX, OBJECT_NAME_BYTES_MAX,
+    OBJECT_WRITE_BYTES_MAX, ObjectBatch, ObjectCursor, ObjectHandle, ObjectInfo, ObjectPage, ObjectStore,
+    ObjectView, Objects, Pending, StoreSnapshot, StoreView, Version,
 };
 pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,

@@ -127,7 +127,7 @@ pub fn run(context: &Context, options: &Salvage) -> anyhow::Result<()> {
     let mut failed = None;
     let mut take = |salvaged: Salvaged<'_>| -> anyhow::Result<()> {
         match salvaged {
-            Salvaged::Dataset { id, name } => {
+            Salvaged::Dataset { id, name, .. } => {
                 if let Some(files) = all.last_mut() {
                     files.finish()?;
                 }

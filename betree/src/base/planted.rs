@@ -58,11 +58,17 @@ pub enum Bug {
     CombineOutOfOrder = 1 << 24,
     /// A merge at the bottom drops the patches that it leaves beside a large value.
     DropKeptPatch = 1 << 25,
+    /// Deleting an object leaves its chunks.
+    DeleteForgetsChunks = 1 << 26,
+    /// An object is taken from its old name in one batch and gets the new one in another.
+    RenameInTwoBatches = 1 << 27,
+    /// A truncated object keeps the last of its chunks whole.
+    TruncateKeepsTail = 1 << 28,
 }
 
 impl Bug {
     /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
         Self::DropLogRecord,
@@ -86,6 +92,9 @@ impl Bug {
         Self::DeleteFreesAll,
         Self::CombineOutOfOrder,
         Self::DropKeptPatch,
+        Self::DeleteForgetsChunks,
+        Self::RenameInTwoBatches,
+        Self::TruncateKeepsTail,
     ];
 }
 

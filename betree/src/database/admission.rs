@@ -89,6 +89,7 @@ impl Core {
                     (dataset, *preference, Privilege::Delete)
                 }
                 Write::Message { dataset, preference, .. } => (dataset, *preference, Privilege::User),
+                Write::Computed { dataset, .. } => (dataset, StoragePreference::NONE, Privilege::User),
                 Write::RangeDelete { dataset, .. } => (dataset, StoragePreference::NONE, Privilege::System),
             };
             let class = self.dmu.class_of(preference.or(dataset.tree.options().preference));

@@ -1,14 +1,15 @@
 //! The datasets of a database, by name and id.
 
 use super::error::{Error, Result};
-use super::format::DatasetRecord;
+use super::format::{DatasetRecord, Role};
 use super::snapshots::Lineage;
 use crate::base::ids::DatasetId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, RwLock};
 use crate::tree::{Tree, TreeError};
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What the root tree holds of a dataset.
 #[derive(Debug, Default)]
@@ -23,12 +24,15 @@ pub(super) struct Recorded {
 pub(super) struct DatasetState {
     pub id: DatasetId,
     pub tree: Arc<Tree>,
+    pub role: Role,
     pub name: RwLock<Vec<u8>>,
     /// Seconds since 1970.
     pub created: u64,
     destroyed: AtomicBool,
     pub recorded: Mutex<Recorded>,
     pub lineage: Mutex<Lineage>,
+    /// What the layer above keeps of it in memory, for all handles. It must hold none of them.
+    pub companion: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl DatasetState {
@@ -51,17 +55,24 @@ impl DatasetState {
         Arc::new(Self {
             id,
             tree,
+            role: record.role,
             name: RwLock::new(record.name.clone()),
             created: record.created,
             destroyed: AtomicBool::new(record.destroyed),
             recorded: Mutex::new(Recorded { record: recorded.then_some(record), drop_chunks }),
             lineage: Mutex::new(lineage),
+            companion: OnceLock::new(),
         })
     }
 
     /// The name, escaped for messages.
     pub fn display_name(&self) -> String {
         self.name.read().escape_ascii().to_string()
+    }
+
+    /// The error of a dataset that is gone.
+    pub fn not_found(&self) -> Error {
+        Error::NotFound { what: self.role.noun(), name: self.display_name() }
     }
 
     pub fn is_destroyed(&self) -> bool {
@@ -77,6 +88,7 @@ impl DatasetState {
         let lineage = self.lineage.lock();
         DatasetRecord {
             name: self.name.read().clone(),
+            role: self.role,
             action: self.tree.action_name().to_owned(),
             created: self.created,
             options: self.tree.options().clone(),
@@ -92,34 +104,35 @@ impl DatasetState {
 /// All datasets.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    names: BTreeMap<Vec<u8>, DatasetId>,
+    names: BTreeMap<(Role, Vec<u8>), DatasetId>,
     /// Names of datasets that are there when a checkpoint is durable.
-    reserved: BTreeSet<Vec<u8>>,
+    reserved: BTreeSet<(Role, Vec<u8>)>,
     datasets: HashMap<DatasetId, Arc<DatasetState>>,
 }
 
 impl Catalog {
-    pub fn by_name(&self, name: &[u8]) -> Option<&Arc<DatasetState>> {
-        self.names.get(name).and_then(|id| self.datasets.get(id))
+    pub fn by_name(&self, role: Role, name: &[u8]) -> Option<&Arc<DatasetState>> {
+        self.names.get(&(role, name.to_vec())).and_then(|id| self.datasets.get(id))
     }
 
     /// Fails when a dataset has this name, or is about to.
-    pub fn check_absent(&self, name: &[u8]) -> Result<()> {
-        if self.names.contains_key(name) || self.reserved.contains(name) {
-            return Err(Error::AlreadyExists { what: "dataset", name: name.escape_ascii().to_string() });
+    pub fn check_absent(&self, role: Role, name: &[u8]) -> Result<()> {
+        let key = (role, name.to_vec());
+        if self.names.contains_key(&key) || self.reserved.contains(&key) {
+            return Err(Error::AlreadyExists { what: role.noun(), name: name.escape_ascii().to_string() });
         }
         Ok(())
     }
 
     /// Keeps `name` for a dataset to come.
-    pub fn reserve(&mut self, name: &[u8]) -> Result<()> {
-        self.check_absent(name)?;
-        self.reserved.insert(name.to_vec());
+    pub fn reserve(&mut self, role: Role, name: &[u8]) -> Result<()> {
+        self.check_absent(role, name)?;
+        self.reserved.insert((role, name.to_vec()));
         Ok(())
     }
 
-    pub fn unreserve(&mut self, name: &[u8]) {
-        self.reserved.remove(name);
+    pub fn unreserve(&mut self, role: Role, name: &[u8]) {
+        self.reserved.remove(&(role, name.to_vec()));
     }
 
     pub fn by_id(&self, id: DatasetId) -> Option<&Arc<DatasetState>> {
@@ -133,28 +146,28 @@ impl Catalog {
         all
     }
 
-    /// The datasets that exist, by name.
+    /// The datasets that exist, by role and name.
     pub fn named(&self) -> impl Iterator<Item = &Arc<DatasetState>> {
         self.names.values().filter_map(|id| self.datasets.get(id))
     }
 
     pub fn insert(&mut self, dataset: Arc<DatasetState>) {
         if !dataset.is_destroyed() {
-            self.names.insert(dataset.name.read().clone(), dataset.id);
+            self.names.insert((dataset.role, dataset.name.read().clone()), dataset.id);
         }
         self.datasets.insert(dataset.id, dataset);
     }
 
     pub fn rename(&mut self, dataset: &DatasetState, name: &[u8]) {
         let mut current = dataset.name.write();
-        self.names.remove(&*current);
-        self.names.insert(name.to_vec(), dataset.id);
+        self.names.remove(&(dataset.role, current.clone()));
+        self.names.insert((dataset.role, name.to_vec()), dataset.id);
         *current = name.to_vec();
     }
 
     /// Takes the name away; the dataset stays until its space is given back.
     pub fn destroy(&mut self, dataset: &DatasetState) {
-        self.names.remove(&*dataset.name.read());
+        self.names.remove(&(dataset.role, dataset.name.read().clone()));
         dataset.set_destroyed();
     }
 

@@ -62,16 +62,16 @@ impl Core {
     /// # Errors
     /// Out of space: nothing changed, and the next checkpoint tries again. Any other error latches.
     pub fn checkpoint(&self, force: bool) -> Result<Generation> {
-        self.checkpoint_with(force, &Change::None).map(|(generation, _)| generation)
+        self.checkpoint_with(force, &[])
     }
 
-    /// Makes `change` with a checkpoint of its own. Returns a dataset that was made.
+    /// Makes `changes`, all or none, with a checkpoint of their own.
     ///
     /// # Errors
     /// As [`Core::checkpoint`]; what keeps the change from being made.
-    pub fn change(&self, change: &Change<'_>) -> Result<Option<Arc<DatasetState>>> {
+    pub fn change(&self, changes: &[Change<'_>]) -> Result<()> {
         self.check_accepts()?;
-        let (_, made) = self.checkpoint_with(true, change)?;
+        self.checkpoint_with(true, changes)?;
         // What is condemned goes on being freed: by the checkpoint thread, or here.
         while !self.has_threads() && self.snapshots.has_condemned() {
             match self.checkpoint(true) {
@@ -79,14 +79,10 @@ impl Core {
                 written => written.map(|_| ())?,
             }
         }
-        Ok(made)
+        Ok(())
     }
 
-    fn checkpoint_with(
-        &self,
-        force: bool,
-        change: &Change<'_>,
-    ) -> Result<(Generation, Option<Arc<DatasetState>>)> {
+    fn checkpoint_with(&self, force: bool, changes: &[Change<'_>]) -> Result<Generation> {
         self.check_writable()?;
         let mut checkpointer = self.checkpointer.lock();
         // Who waits for the lock must find the failure, not the ruins.
@@ -94,9 +90,9 @@ impl Core {
         self.check_writable()?;
         if !force && checkpointer.head.is_some() && checkpointer.cut == self.visible() && !self.has_changes()
         {
-            return Ok((checkpointer.durable, None));
+            return Ok(checkpointer.durable);
         }
-        let mut plan = self.plan(change, &mut checkpointer)?;
+        let mut plan = self.plan(changes, &mut checkpointer)?;
         let (cut, mut commit) = self.cut(&mut plan)?;
         match self.write_checkpoint(&mut checkpointer, &cut, &mut plan) {
             Ok(()) => {
@@ -109,11 +105,11 @@ impl Core {
                     self.publish(commit);
                 }
                 drop(commit);
-                let made = plan.finish(self);
+                plan.finish(self);
                 if self.snapshots.has_condemned() && self.has_threads() {
                     self.want_checkpoint();
                 }
-                Ok((cut.generation, made))
+                Ok(cut.generation)
             }
             Err(error) if error.is_lack_of_space() && !plan.is_final() => {
                 plan.take_back(self, &mut checkpointer, cut.generation);

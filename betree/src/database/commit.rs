@@ -4,13 +4,12 @@ use super::Durability;
 use super::catalog::DatasetState;
 use super::core::Core;
 use super::error::{Error, Result};
+use super::large::Large;
 use super::limits::BATCH_BYTES_MAX;
 use super::record::RecordWriter;
 use crate::base::ids::Generation;
 use crate::base::preference::StoragePreference;
 use crate::base::sync::atomic::Ordering;
-use crate::base::units::BLOCK_BYTES_U64;
-use crate::dmu::{DmuError, OwnedExtents, Privilege, WriteBatch};
 use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
 use crate::tree::LargeValue;
@@ -34,7 +33,6 @@ pub(super) struct Commit {
 }
 
 /// One operation of a batch.
-#[derive(Debug)]
 pub(super) enum Write<'a> {
     /// A message for a key.
     Message {
@@ -44,6 +42,8 @@ pub(super) enum Write<'a> {
         key: &'a [u8],
         payload: &'a [u8],
     },
+    /// A put of the `bytes` bytes that `compute` makes under the commit lock.
+    Computed { dataset: &'a Arc<DatasetState>, key: &'a [u8], bytes: usize, compute: &'a dyn Fn() -> Vec<u8> },
     /// A range delete; `end` is exclusive.
     RangeDelete { dataset: &'a Arc<DatasetState>, start: &'a [u8], end: Option<&'a [u8]> },
 }
@@ -51,10 +51,20 @@ pub(super) enum Write<'a> {
 impl Commit {
     /// Logs one operation on the catalog; takes its sequence number.
     pub fn log_one(&mut self, log: &Log, operation: impl FnOnce(&mut RecordWriter)) -> Result<()> {
-        self.record.start(self.next_sequence, 1);
-        operation(&mut self.record);
+        self.log_all(log, 1, operation)
+    }
+
+    /// Logs `count` operations on the catalog as one; takes their sequence numbers.
+    pub fn log_all(
+        &mut self,
+        log: &Log,
+        count: usize,
+        operations: impl FnOnce(&mut RecordWriter),
+    ) -> Result<()> {
+        self.record.start(self.next_sequence, count);
+        operations(&mut self.record);
         log.append(&[self.record.bytes()])?;
-        self.next_sequence += 1;
+        self.next_sequence += count as u64;
         Ok(())
     }
 }
@@ -62,7 +72,9 @@ impl Commit {
 impl Write<'_> {
     fn dataset(&self) -> &Arc<DatasetState> {
         match self {
-            Self::Message { dataset, .. } | Self::RangeDelete { dataset, .. } => dataset,
+            Self::Message { dataset, .. }
+            | Self::Computed { dataset, .. }
+            | Self::RangeDelete { dataset, .. } => dataset,
         }
     }
 
@@ -70,16 +82,10 @@ impl Write<'_> {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Message { key, payload, .. } => (key.len() + payload.len() + 32) as u64,
+            Self::Computed { key, bytes, .. } => (key.len() + bytes + 32) as u64,
             Self::RangeDelete { start, end, .. } => (start.len() + end.map_or(0, <[u8]>::len) + 32) as u64,
         }
     }
-}
-
-/// A large value on its way into the log.
-struct Large {
-    pointer: Vec<u8>,
-    space: OwnedExtents,
-    bytes: u64,
 }
 
 impl Core {
@@ -105,62 +111,6 @@ impl Core {
         Ok(())
     }
 
-    /// Writes the values that get extents of their own; `None` for the others.
-    fn write_large(&self, writes: &[Write<'_>]) -> Result<Vec<Option<Large>>> {
-        let is_large = |write: &Write<'_>| match write {
-            Write::Message { dataset, kind: Kind::Put, payload, .. } => {
-                payload.len() >= dataset.tree.options().large_value_bytes
-            }
-            _ => false,
-        };
-        if !writes.iter().any(is_large) {
-            return Ok(Vec::new());
-        }
-        let mut large = Vec::with_capacity(writes.len());
-        // Dropped before them: it waits for what is being written to their extents.
-        let mut batch = self.dmu.write_batch();
-        let alone = writes.iter().filter(|write| is_large(write)).count() == 1;
-        for write in writes {
-            large.push(match write {
-                Write::Message { dataset, preference, payload, .. } if is_large(write) => {
-                    let batch = if alone { None } else { Some(&mut batch) };
-                    Some(self.write_one_large(dataset, *preference, payload, batch)?)
-                }
-                _ => None,
-            });
-        }
-        batch.finish()?;
-        Ok(large)
-    }
-
-    /// Writes one such value: at once, or as a part of `batch`.
-    fn write_one_large(
-        &self,
-        dataset: &DatasetState,
-        preference: StoragePreference,
-        bytes: &[u8],
-        mut batch: Option<&mut WriteBatch>,
-    ) -> Result<Large> {
-        let preference = preference.or(dataset.tree.options().preference);
-        let mut tries = 0;
-        let pointer = loop {
-            let written = match batch.as_deref_mut() {
-                Some(batch) => LargeValue::start(&self.dmu, bytes, preference, Privilege::User, batch),
-                None => LargeValue::write(&self.dmu, bytes, preference, Privilege::User),
-            };
-            match written {
-                Err(DmuError::OutOfSpace { .. }) if tries < 2 => {
-                    tries += 1;
-                    let class = self.dmu.class_of(preference);
-                    self.reclaim(class, Privilege::User, bytes.len() as u64 + 2 * BLOCK_BYTES_U64)?;
-                }
-                result => break result?,
-            }
-        };
-        let space = OwnedExtents::unborn(&self.dmu, pointer.extents.clone());
-        Ok(Large { pointer: pointer.encode(), space, bytes: pointer.stored_bytes() })
-    }
-
     /// Under the commit lock: sequence numbers, log record, memtables, visibility. Returns the record's log position.
     fn commit(&self, writes: &[Write<'_>], mut large: Vec<Option<Large>>) -> Result<u64> {
         let log = self.log()?;
@@ -168,13 +118,23 @@ impl Core {
         let commit = &mut *guard;
         self.check_accepts()?;
         if let Some(gone) = writes.iter().map(Write::dataset).find(|dataset| dataset.is_destroyed()) {
-            return Err(Error::NotFound { what: "dataset", name: gone.display_name() });
+            return Err(gone.not_found());
         }
         let first = commit.next_sequence;
         let generation = commit.open_generation;
+        // No error but one of the log from here on: what is computed changes what its maker knows.
+        let compute = |write: &Write<'_>| match write {
+            Write::Computed { compute, .. } => compute(),
+            _ => Vec::new(),
+        };
+        let computed: Vec<Vec<u8>> = writes.iter().map(compute).collect();
         commit.record.start(first, writes.len());
         for (index, write) in writes.iter().enumerate() {
             match write {
+                Write::Computed { dataset, key, .. } => {
+                    let preference = StoragePreference::NONE;
+                    commit.record.message(dataset.id, Kind::Put, preference, key, &computed[index]);
+                }
                 Write::Message { dataset, kind, preference, key, payload } => {
                     match large.get_mut(index).and_then(Option::as_mut) {
                         Some(large) => {
@@ -204,6 +164,10 @@ impl Core {
             let table = write.dataset().tree.active();
             bytes += write.bytes() as usize;
             match write {
+                Write::Computed { key, .. } => {
+                    let (kind, preference) = (Kind::Put, StoragePreference::NONE);
+                    table.insert(EntryRef { key, sequence, kind, preference, payload: &computed[index] });
+                }
                 Write::Message { kind, preference, key, payload, .. } => {
                     match large.get_mut(index).and_then(Option::take) {
                         Some(large) => {

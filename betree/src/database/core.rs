@@ -6,6 +6,7 @@ use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
 use super::commit::Commit;
 use super::error::{Error, Result};
+use super::format::Role;
 use super::limits::Scale;
 use super::pacing::Pacing;
 use super::snapshots::Snapshots;
@@ -190,9 +191,14 @@ impl Core {
 
     /// The dataset of this name.
     pub fn dataset(&self, name: &[u8]) -> Result<Arc<DatasetState>> {
+        self.named(Role::Dataset, name)
+    }
+
+    /// The dataset of this role and name.
+    pub fn named(&self, role: Role, name: &[u8]) -> Result<Arc<DatasetState>> {
         self.check_open()?;
-        let found = self.catalog.read().by_name(name).cloned();
-        found.ok_or_else(|| Error::NotFound { what: "dataset", name: name.escape_ascii().to_string() })
+        let found = self.catalog.read().by_name(role, name).cloned();
+        found.ok_or_else(|| Error::NotFound { what: role.noun(), name: name.escape_ascii().to_string() })
     }
 
     pub fn signal_progress(&self) {

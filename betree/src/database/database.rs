@@ -5,24 +5,23 @@ use super::catalog::DatasetState;
 use super::core::Core;
 use super::dataset::{Dataset, create_snapshots};
 use super::error::{Error, ErrorKind, Result};
-use super::format::{DatasetRecord, NAME_BYTES_MAX};
+use super::format::{NAME_BYTES_MAX, Role};
 use super::limits::check_length;
 use super::metrics::Metrics;
+use super::naming::{check_name, new_record};
 use super::recovery::Opening;
-use super::snapshots::{Change, RootEdits, Snapshot};
+use super::snapshots::{Change, Snapshot};
 use super::verify::VerifyReport;
 use super::view::DatabaseView;
 use super::worker::Workers;
 use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
-use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::pool::{Access, CreateOptions, OpenReport, Pool, PoolError, StoragePoolConfiguration};
-use crate::tree::{Action, DefaultMessageAction, MessageAction, Tree, Value};
+use crate::tree::{Action, DefaultMessageAction, MessageAction, Value};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A database on a storage pool. Cloning is cheap; dropping the last handle closes it.
 #[derive(Debug, Clone)]
@@ -207,6 +206,10 @@ impl Database {
         Ok(Self { handle: Arc::new(Handle { core, workers, report }) })
     }
 
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.handle.core
     }
@@ -343,7 +346,7 @@ impl Database {
         self.open_or_create_custom(name.as_ref(), preference, M::default)
     }
 
-    fn with_preference(&self, preference: StoragePreference) -> DatasetConfiguration {
+    pub(super) fn with_preference(&self, preference: StoragePreference) -> DatasetConfiguration {
         let mut configuration = self.configuration().default_dataset.clone();
         configuration.storage_preference = preference.or(configuration.storage_preference);
         configuration
@@ -385,34 +388,11 @@ impl Database {
         check_length("name of the message action", M::NAME.len(), NAME_BYTES_MAX)?;
         configuration.validate()?;
         let core = self.core();
-        core.check_writable()?;
-        core.admit_metadata()?;
         let options = core.scale.tree_options(&core.configuration, configuration);
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let record = DatasetRecord {
-            name: name.to_vec(),
-            action: M::NAME.to_owned(),
-            created,
-            options: options.clone(),
-            destroyed: false,
-            origin: None,
-            newest: Generation(0),
-            blocks: 0,
-            root: None,
-        };
-        let mut commit = core.commit.lock();
-        core.check_accepts()?;
-        core.catalog.read().check_absent(name)?;
-        let id = DatasetId(commit.next_dataset);
-        commit.log_one(core.log()?, |writer| writer.create(id, &record.encode()))?;
-        commit.next_dataset += 1;
-        let mut parts = core.parts_of_tree(id, options, record.action.clone());
-        parts.action = Some(Action::new(action));
-        let state = DatasetState::new(id, Tree::create(parts, commit.open_generation), record, 0, false);
-        core.catalog.write().insert(Arc::clone(&state));
-        core.publish(&commit);
-        drop(commit);
-        Ok(Dataset::new(Arc::clone(&self.handle), state))
+        let record = new_record(name, Role::Dataset, M::NAME, options);
+        let made = core.create_datasets(vec![record], &Action::new(action))?;
+        let made = made.into_iter().next().map(|state| Dataset::new(Arc::clone(&self.handle), state));
+        made.ok_or_else(|| Error::NotFound { what: "dataset", name: name.escape_ascii().to_string() })
     }
 
     /// Gives the dataset `name` the name `new_name`.
@@ -420,22 +400,7 @@ impl Database {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::AlreadyExists`] when `new_name` is taken.
     pub fn rename_dataset(&self, name: impl AsRef<[u8]>, new_name: impl AsRef<[u8]>) -> Result<()> {
-        let (name, new_name) = (name.as_ref(), new_name.as_ref());
-        check_name(new_name)?;
-        let core = self.core();
-        core.check_writable()?;
-        core.admit_metadata()?;
-        let mut commit = core.commit.lock();
-        core.check_accepts()?;
-        let state = core.dataset(name)?;
-        if name == new_name {
-            return Ok(());
-        }
-        core.catalog.read().check_absent(new_name)?;
-        commit.log_one(core.log()?, |writer| writer.rename(state.id, new_name))?;
-        core.catalog.write().rename(&state, new_name);
-        core.publish(&commit);
-        Ok(())
+        self.core().rename_datasets(&[Role::Dataset], name.as_ref(), new_name.as_ref())
     }
 
     /// Destroys the dataset `name` and its snapshots; their space is given back in the background. Views and handles of
@@ -444,24 +409,7 @@ impl Database {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Busy`] when somebody holds a snapshot of it or has cloned one.
     pub fn destroy_dataset(&self, name: impl AsRef<[u8]>) -> Result<()> {
-        let core = self.core();
-        core.check_writable()?;
-        // A checkpoint being made contains the dataset as it was at its cut.
-        let mut checkpointer = core.checkpointer.lock();
-        let state = core.dataset(name.as_ref())?;
-        core.check_snapshots_free(&RootEdits::new(core, &mut checkpointer, Generation(0)), &state)?;
-        let mut commit = core.commit.lock();
-        core.check_accepts()?;
-        if state.is_destroyed() {
-            return core.dataset(name.as_ref()).map(|_| ());
-        }
-        commit.log_one(core.log()?, |writer| writer.destroy(state.id))?;
-        core.catalog.write().destroy(&state);
-        core.publish(&commit);
-        core.drop_tree(&state)?;
-        drop(commit);
-        drop(checkpointer);
-        if core.has_threads() { Ok(()) } else { core.drain_jobs() }
+        self.core().destroy_datasets(&[Role::Dataset], name.as_ref())
     }
 
     /// Makes a snapshot `name` of each of `datasets`, all of one instant; as [`Dataset::create_snapshot`].
@@ -520,7 +468,7 @@ impl Database {
         check_action::<M>(snapshot.state())?;
         core.admit_metadata()?;
         let (dataset, snapshot) = (snapshot.state(), snapshot.of_generation());
-        core.change(&Change::Clone { dataset, snapshot, name })?;
+        core.change(&[Change::Clone { dataset, snapshot, name }])?;
         self.open_custom(name, action)
     }
 
@@ -530,7 +478,7 @@ impl Database {
     /// [`ErrorKind::Closed`].
     pub fn datasets(&self) -> Result<Vec<Vec<u8>>> {
         self.core().check_open()?;
-        Ok(self.core().catalog.read().named().map(|dataset| dataset.name.read().clone()).collect())
+        Ok(self.core().names(Role::Dataset))
     }
 
     /// Free and total space of each tier, FASTEST first.
@@ -566,12 +514,8 @@ impl Database {
         self.core().dmu.cache().clear();
     }
 
-    /// Checks every invariant: writes a checkpoint, walks each of its trees, reads every block of every run, and compares
-    /// what it reaches with the allocation state. Large values are not read.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] names the first thing that is not in order; device errors.
-    pub fn verify(&self) -> Result<VerifyReport> {
+    /// The part of a verification that knows nothing of objects.
+    pub(crate) fn verify_trees(&self) -> Result<VerifyReport> {
         self.core().verify()
     }
 
@@ -584,18 +528,10 @@ impl Database {
     }
 }
 
-fn check_action<M: MessageAction>(state: &DatasetState) -> Result<()> {
+pub(super) fn check_action<M: MessageAction>(state: &DatasetState) -> Result<()> {
     let stored = state.tree.action_name().to_owned();
     if stored == M::NAME {
         return Ok(());
     }
     Err(Error::WrongAction { dataset: state.display_name(), stored, wanted: M::NAME.to_owned() })
-}
-
-fn check_name(name: &[u8]) -> Result<()> {
-    check_length("name", name.len(), NAME_BYTES_MAX)?;
-    if name.is_empty() {
-        return Err(Error::InvalidArgument { what: "name", reason: String::from("it is empty") });
-    }
-    Ok(())
 }

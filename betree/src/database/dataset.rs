@@ -68,7 +68,7 @@ pub(super) fn stored_bounds<K: AsRef<[u8]>>(
 }
 
 /// Bounds of the keys that start with `prefix`.
-pub(super) fn prefix_bounds(prefix: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+pub(crate) fn prefix_bounds(prefix: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < 0xff {
@@ -84,7 +84,7 @@ pub(super) fn check_upsert(length: usize, offset: u32) -> Result<()> {
     check_length("value", length + offset as usize, VALUE_BYTES_MAX)
 }
 
-fn check_snapshot_word(what: &'static str, word: &[u8]) -> Result<()> {
+pub(super) fn check_snapshot_word(what: &'static str, word: &[u8]) -> Result<()> {
     check_length(what, word.len(), SNAPSHOT_NAME_BYTES_MAX)?;
     if word.is_empty() {
         return Err(Error::InvalidArgument { what, reason: String::from("it is empty") });
@@ -93,7 +93,7 @@ fn check_snapshot_word(what: &'static str, word: &[u8]) -> Result<()> {
 }
 
 /// The last `@` of `dataset@name` ends the name of the dataset, which may have some of its own.
-fn check_snapshot_name(name: &[u8]) -> Result<()> {
+pub(super) fn check_snapshot_name(name: &[u8]) -> Result<()> {
     check_snapshot_word("name", name)?;
     if name.contains(&b'@') {
         let reason = String::from("the name of a snapshot has no @");
@@ -112,7 +112,7 @@ pub(super) fn create_snapshots(
     let core = handle.core();
     core.check_writable()?;
     core.admit_metadata()?;
-    core.change(&Change::Create { datasets, name }).map(|_| ())
+    core.change(&[Change::Create { datasets, name }])
 }
 
 /// Checks a message that a caller made: one that the default action cannot read to its end would swallow those that it is
@@ -144,10 +144,14 @@ impl<M> Dataset<M> {
         &self.state
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
         self.handle.core().check_open()?;
         if self.state.is_destroyed() {
-            return Err(Error::NotFound { what: "dataset", name: self.state.display_name() });
+            return Err(self.state.not_found());
         }
         Ok(())
     }
@@ -349,7 +353,7 @@ impl<M> Dataset<M> {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound); [`ErrorKind::Busy`](crate::ErrorKind::Busy) names its clones or
     /// holds; device errors.
     pub fn delete_snapshot(&self, name: impl AsRef<[u8]>) -> Result<()> {
-        self.change_snapshots(&Change::Delete { dataset: &self.state, name: name.as_ref() })
+        self.change_snapshots(Change::Delete { dataset: &self.state, name: name.as_ref() })
     }
 
     /// What has to be done to make of `snapshot` what the dataset holds now, which stays so for the iterator. Reads only what
@@ -372,7 +376,7 @@ impl<M> Dataset<M> {
     pub fn rename_snapshot(&self, name: impl AsRef<[u8]>, new_name: impl AsRef<[u8]>) -> Result<()> {
         let (from, to) = (name.as_ref(), new_name.as_ref());
         check_snapshot_name(to)?;
-        self.change_snapshots(&Change::Rename { dataset: &self.state, from, to })
+        self.change_snapshots(Change::Rename { dataset: &self.state, from, to })
     }
 
     /// Keeps the snapshot `name` from being deleted until `tag` is released.
@@ -383,7 +387,7 @@ impl<M> Dataset<M> {
     pub fn hold_snapshot(&self, name: impl AsRef<[u8]>, tag: impl AsRef<[u8]>) -> Result<()> {
         let (name, tag) = (name.as_ref(), tag.as_ref());
         check_snapshot_word("tag", tag)?;
-        self.change_snapshots(&Change::Hold { dataset: &self.state, name, tag })
+        self.change_snapshots(Change::Hold { dataset: &self.state, name, tag })
     }
 
     /// Takes a hold back.
@@ -392,7 +396,7 @@ impl<M> Dataset<M> {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for the snapshot or the tag.
     pub fn release_snapshot(&self, name: impl AsRef<[u8]>, tag: impl AsRef<[u8]>) -> Result<()> {
         let (name, tag) = (name.as_ref(), tag.as_ref());
-        self.change_snapshots(&Change::Release { dataset: &self.state, name, tag })
+        self.change_snapshots(Change::Release { dataset: &self.state, name, tag })
     }
 
     /// Makes the dataset what it was in the snapshot `name`: everything since is gone when this returns, writes in progress
@@ -408,7 +412,12 @@ impl<M> Dataset<M> {
         self.handle.core().check_accepts()?;
         self.handle.core().checkpoint(true)?;
         self.handle.core().admit_metadata()?;
-        self.change_snapshots(&Change::Rollback { dataset: &self.state, name: name.as_ref(), force })
+        self.change_snapshots(Change::Rollback {
+            dataset: &self.state,
+            name: name.as_ref(),
+            force,
+            keep: None,
+        })
     }
 
     /// Makes a clone the owner of the snapshots up to the one that it was cloned from; the dataset that had them becomes a
@@ -418,7 +427,7 @@ impl<M> Dataset<M> {
     /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) when this is no clone;
     /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) when both have a snapshot of one name.
     pub fn promote(&self) -> Result<()> {
-        self.change_snapshots(&Change::Promote { dataset: &self.state })
+        self.change_snapshots(Change::Promote { dataset: &self.state })
     }
 
     /// The names of the dataset and of the snapshot that this one was cloned from.
@@ -430,9 +439,9 @@ impl<M> Dataset<M> {
         self.handle.core().origin_names(&self.state)
     }
 
-    fn change_snapshots(&self, change: &Change<'_>) -> Result<()> {
+    fn change_snapshots(&self, change: Change<'_>) -> Result<()> {
         self.check()?;
-        self.handle.core().change(change).map(|_| ())
+        self.handle.core().change(&[change])
     }
 
     /// A view, and whether it is one of a dataset that exists: destroying marks it before its tree is emptied, so that a

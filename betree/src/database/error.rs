@@ -39,6 +39,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// The database was closed.
     Closed,
+    /// The object is not the one that a write was meant for.
+    ConditionFailed,
     /// Not supported here: a kind of vdev, a message action, a newer format.
     Unsupported,
 }
@@ -101,6 +103,18 @@ pub enum Error {
         /// Who needs it.
         by: String,
     },
+    /// A write was for another state than the one found; nothing was changed.
+    #[error("{what} {name:?} is of version {found}, not {wanted}")]
+    ConditionFailed {
+        /// `object`, …
+        what: &'static str,
+        /// Its name, escaped.
+        name: String,
+        /// The version that was wanted.
+        wanted: String,
+        /// The version found, or `none`.
+        found: String,
+    },
     /// The configuration is not legal.
     #[error(transparent)]
     Configuration(#[from] Arc<ConfigurationError>),
@@ -162,6 +176,7 @@ impl Error {
             }
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::Busy { .. } => ErrorKind::Busy,
+            Self::ConditionFailed { .. } => ErrorKind::ConditionFailed,
             Self::OutOfSpace { .. } => ErrorKind::OutOfSpace,
             Self::Pool(error) => pool_kind(error),
             Self::Dmu(error) => dmu_kind(error),

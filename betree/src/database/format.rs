@@ -25,7 +25,8 @@
 //! | `2` to `5`, `7` | snapshots and dead lists: `snapshots/format.rs` |
 //! | `6`, dataset id u64, chunk u32 | a chunk of the dataset's pending drops |
 //!
-//! Dataset record: version u16, flags u16 (bit 0: destroyed), name, action name (varint length, bytes), created u64
+//! Dataset record: version u16, flags u16 (bit 0: destroyed; bits 1 and 2: role: 0 dataset, 1 metadata and 2 chunks of the
+//! object store of that name), name, action name (varint length, bytes), created u64
 //! (seconds since 1970), shape (policy u8, fan-out u32, leaf u64, buffer u64, runs per buffer u32, deltas per leaf u32,
 //! delta ratio u32, block u32, large value u32, codec u8, level u8, preference u8), origin (dataset u64, generation u64 of the
 //! snapshot that it was cloned from; 0 and 0 without one), newest snapshot u64 (generation; 0 without one), blocks u64 (that
@@ -124,10 +125,46 @@ impl RootRecord {
     }
 }
 
+/// What a dataset is for. A name is taken by one dataset of a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) enum Role {
+    /// What its owner puts in.
+    #[default]
+    Dataset = 0,
+    /// What an object store knows of its objects.
+    Metadata = 1,
+    /// What is in them.
+    Chunks = 2,
+}
+
+impl Role {
+    /// What callers know it as.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Dataset => "dataset",
+            Self::Metadata | Self::Chunks => "object store",
+        }
+    }
+
+    /// The word for one dataset of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dataset => "dataset",
+            Self::Metadata => "metadata",
+            Self::Chunks => "chunks",
+        }
+    }
+
+    fn from_bits(bits: u16) -> Option<Self> {
+        [Self::Dataset, Self::Metadata, Self::Chunks].into_iter().find(|role| *role as u16 == bits)
+    }
+}
+
 /// What the root tree says of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DatasetRecord {
     pub name: Vec<u8>,
+    pub role: Role,
     pub action: String,
     /// Seconds since 1970.
     pub created: u64,
@@ -148,7 +185,7 @@ impl DatasetRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::new();
         out.u16(VERSION);
-        out.u16(u16::from(self.destroyed));
+        out.u16(u16::from(self.destroyed) | (self.role as u16) << 1);
         out.bytes(&self.name);
         out.bytes(self.action.as_bytes());
         out.u64(self.created);
@@ -171,9 +208,8 @@ impl DatasetRecord {
             return Err(plain(input.invalid("version")));
         }
         let flags = input.u16("flags").map_err(plain)?;
-        if flags > 1 {
-            return Err(plain(input.invalid("flags")));
-        }
+        let destroyed = flags & 1 != 0;
+        let role = Role::from_bits(flags >> 1).ok_or_else(|| plain(input.invalid("flags")))?;
         let name = input.bytes(NAME_BYTES_MAX, "name").map_err(plain)?.to_vec();
         let action = input.bytes(NAME_BYTES_MAX, "action").map_err(plain)?;
         let action = String::from_utf8(action.to_vec()).map_err(|_| plain(input.invalid("action")))?;
@@ -194,7 +230,7 @@ impl DatasetRecord {
             _ => return Err(plain(input.invalid("root present"))),
         };
         input.finish("dataset record").map_err(plain)?;
-        Ok(Self { name, action, created, options, destroyed: flags == 1, origin, newest, blocks, root })
+        Ok(Self { name, role, action, created, options, destroyed, origin, newest, blocks, root })
     }
 }
 

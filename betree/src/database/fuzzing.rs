@@ -1,7 +1,7 @@
 //! Fuzz targets of the database: root, dataset and snapshot records, dead lists, log records, configurations and the
 //! environment.
 
-use super::format::{DatasetRecord, RootRecord};
+use super::format::{DatasetRecord, Role, RootRecord};
 use super::record::{Operation, RecordReader, RecordWriter};
 use super::snapshots::Origin;
 use super::snapshots::format::{
@@ -74,6 +74,7 @@ fn root(bytes: &[u8]) -> bool {
 fn dataset_seeds() -> Vec<Vec<u8>> {
     let record = |root, destroyed| DatasetRecord {
         name: b"name".to_vec(),
+        role: if destroyed { Role::Chunks } else { Role::Dataset },
         action: String::from("default"),
         created: 1_700_000_000,
         options: TreeOptions::default(),

@@ -16,7 +16,7 @@ pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
 pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// Checks the length of an argument.
-pub(super) fn check_length(what: &'static str, length: usize, limit: usize) -> Result<()> {
+pub(crate) fn check_length(what: &'static str, length: usize, limit: usize) -> Result<()> {
     if length <= limit {
         return Ok(());
     }

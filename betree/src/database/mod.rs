@@ -21,6 +21,9 @@
 //! it, while writers go on above it. *Opening* loads the newest checkpoint, replays the log behind its cut, and writes a
 //! checkpoint before it takes the first write.
 //!
+//! Two datasets of one name may be a *pair*: created, renamed, destroyed, captured and rolled back at one instant, and listed
+//! by nobody but the layer above, whose object stores they are.
+//!
 //! # Invariants
 //!
 //! * **B1 One order.** A batch is one log record and one range of sequence numbers. Log order, order in the memtables and
@@ -52,7 +55,7 @@
 //!
 //! # What it does not do
 //!
-//! No object stores, no policies of migration, no sending of snapshots. No transactions that read: a batch writes blindly,
+//! No policies of migration, no sending of snapshots. No transactions that read: a batch writes blindly,
 //! and two writers of one key need an agreement of their own.
 
 mod admission;
@@ -71,9 +74,12 @@ mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod large;
 mod limits;
 mod metrics;
+mod naming;
 mod pacing;
+mod pair;
 mod record;
 mod recovery;
 mod relocation;
@@ -93,14 +99,16 @@ pub use configuration::{
 };
 pub use database::{Database, StorageInfo};
 pub use dataset::Dataset;
-pub(crate) use dataset::known_action;
+pub(crate) use dataset::{known_action, prefix_bounds};
 pub use durability::Durability;
 pub use error::{Error, ErrorKind, Result};
 pub(crate) use format::{
-    DATASETS, DROPS, DatasetRecord, NAME_BYTES_MAX, RootRecord, dataset_key, drops_key, key_dataset,
+    DATASETS, DROPS, DatasetRecord, NAME_BYTES_MAX, Role, RootRecord, dataset_key, drops_key, key_dataset,
 };
+pub(crate) use limits::check_length;
 pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
 pub use metrics::Metrics;
+pub(crate) use pair::{Pair, PairChange, PairWrite, Side};
 pub(crate) use record::{Operation, RecordReader};
 pub(crate) use recovery::{Amends, Opening, dmu_options};
 #[cfg(test)]

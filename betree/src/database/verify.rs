@@ -32,6 +32,8 @@ pub struct VerifyReport {
     pub large_values: u64,
     /// Blocks of 4 KiB that all of that occupies.
     pub blocks: u64,
+    /// Objects in object stores, those being made included.
+    pub objects: u64,
 }
 
 impl Core {
@@ -99,6 +101,7 @@ impl Core {
             messages: verified.messages,
             large_values: verified.large_values,
             blocks,
+            objects: 0,
         })
     }
 

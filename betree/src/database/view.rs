@@ -4,8 +4,10 @@ use super::catalog::DatasetState;
 use super::database::Handle;
 use super::dataset::{Dataset, bounds, prefix_bounds};
 use super::error::{Error, Result};
+use super::format::Role;
 use crate::base::ids::DatasetId;
-use crate::tree::{PartRead, Range, Value, View};
+use crate::dmu::PendingJob;
+use crate::tree::{PartRead, Range, TreeError, Value, View};
 use std::collections::HashMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -43,6 +45,22 @@ impl DatasetView {
         self.view.get_part(key.as_ref(), offset, buffer).map_err(|error| self.state.error(error))
     }
 
+    /// Starts to read `length` bytes from byte `offset` of the value of `key`.
+    pub(crate) fn get_part_in_background(&self, key: Vec<u8>, offset: u64, length: usize) -> PendingPart {
+        let (view, dmu) = (self.view.clone(), self.view.tree.dmu());
+        let read = move || {
+            let mut bytes = vec![0; length];
+            let read = view.get_part(&key, offset, &mut bytes);
+            Ok(read.map(|read| {
+                read.map(|read| {
+                    bytes.truncate(read.filled);
+                    bytes
+                })
+            }))
+        };
+        PendingPart { state: Arc::clone(&self.state), part: dmu.read_in_background(length, read) }
+    }
+
     /// The entries of `range` in the order of their keys; as [`Dataset::range`].
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Entries {
         let (low, high) = bounds(&range);
@@ -62,6 +80,19 @@ impl DatasetView {
     /// Entries that are nothing but `error`.
     pub(super) fn refused(&self, error: Error) -> Entries {
         Entries { refused: Some(error), ..self.entries(Vec::new(), Some(Vec::new())) }
+    }
+}
+
+/// A part of a value that is being read.
+pub(crate) struct PendingPart {
+    state: Arc<DatasetState>,
+    part: PendingJob<Result<Option<Vec<u8>>, TreeError>>,
+}
+
+impl PendingPart {
+    /// Waits for it.
+    pub fn wait(self) -> Result<Option<Vec<u8>>> {
+        self.part.wait()?.map_err(|error| self.state.error(error))
     }
 }
 
@@ -115,7 +146,9 @@ impl DatabaseView {
         for state in core.catalog.read().named() {
             let view = DatasetView::new(Arc::clone(state), state.tree.view());
             views.insert(state.id, view);
-            names.insert(state.name.read().clone(), state.id);
+            if state.role == Role::Dataset {
+                names.insert(state.name.read().clone(), state.id);
+            }
         }
         drop(commit);
         Self { handle, views, names }

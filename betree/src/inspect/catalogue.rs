@@ -7,9 +7,9 @@ use super::reading::{Reading, Skipped};
 use super::roots::code_of;
 use crate::base::ids::{DatasetId, Generation};
 use crate::database::{
-    CHUNKS, CONDEMNED, ChunkRecord, DATASETS, DEAD_LISTS, DROPS, DatasetRecord, NAME_BYTES_MAX, RootRecord,
-    SNAPSHOT_NAMES, SNAPSHOTS, SnapshotRecord, SubList, dataset_key, drops_key, key_chunk, key_dataset,
-    key_dead_list, key_snapshot, known_action,
+    CHUNKS, CONDEMNED, ChunkRecord, DATASETS, DEAD_LISTS, DROPS, DatasetRecord, NAME_BYTES_MAX, Role,
+    RootRecord, SNAPSHOT_NAMES, SNAPSHOTS, SnapshotRecord, SubList, dataset_key, drops_key, key_chunk,
+    key_dataset, key_dead_list, key_snapshot, known_action,
 };
 use crate::dmu::DmuError;
 use crate::tree::{DropImage, decode_drops, encode_drops};
@@ -37,15 +37,26 @@ pub(super) struct Catalogue {
 }
 
 /// The name of a dataset in messages.
-pub(super) fn dataset_name(name: &[u8]) -> String {
-    format!("dataset \"{}\"", name.escape_ascii())
+pub(super) fn dataset_name(record: &DatasetRecord) -> String {
+    let name = record.name.escape_ascii();
+    match record.role {
+        Role::Dataset => format!("dataset \"{name}\""),
+        Role::Metadata => format!("metadata of object store \"{name}\""),
+        Role::Chunks => format!("chunks of object store \"{name}\""),
+    }
 }
 
 impl Catalogue {
     /// Reads the root tree of `record`; reports records that are not as they must be.
     pub fn read(ground: &Ground, record: &RootRecord, ledger: &mut Ledger<'_>) -> Self {
-        let mut reading =
-            Reading { ground, action: None, action_name: "", overlay: None, visited: HashSet::new() };
+        let mut reading = Reading {
+            ground,
+            action: None,
+            action_name: "",
+            overlay: None,
+            visited: HashSet::new(),
+            keys_only: false,
+        };
         let mut catalogue = Self { whole: true, ..Self::default() };
         let mut chunks: BTreeMap<DatasetId, Vec<Vec<u8>>> = BTreeMap::new();
         let mut keys: Vec<Vec<u8>> = Vec::new();
@@ -266,12 +277,12 @@ impl Catalogue {
     }
 
     fn check(&self, ledger: &mut Ledger<'_>) {
-        let mut names: BTreeMap<&[u8], DatasetId> = BTreeMap::new();
+        let mut names: BTreeMap<(Role, &[u8]), DatasetId> = BTreeMap::new();
         for (id, record) in self.datasets.iter().filter(|(_, record)| !record.destroyed) {
-            if let Some(other) = names.insert(&record.name, *id) {
+            if let Some(other) = names.insert((record.role, &record.name), *id) {
                 let expected = "a name of one dataset";
                 let found = format!("that of datasets {other} and {id}");
-                ledger.report(Code::Dataset, dataset_name(&record.name), None, expected, found);
+                ledger.report(Code::Dataset, dataset_name(record), None, expected, found);
             }
         }
         for id in self.drops.keys().filter(|id| !self.datasets.contains_key(id)) {
@@ -280,7 +291,7 @@ impl Catalogue {
         }
         for (id, record) in self.datasets.iter().filter(|(_, record)| record.destroyed) {
             if !self.drops.contains_key(id) {
-                let object = dataset_name(&record.name);
+                let object = dataset_name(record);
                 let expected = "a destroyed dataset with something left to free";
                 ledger.report(Code::Drops, object, None, expected, "nothing left");
             }
@@ -295,6 +306,7 @@ impl Catalogue {
             action_name: &record.action,
             overlay: None,
             visited: HashSet::new(),
+            keys_only: false,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::ledger::{Ledger, Watch};
 use super::lists::Lists;
 use super::ownership::{Address, Owners, Repairable};
 use super::roots::Root;
+use super::stores::StoreCheck;
 use super::walk::{Subject, Walk};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
@@ -258,7 +259,7 @@ impl Check<'_> {
         let mut last = None;
         for id in ids {
             let record = catalogue.datasets.get(&id);
-            let name = record.map_or_else(|| format!("dataset {id}"), |record| dataset_name(&record.name));
+            let name = record.map_or_else(|| format!("dataset {id}"), |record| dataset_name(record));
             let number = walk.owners.tree(name.clone());
             let is_clone = record.is_some_and(|record| record.origin.is_some());
             let subject = Subject { name, id, number, cut: root.record.cut, is_clone };
@@ -295,10 +296,17 @@ impl Check<'_> {
             subjects.iter().map(|(subject, _, record)| (subject, *record, pending(subject))),
         );
         let complete = walk.complete;
+        if complete {
+            let stores = StoreCheck { ground, catalogue: &catalogue, deep: self.options.deep };
+            stores.check(walk.ledger);
+        } else {
+            walk.ledger.note("objects are not looked at where something could not be read");
+        }
         subjects.sort_by_key(|(subject, ..)| subject.id);
         for (subject, messages, record) in subjects {
-            let (name, blocks) = (record.name.clone(), owners.blocks_of(subject.number));
-            out.datasets.push(DatasetUsage { name, blocks, messages });
+            let (name, role) = (record.name.clone(), record.role.as_str());
+            let blocks = owners.blocks_of(subject.number);
+            out.datasets.push(DatasetUsage { name, role, blocks, messages });
         }
         let journal = JournalCheck {
             ground,

@@ -64,6 +64,8 @@ codes! {
     Kind "K12-kind" "Messages are of a legal kind.",
     Size "K13-size" "What is stored has exactly the blocks that it needs.",
     Value "K14-value" "Pointers to large values hold the length that they state, and runs the bytes that theirs sum up to.",
+    Object "K14-object" "What a store knows of its objects is what it writes, and agrees with itself.",
+    Orphan "K14-orphan" "Chunks and custom metadata are of objects that there are, and chunks lie before their end.",
     Tier "K15-tier" "Pointers name durable vdevs of the pool.",
     Overlap "K16-overlap" "No two things share a block.",
     Outside "K16-bounds" "Extents lie inside of blocks that can be handed out.",
@@ -71,6 +73,7 @@ codes! {
     Leak "K18-leak" "What is marked taken is reached.",
     Reserved "K19-reserved" "Label areas, tables, bitmaps and what lies behind the device are always marked taken.",
     Dataset "K20-dataset" "Names, ids and records of datasets match one to one.",
+    Store "K20-store" "An object store has both datasets, and its snapshots are of both.",
     Snapshot "K20-snapshot" "Names, records and order of snapshots match one to one, and clones have the snapshot that they were made of.",
     DeadList "K21-dead-list" "A dead list names, once, what a snapshot has and what follows it has not.",
     Undead "K22-undead" "A dead list names nothing else, above all nothing that is still reached behind its snapshot.",
@@ -88,7 +91,7 @@ impl Code {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Leak => Severity::Leak,
+            Self::Leak | Self::Orphan => Severity::Leak,
             _ => Severity::Damage,
         }
     }

@@ -6,7 +6,7 @@ use super::ground::Ground;
 use super::journal::Journal;
 use super::ledger::Ledger;
 use crate::base::ids::DatasetId;
-use crate::database::{Database, DatabaseConfiguration, Dataset, DatasetRecord, Opening};
+use crate::database::{Database, DatabaseConfiguration, Dataset, DatasetRecord, Opening, Role};
 use crate::pool::{Access, Members};
 use crate::tree::TreeError;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,10 +100,11 @@ impl CrossCheck<'_, '_> {
             }
         };
         let datasets = self.journal.datasets(self.catalogue);
-        let stored: BTreeSet<Vec<u8>> = datasets.values().map(|record| record.name.clone()).collect();
-        match database.datasets() {
+        let stored: BTreeSet<(Role, Vec<u8>)> =
+            datasets.values().map(|record| (record.role, record.name.clone())).collect();
+        match database.all_datasets() {
             Ok(names) => {
-                let names: BTreeSet<Vec<u8>> = names.into_iter().collect();
+                let names: BTreeSet<(Role, Vec<u8>)> = names.into_iter().collect();
                 if names != stored {
                     let found = format!("{} by the database, {} by the check", names.len(), stored.len());
                     self.ledger.report(Code::Contents, "datasets", None, "the same names", found);
@@ -119,8 +120,8 @@ impl CrossCheck<'_, '_> {
             if !self.ledger.tick() {
                 return;
             }
-            let name = dataset_name(&record.name);
-            let Ok(dataset) = database.open_dataset(&record.name) else {
+            let name = dataset_name(record);
+            let Ok(dataset) = database.open_of_role(record.role, &record.name) else {
                 let action = &record.action;
                 self.ledger.note(format!("{name}: its message action {action:?} is not known here"));
                 continue;

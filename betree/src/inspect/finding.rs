@@ -55,8 +55,10 @@ pub struct Totals {
 /// What a dataset occupies, recomputed from its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatasetUsage {
-    /// Its name.
+    /// Its name, or that of the object store that it is of.
     pub name: Vec<u8>,
+    /// `dataset`, or `metadata` or `chunks` of an object store.
+    pub role: &'static str,
     /// Blocks of 4 KiB that it owns, pending drops included.
     pub blocks: u64,
     /// Messages.

@@ -7,6 +7,7 @@
 //!          ├─ P3 ownership  who owns which block; against the bitmaps         P5 the counts beside them
 //!          ├─ P4 catalogue  names, ids, pending drops, snapshots
 //!          │     lists      dead lists, against what snapshots and heads reach
+//!          │     stores     objects against their chunks
 //!          ├─ P6 journal    the log behind the cut
 //!          └─ P7 cross      the whole contents read twice, by the database and by `reading`
 //!                │
@@ -28,12 +29,12 @@
 //! | `finding` | a finding, its place, the report |
 //! | `ledger` | collects findings: no more than asked for, the fallback's apart |
 //! | `ground` | pool, reader and geometry that all passes stand on |
-//! | `devices`, `roots`, `walk`, `runs`, `lists`, `ownership`, `catalogue`, `journal`, `cross` | the passes |
+//! | `devices`, `roots`, `walk`, `runs`, `lists`, `ownership`, `catalogue`, `stores`, `journal`, `cross` | the passes |
 //! | `check` | their order |
 //! | `reading`, `merge` | a tree read with whatever is damaged left out |
 //! | `generations`, `salvage`, `repair` | what to do then |
 //!
-//! Mirrors, parity and object stores will each bring a pass of their own, and codes whose numbers are kept free
+//! Mirrors and parity will each bring a pass of their own, and codes whose numbers are kept free
 //! (`docs/check.md`).
 //!
 //! # Invariants
@@ -72,6 +73,7 @@ mod repair;
 mod roots;
 mod runs;
 mod salvage;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -45,6 +45,8 @@ pub(super) struct Reading<'a> {
     pub overlay: Option<&'a Overlay>,
     /// First blocks of the nodes met, so that every reading ends.
     pub visited: HashSet<(crate::base::ids::VdevId, u64)>,
+    /// Large values are taken for empty ones, and not read.
+    pub keys_only: bool,
 }
 
 /// Takes entries in order, or what is wrong with the value of a key.
@@ -197,6 +199,12 @@ impl Reading<'_> {
             if resolver.is_done() {
                 break;
             }
+        }
+        let bases = versions.iter().filter(|version| version.kind != Kind::Upsert);
+        let base = bases.max_by_key(|version| version.sequence);
+        if self.keys_only && base.is_some_and(|base| base.kind == Kind::PutLarge && base.sequence >= deleted)
+        {
+            return Some(Ok(Value::from(&[][..])));
         }
         let value = resolver.value(key, &self.ground.dmu, self.action.as_ref(), self.action_name);
         value.transpose()

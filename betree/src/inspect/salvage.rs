@@ -20,8 +20,10 @@ pub enum Salvaged<'a> {
     Dataset {
         /// Its id.
         id: u64,
-        /// Its name.
+        /// Its name, or that of the object store that it is of.
         name: &'a [u8],
+        /// `dataset`, or `metadata` or `chunks` of an object store.
+        role: &'static str,
     },
     /// An entry of the dataset; keys ascend.
     Entry {
@@ -109,7 +111,7 @@ pub fn salvage(
     report.lost.extend(journal.damage.iter().map(|damage| format!("the end of the log: {damage}")));
     for (id, dataset) in journal.datasets(&catalogue) {
         report.datasets += 1;
-        if take(Salvaged::Dataset { id: id.0, name: &dataset.name }).is_break() {
+        if take(Salvaged::Dataset { id: id.0, name: &dataset.name, role: dataset.role.as_str() }).is_break() {
             report.interrupted = true;
             break;
         }
@@ -134,7 +136,7 @@ pub fn salvage(
                     }
                     Err(error) => {
                         bad_values.push(Skipped {
-                            what: format!("value of {}: {error}", dataset_name(&dataset.name)),
+                            what: format!("value of {}: {error}", dataset_name(dataset)),
                             low: key.to_vec(),
                             high: Some([key, &[0]].concat()),
                         });

@@ -374,6 +374,12 @@ impl Tree {
         Ok(Arc::downgrade(&version.era))
     }
 
+    /// The unit below.
+    #[must_use]
+    pub fn dmu(&self) -> &Dmu {
+        &self.dmu
+    }
+
     /// Births and deaths of this tree.
     #[must_use]
     pub fn deaths(&self) -> &Deaths {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   betree::*::fuzzing   one target for every decoder, behind right checksums ─┐   (and `decoders`, all of these in one)
-//!   operations           bytes choose operations on a database, beside a model ├─▶ targets() ─▶ betree/fuzz (libFuzzer)
+//!   operations, objects  bytes choose operations on a database, beside a model ├─▶ targets() ─▶ betree/fuzz (libFuzzer)
 //!   image                a small pool, damaged, then opened and read whole ────┘            └─▶ smoke(): seeds, mutations
 //! ```
 //!
@@ -11,6 +11,7 @@
 mod decoders;
 mod image;
 mod mutate;
+mod objects;
 mod operations;
 
 use betree::base::fuzzing::Target;
@@ -28,6 +29,7 @@ fn decoder_targets() -> impl Iterator<Item = Target> {
         betree::tree::fuzzing::TARGETS,
         betree::log::fuzzing::TARGETS,
         betree::database::fuzzing::TARGETS,
+        betree::object::fuzzing::TARGETS,
     ];
     layers.into_iter().flatten().copied()
 }
@@ -35,7 +37,7 @@ fn decoder_targets() -> impl Iterator<Item = Target> {
 /// All targets.
 #[must_use]
 pub fn targets() -> Vec<Target> {
-    decoder_targets().chain([operations::TARGET, image::TARGET]).collect()
+    decoder_targets().chain([operations::TARGET, objects::TARGET, image::TARGET]).collect()
 }
 
 /// The target of this name; `decoders` is all of the first kind in one.

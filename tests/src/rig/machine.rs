@@ -3,8 +3,10 @@
 use super::Failure;
 use super::layout::Layout;
 use super::model::{
-    COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint, snapshot_name,
+    COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint, fingerprint_of,
+    snapshot_name,
 };
+use super::stores;
 use super::timeline::Timeline;
 use betree::vdev::{SimClock, SimDisk};
 use betree::{
@@ -56,6 +58,9 @@ pub fn scan(database: &Database) -> Result<u64, Failure> {
             fingerprint = fingerprint.wrapping_add(scan_one(&name, snapshot.range::<&[u8]>(..))?);
         }
     }
+    for (name, entries) in stores::read_all(database)? {
+        fingerprint = fingerprint.wrapping_add(fingerprint_of(&name, &entries));
+    }
     Ok(fingerprint)
 }
 
@@ -103,6 +108,7 @@ pub(crate) fn contents(database: &Database) -> Result<State, Failure> {
         }
         state.datasets.insert(name, read(dataset.range::<&[u8]>(..))?);
     }
+    state.stores = stores::contents(database)?;
     Ok(state)
 }
 
@@ -342,6 +348,7 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
         | Operation::Rollback(..)
         | Operation::Clone(..)
         | Operation::Promote(_) => perform_on_snapshots(database, operation).map(|()| true),
+        Operation::Store(operation) => stores::perform(database, operation),
         Operation::Reopen | Operation::Kill => Ok(false),
     }
 }

@@ -1,6 +1,8 @@
 //! The model: what the datasets hold, and what each operation makes of it.
 
+use super::stores::{self, Store, StoreOperation};
 use betree::{MessageAction, StoragePreference};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -150,6 +152,8 @@ pub enum Operation {
     Clone(Vec<u8>, Vec<u8>, Vec<u8>),
     /// Makes a clone the owner of the snapshots that it goes back to.
     Promote(Vec<u8>),
+    /// Something with an object store.
+    Store(StoreOperation),
     /// Closes and opens the database.
     Reopen,
     /// The process dies, the machine does not; then opens the database.
@@ -171,6 +175,8 @@ pub struct State {
     pub snapshots: BTreeMap<Vec<u8>, Vec<Taken>>,
     /// Of the clones, the name of the snapshot.
     pub origins: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Object stores, by name.
+    pub stores: BTreeMap<Vec<u8>, Store>,
 }
 
 /// The name of a snapshot in fingerprints and messages.
@@ -179,7 +185,7 @@ pub fn snapshot_name(dataset: &[u8], snapshot: &[u8]) -> Vec<u8> {
     [dataset, b"@", snapshot].concat()
 }
 
-fn fingerprint_of(name: &[u8], entries: &Entries) -> u64 {
+pub(super) fn fingerprint_of(name: &[u8], entries: &Entries) -> u64 {
     let sum = entries
         .iter()
         .map(|(key, value)| entry_fingerprint(key, value.fingerprint))
@@ -207,12 +213,14 @@ impl State {
     }
 
     /// Everything that can be read, by name.
-    fn readable(&self) -> BTreeMap<Vec<u8>, &Entries> {
-        let heads = self.datasets.iter().map(|(name, entries)| (name.clone(), entries));
+    fn readable(&self) -> BTreeMap<Vec<u8>, Cow<'_, Entries>> {
+        let heads = self.datasets.iter().map(|(name, entries)| (name.clone(), Cow::Borrowed(entries)));
         let snapshots = self.snapshots.iter().flat_map(|(dataset, all)| {
-            all.iter().map(move |(name, entries)| (snapshot_name(dataset, name), &**entries))
+            all.iter().map(move |(name, entries)| (snapshot_name(dataset, name), Cow::Borrowed(&**entries)))
         });
-        heads.chain(snapshots).collect()
+        let stores = self.stores.iter().flat_map(|(name, store)| store.readable(name));
+        let stores = stores.map(|(name, entries)| (name, Cow::Owned(entries)));
+        heads.chain(snapshots).chain(stores).collect()
     }
 
     /// The place of a snapshot among those of its dataset.
@@ -253,6 +261,7 @@ impl State {
                 self.position(dataset, snapshot).is_some() && !known(name)
             }
             Operation::Promote(name) => self.origins.contains_key(name),
+            Operation::Store(operation) => stores::allows(&self.stores, operation),
             Operation::Sync
             | Operation::Checkpoint
             | Operation::Settle
@@ -314,6 +323,7 @@ impl State {
                 }
             }
             Operation::Promote(name) => self.promote(name),
+            Operation::Store(operation) => stores::apply(&mut self.stores, operation),
             Operation::Migrate { .. }
             | Operation::Sync
             | Operation::Checkpoint

@@ -2,6 +2,7 @@
 
 use super::layout::Layout;
 use super::model::{COUNTS, Change, Operation, State, Value};
+use super::stores::StoreWorkload;
 use betree::StoragePreference;
 use betree::vdev::SimRng;
 
@@ -14,6 +15,7 @@ pub struct Workload {
     keys: u64,
     /// Counts values and snapshots, so that no two are alike.
     written: u64,
+    stores: Option<StoreWorkload>,
 }
 
 /// Snapshots that there are at one time, at the most.
@@ -28,11 +30,14 @@ impl Workload {
     pub fn new(layout: Layout, seed: u64) -> Self {
         let mut rng = SimRng::new(seed);
         let keys = [6, 40, 150][rng.index(3)];
-        Self { rng, layout, keys, written: 0 }
+        Self { rng, layout, keys, written: 0, stores: StoreWorkload::new(seed) }
     }
 
     /// The next operation on `state`.
     pub fn next(&mut self, state: &State) -> Operation {
+        if let Some(operation) = self.stores.as_mut().and_then(|stores| stores.next(state)) {
+            return operation;
+        }
         let present = state.datasets.len();
         if present == 0 {
             return Operation::Create(self.absent_name(state).unwrap_or_else(|| NAMES[0].to_vec()));

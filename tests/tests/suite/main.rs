@@ -27,6 +27,8 @@ mod migration;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod objects;
+#[cfg(test)]
 mod parts;
 #[cfg(test)]
 mod patches;

@@ -1,4 +1,4 @@
-//! What is done to snapshots, each thing as part of one checkpoint.
+//! What is done to snapshots, each thing as part of one checkpoint; changes of several datasets may share one.
 //!
 //! A change is checked against the newest state, under the lock of checkpoints; does what belongs to the cut; writes its
 //! records behind everything else that the checkpoint writes; and is taken over in memory when the checkpoint is durable. A
@@ -10,6 +10,7 @@ use super::format::{HOLDS_MAX, SnapshotRecord, snapshot_key, snapshot_name_key};
 use super::handle::{find_snapshot, snapshot_not_found};
 use super::lineage::{Lineage, Origin};
 use crate::base::ids::{DatasetId, Generation};
+use crate::base::preference::StoragePreference;
 use crate::database::catalog::DatasetState;
 use crate::database::checkpoint::Checkpointer;
 use crate::database::commit::Commit;
@@ -17,6 +18,7 @@ use crate::database::core::Core;
 use crate::database::error::{Error, Result};
 use crate::database::format::{DatasetRecord, dataset_key};
 use crate::dmu::Death;
+use crate::run::{EntryRef, Kind};
 use crate::tree::{Drops, NodeRef, Tree};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,8 +29,6 @@ const UNLINKED_MAX: usize = 64;
 /// What a caller wants.
 #[derive(Debug)]
 pub(in crate::database) enum Change<'a> {
-    /// Nothing but a checkpoint.
-    None,
     Create {
         datasets: &'a [Arc<DatasetState>],
         name: &'a [u8],
@@ -56,6 +56,8 @@ pub(in crate::database) enum Change<'a> {
         dataset: &'a Arc<DatasetState>,
         name: &'a [u8],
         force: bool,
+        /// Key and value of an entry that stands in what is gone back to, whatever stood there then.
+        keep: Option<(&'a [u8], &'a [u8])>,
     },
     Clone {
         dataset: &'a Arc<DatasetState>,
@@ -67,10 +69,10 @@ pub(in crate::database) enum Change<'a> {
     },
 }
 
-/// A change that can be made, and what it needs.
+/// Changes that can be made, and what they need.
 #[derive(Debug)]
 pub(in crate::database) struct Plan {
-    work: Work,
+    works: Vec<Work>,
     /// Lineages before, for when it is taken back.
     before: Vec<(Arc<DatasetState>, Option<Origin>, Generation)>,
     undo: Undo,
@@ -78,7 +80,6 @@ pub(in crate::database) struct Plan {
 
 #[derive(Debug)]
 enum Work {
-    Nothing,
     Create {
         datasets: Vec<Arc<DatasetState>>,
         name: Vec<u8>,
@@ -118,6 +119,8 @@ struct Rollback {
     later: Vec<(Generation, Vec<u8>)>,
     /// What died before the cut and is not listed yet.
     died: Vec<Death>,
+    /// Written on top of the snapshot.
+    keep: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 fn now() -> u64 {
@@ -173,13 +176,18 @@ impl Core {
         Ok(SnapshotRecord::decode(&value, &self.dmu)?)
     }
 
-    /// Checks that `change` can be made.
-    pub fn plan(&self, change: &Change<'_>, checkpointer: &mut Checkpointer) -> Result<Plan> {
+    /// Checks that `changes` can be made, each of another dataset.
+    pub fn plan(&self, changes: &[Change<'_>], checkpointer: &mut Checkpointer) -> Result<Plan> {
+        let works = changes.iter().map(|change| self.plan_one(change, checkpointer));
+        Ok(Plan { works: works.collect::<Result<_>>()?, before: Vec::new(), undo: Undo::default() })
+    }
+
+    fn plan_one(&self, change: &Change<'_>, checkpointer: &mut Checkpointer) -> Result<Work> {
         let edits = RootEdits::new(self, checkpointer, Generation(0));
         let view = self.root_tree.view();
         let find = |dataset: &DatasetState, name: &[u8]| -> Result<(Generation, SnapshotRecord)> {
             if dataset.is_destroyed() {
-                return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
+                return Err(dataset.not_found());
             }
             find_snapshot(self, &view, dataset, name)
         };
@@ -190,7 +198,6 @@ impl Core {
             Ok(_) => Err(exists(dataset, name)),
         };
         let work = match change {
-            Change::None => Work::Nothing,
             Change::Create { datasets, name } => {
                 datasets.iter().try_for_each(|dataset| check_name(dataset, name))?;
                 Work::Create { datasets: datasets.to_vec(), name: name.to_vec(), created: now() }
@@ -229,7 +236,7 @@ impl Core {
                 }
                 Work::Record { dataset: Arc::clone(dataset), snapshot, old_name: name.to_vec(), record }
             }
-            Change::Rollback { dataset, name, force } => {
+            Change::Rollback { dataset, name, force, keep } => {
                 let (snapshot, record) = find(dataset, name)?;
                 let mut later = Vec::new();
                 for one in edits.snapshots_of(dataset.id)?.into_iter().filter(|one| *one > snapshot).rev() {
@@ -248,16 +255,18 @@ impl Core {
                     blocks: record.blocks,
                     later,
                     died: Vec::new(),
+                    keep: keep.map(|(key, value)| (key.to_vec(), value.to_vec())),
                 })
             }
             Change::Clone { dataset, snapshot, name } => {
                 let dataset = &self.home(dataset, *snapshot);
                 if dataset.is_destroyed() {
-                    return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
+                    return Err(dataset.not_found());
                 }
                 let source = self.snapshot_record(&edits, dataset, *snapshot)?;
                 let record = DatasetRecord {
                     name: name.to_vec(),
+                    role: dataset.role,
                     action: dataset.tree.action_name().to_owned(),
                     created: now(),
                     options: dataset.tree.options().clone(),
@@ -271,7 +280,7 @@ impl Core {
             }
             Change::Promote { dataset } => self.plan_promote(&edits, dataset)?,
         };
-        Ok(Plan { work, before: Vec::new(), undo: Undo::default() })
+        Ok(work)
     }
 
     fn plan_promote(&self, edits: &RootEdits<'_>, dataset: &Arc<DatasetState>) -> Result<Work> {
@@ -299,42 +308,33 @@ impl Core {
 impl Plan {
     /// Whether it is more than a checkpoint.
     pub fn is_work(&self) -> bool {
-        !matches!(self.work, Work::Nothing)
+        !self.works.is_empty()
     }
 
     /// Whether the state of `dataset` that is captured becomes a snapshot.
     pub fn takes_snapshot_of(&self, dataset: &DatasetState) -> bool {
-        matches!(&self.work, Work::Create { datasets, .. } if datasets.iter().any(|one| one.id == dataset.id))
+        let takes = |work: &Work| matches!(work, Work::Create { datasets, .. } if datasets.iter().any(|one| one.id == dataset.id));
+        self.works.iter().any(takes)
     }
 
-    /// What belongs to the cut, under the commit lock. Nothing has changed when it fails.
+    /// What belongs to the cut, under the commit lock. Nothing has changed when it fails, or the database takes no more
+    /// writes.
     pub fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {
-        match &mut self.work {
-            Work::Create { datasets, .. } => {
-                if let Some(gone) = datasets.iter().find(|dataset| dataset.is_destroyed()) {
-                    return Err(Error::NotFound { what: "dataset", name: gone.display_name() });
-                }
+        for at in 0..self.works.len() {
+            let Err(error) = self.works[at].at_cut(core, commit) else { continue };
+            let done = &self.works[..at];
+            done.iter().for_each(|work| work.unreserve(core));
+            if done.iter().any(|work| matches!(work, Work::Rollback(_))) {
+                core.fail(error.clone());
             }
-            Work::Rollback(rollback) => {
-                let tree = &rollback.dataset.tree;
-                let gone = tree.go_back_to(rollback.root.clone(), rollback.snapshot, rollback.blocks);
-                let gone = gone.map_err(|error| Error::of_tree(&rollback.dataset.name.read(), error))?;
-                rollback.died = gone.died;
-                core.snapshots.close_era(gone.era, rollback.snapshot);
-            }
-            Work::Clone { id, record } => {
-                core.catalog.write().reserve(&record.name)?;
-                *id = DatasetId(commit.next_dataset);
-                commit.next_dataset += 1;
-            }
-            _ => {}
+            return Err(error);
         }
         Ok(())
     }
 
     /// Whether a checkpoint that fails cannot be forgotten.
     pub fn is_final(&self) -> bool {
-        matches!(self.work, Work::Rollback(_))
+        self.works.iter().any(|work| matches!(work, Work::Rollback(_)))
     }
 
     fn save(&mut self, dataset: &Arc<DatasetState>) {
@@ -344,15 +344,17 @@ impl Plan {
 
     /// Writes what must stand before anything else that died is listed: the snapshots that a rollback passes over.
     pub fn edit_first(&mut self, edits: &mut RootEdits<'_>) -> Result<()> {
-        let Work::Rollback(rollback) = &mut self.work else { return Ok(()) };
-        let dataset = Arc::clone(&rollback.dataset);
-        edits.list_deaths(&dataset, std::mem::take(&mut rollback.died))?;
-        for (snapshot, name) in &rollback.later {
-            edits.delete_snapshot(&dataset, *snapshot, Some(name))?;
+        for work in &mut self.works {
+            let Work::Rollback(rollback) = work else { continue };
+            let dataset = Arc::clone(&rollback.dataset);
+            edits.list_deaths(&dataset, std::mem::take(&mut rollback.died))?;
+            for (snapshot, name) in &rollback.later {
+                edits.delete_snapshot(&dataset, *snapshot, Some(name))?;
+            }
+            // What the list names is alive again in the head.
+            edits.forget_list(dataset.id, rollback.snapshot)?;
+            edits.core().set_listed(&dataset);
         }
-        // What the list names is alive again in the head.
-        edits.forget_list(dataset.id, rollback.snapshot)?;
-        edits.core().set_listed(&dataset);
         Ok(())
     }
 
@@ -364,14 +366,27 @@ impl Plan {
         roots: &[(DatasetId, NodeRef, u64)],
     ) -> Result<()> {
         edits.remember();
-        match &self.work {
-            Work::Nothing | Work::Rollback(_) => {}
+        let works = std::mem::take(&mut self.works);
+        let edited = works.iter().try_for_each(|work| self.edit_one(work, edits, cut, roots));
+        self.works = works;
+        edited
+    }
+
+    fn edit_one(
+        &mut self,
+        work: &Work,
+        edits: &mut RootEdits<'_>,
+        cut: u64,
+        roots: &[(DatasetId, NodeRef, u64)],
+    ) -> Result<()> {
+        match work {
+            Work::Rollback(_) => {}
             Work::Create { datasets, name, created } => {
                 let (datasets, name, created) = (datasets.clone(), name.clone(), *created);
                 for dataset in &datasets {
                     self.save(dataset);
                     let Some((_, root, blocks)) = roots.iter().find(|(id, _, _)| *id == dataset.id) else {
-                        return Err(Error::NotFound { what: "dataset", name: dataset.display_name() });
+                        return Err(dataset.not_found());
                     };
                     let (root, blocks) = (root.clone(), *blocks);
                     let record =
@@ -459,56 +474,97 @@ impl Plan {
             (lineage.origin, lineage.newest) = (origin, newest);
             lineage.forget_chain();
         }
-        match self.work {
-            Work::Create { datasets, .. } => {
-                for dataset in datasets {
-                    dataset.lineage.lock().forget_chain();
-                    core.set_listed(&dataset);
-                }
+        for work in self.works {
+            work.unreserve(core);
+            let Work::Create { datasets, .. } = work else { continue };
+            for dataset in datasets {
+                dataset.lineage.lock().forget_chain();
+                core.set_listed(&dataset);
             }
-            Work::Clone { record, .. } => core.catalog.write().unreserve(&record.name),
-            _ => {}
         }
     }
 
-    /// The checkpoint is durable: takes the change over. Returns a dataset that was made.
-    pub fn finish(self, core: &Core) -> Option<Arc<DatasetState>> {
-        match self.work {
-            Work::Nothing | Work::Create { .. } | Work::Record { .. } => None,
-            Work::Delete { dataset, snapshot, .. } => {
+    /// The checkpoint is durable: takes the changes over.
+    pub fn finish(self, core: &Core) {
+        if self.works.is_empty() {
+            return;
+        }
+        // Datasets that are made come into the catalog at one instant.
+        let mut commit = core.commit.lock();
+        self.works.into_iter().for_each(|work| work.finish(core, &mut commit));
+    }
+}
+
+impl Work {
+    fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {
+        match self {
+            Self::Create { datasets, .. } => {
+                if let Some(gone) = datasets.iter().find(|dataset| dataset.is_destroyed()) {
+                    return Err(gone.not_found());
+                }
+            }
+            Self::Rollback(rollback) => {
+                let tree = &rollback.dataset.tree;
+                let gone = tree.go_back_to(rollback.root.clone(), rollback.snapshot, rollback.blocks);
+                let gone = gone.map_err(|error| Error::of_tree(&rollback.dataset.name.read(), error))?;
+                rollback.died = gone.died;
+                core.snapshots.close_era(gone.era, rollback.snapshot);
+                if let Some((key, payload)) = &rollback.keep {
+                    // Of the last number before the cut: that came behind the snapshot, and what this tree had of it is gone.
+                    let sequence = commit.next_sequence - 1;
+                    let (kind, preference) = (Kind::Put, StoragePreference::NONE);
+                    tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
+                }
+            }
+            Self::Clone { id, record } => {
+                core.catalog.write().reserve(record.role, &record.name)?;
+                *id = DatasetId(commit.next_dataset);
+                commit.next_dataset += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the name of a clone that is not made back.
+    fn unreserve(&self, core: &Core) {
+        if let Self::Clone { record, .. } = self {
+            core.catalog.write().unreserve(record.role, &record.name);
+        }
+    }
+
+    fn finish(self, core: &Core, commit: &mut Commit) {
+        match self {
+            Self::Create { .. } | Self::Record { .. } => {}
+            Self::Delete { dataset, snapshot, .. } => {
                 core.snapshots.close(&dataset, snapshot);
                 core.set_listed(&dataset);
-                None
             }
-            Work::Rollback(rollback) => {
+            Self::Rollback(rollback) => {
                 rollback.later.iter().for_each(|(one, _)| core.snapshots.close(&rollback.dataset, *one));
-                None
             }
-            Work::Clone { id, record } => {
+            Self::Clone { id, record } => {
                 let mut parts = core.parts_of_tree(id, record.options.clone(), record.action.clone());
                 if let Some(source) =
                     record.origin.and_then(|origin| core.catalog.read().by_id(origin.dataset).cloned())
                 {
                     parts.action = source.tree.action();
                 }
-                let commit = core.commit.lock();
                 let tree =
                     Tree::restore(parts, record.root.clone(), Drops::default(), commit.open_generation);
-                let name = record.name.clone();
+                let (role, name) = (record.role, record.name.clone());
                 let state = DatasetState::new(id, tree, record, 0, true);
                 let mut catalog = core.catalog.write();
-                catalog.unreserve(&name);
-                catalog.insert(Arc::clone(&state));
-                Some(state)
+                catalog.unreserve(role, &name);
+                catalog.insert(state);
             }
-            Work::Promote { dataset, from, moved } => {
+            Self::Promote { dataset, from, moved } => {
                 for (snapshot, _) in moved {
                     let open = from.lineage.lock().open.remove(&snapshot);
                     if let Some(open) = open {
                         dataset.lineage.lock().open.insert(snapshot, open);
                     }
                 }
-                None
             }
         }
     }

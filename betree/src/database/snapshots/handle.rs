@@ -265,8 +265,14 @@ impl Snapshot {
         Err(Error::InvalidArgument { what: "snapshot", reason })
     }
 
-    fn view(&self) -> DatasetView {
+    fn entries(&self) -> DatasetView {
         DatasetView::new(Arc::clone(&self.state), self.tree.view())
+    }
+
+    /// What it holds, as a view.
+    pub(crate) fn view(&self) -> Result<DatasetView> {
+        self.handle.core().check_open()?;
+        Ok(self.entries())
     }
 
     /// The value of `key`.
@@ -275,7 +281,7 @@ impl Snapshot {
     /// Device errors and damage; a database that was closed.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.handle.core().check_open()?;
-        self.view().get(key)
+        self.entries().get(key)
     }
 
     /// Reads a part of the value of `key`; as [`DatasetView::get_part`].
@@ -289,7 +295,7 @@ impl Snapshot {
         buffer: &mut [u8],
     ) -> Result<Option<PartRead>> {
         self.handle.core().check_open()?;
-        self.view().get_part(key, offset, buffer)
+        self.entries().get_part(key, offset, buffer)
     }
 
     /// Whether `key` has a value.
@@ -304,16 +310,16 @@ impl Snapshot {
     /// error that says so.
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Entries {
         match self.handle.core().check_open() {
-            Ok(()) => self.view().range(range),
-            Err(error) => self.view().refused(error),
+            Ok(()) => self.entries().range(range),
+            Err(error) => self.entries().refused(error),
         }
     }
 
     /// The entries whose keys start with `prefix`.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Entries {
         match self.handle.core().check_open() {
-            Ok(()) => self.view().prefix(prefix),
-            Err(error) => self.view().refused(error),
+            Ok(()) => self.entries().prefix(prefix),
+            Err(error) => self.entries().refused(error),
         }
     }
 }

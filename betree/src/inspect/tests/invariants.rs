@@ -8,8 +8,8 @@ use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::database::{
-    ChunkRecord, DatasetRecord, ListPart, Origin, SubList, chunk_key, dataset_key, dead_list_key, drops_key,
-    snapshot_name_key,
+    ChunkRecord, DatasetRecord, ListPart, Origin, Role, SubList, chunk_key, dataset_key, dead_list_key,
+    drops_key, snapshot_name_key,
 };
 use crate::inspect::catalogue::Catalogue;
 use crate::inspect::ledger::Ledger;
@@ -491,6 +491,63 @@ fn break_name(bench: &Bench) {
     bench.forge(|forge| forge.put(&dataset_key(DatasetId(2)), &second.encode()));
 }
 
+/// An object store with an object in two chunks, and what `change` does to its datasets.
+fn with_store(bench: &Bench, change: impl FnOnce(&crate::database::Pair)) {
+    let database = crate::Database::open_with(bench.configuration.clone()).unwrap();
+    let store = database.create_object_store("store").unwrap();
+    store.put("object", vec![7; 150_000]).unwrap();
+    store.open_object("object").unwrap().unwrap().set_metadata("key", "value").unwrap();
+    store.create_snapshot("kept").unwrap();
+    database.checkpoint().unwrap();
+    database.verify().unwrap();
+    change(&database.open_pair(b"store").unwrap());
+    database.checkpoint().unwrap();
+    database.close().unwrap();
+}
+
+fn break_object(bench: &Bench) {
+    with_store(bench, |pair| pair.metadata.insert(b"\0object", b"no record").unwrap());
+}
+
+fn break_tickets(bench: &Bench) {
+    with_store(bench, |pair| pair.metadata.insert([3], 1_u64.to_le_bytes()).unwrap());
+}
+
+fn break_orphan(bench: &Bench) {
+    with_store(bench, |pair| {
+        let key = [&9_u64.to_be_bytes()[..], &0_u64.to_be_bytes()].concat();
+        pair.chunks.insert(key, vec![1; 20_000]).unwrap();
+    });
+}
+
+fn break_end(bench: &Bench) {
+    with_store(bench, |pair| {
+        let (mut key, _) = pair.chunks.last_key_value().unwrap().map(|(key, _)| (key.to_vec(), ())).unwrap();
+        key[15] += 1;
+        pair.chunks.insert(key, [1]).unwrap();
+    });
+}
+
+fn break_custom(bench: &Bench) {
+    with_store(bench, |pair| {
+        let key = [&[1][..], &9_u64.to_be_bytes(), b"key"].concat();
+        pair.metadata.insert(key, [1]).unwrap();
+    });
+}
+
+fn break_store(bench: &Bench) {
+    with_store(bench, |_| ());
+    assert_eq!(bench.codes(true), []);
+    let records = records(bench);
+    let (id, record) = records.iter().find(|(_, record)| record.role == Role::Chunks).unwrap();
+    let other = DatasetRecord { name: b"other".to_vec(), ..record.clone() };
+    bench.forge(|forge| forge.put(&dataset_key(*id), &other.encode()));
+}
+
+fn break_store_snapshots(bench: &Bench) {
+    with_store(bench, |pair| pair.chunks.delete_snapshot("kept").unwrap());
+}
+
 /// A snapshot of the first dataset, and something in its dead list.
 fn with_snapshot(bench: &Bench) {
     let database = crate::Database::open_with(bench.configuration.clone()).unwrap();
@@ -672,6 +729,13 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("blocks of nobody", Code::Leak, false, break_leak),
     ("a label block marked free", Code::Reserved, false, break_reserved),
     ("a name twice", Code::Dataset, false, break_name),
+    ("an object record", Code::Object, false, break_object),
+    ("the next ticket", Code::Object, false, break_tickets),
+    ("a chunk of no object", Code::Orphan, false, break_orphan),
+    ("a chunk behind the end", Code::Orphan, false, break_end),
+    ("metadata of no object", Code::Orphan, false, break_custom),
+    ("chunks of another store", Code::Store, false, break_store),
+    ("a snapshot of half a store", Code::Store, false, break_store_snapshots),
     ("a name of no snapshot", Code::Snapshot, false, break_snapshot),
     ("a snapshot without a name", Code::Snapshot, false, break_snapshot_without_name),
     ("an origin that is gone", Code::Snapshot, false, break_origin),

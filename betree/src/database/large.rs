@@ -1,0 +1,158 @@
+//! Values that get extents of their own, on their way into the log: written outside of any lock, all of a batch at once.
+
+use super::commit::Write;
+use super::core::Core;
+use super::error::Result;
+use crate::base::buffer::AlignedBuffer;
+use crate::base::checksum::crc;
+use crate::base::extent::Extent;
+use crate::base::ids::Generation;
+use crate::base::preference::StoragePreference;
+use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
+use crate::dmu::{DmuError, OwnedExtents, Privilege, Stream, WriteBatch};
+use crate::run::Kind;
+use crate::tree::{CHECKSUM_CHUNK_BYTES, LargeValue};
+
+/// Bytes of one request: neighbours are written together up to this length, longer values in such pieces.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// A large value on its way into the log.
+pub(super) struct Large {
+    pub pointer: Vec<u8>,
+    pub space: OwnedExtents,
+    pub bytes: u64,
+}
+
+/// Where requests go: to threads when there are several, or made here when there is one.
+struct Requests<'a> {
+    core: &'a Core,
+    batch: Option<WriteBatch>,
+}
+
+impl Requests<'_> {
+    fn make(&mut self, extents: &[Extent], offset: u64, buffer: AlignedBuffer) -> Result<()> {
+        match &mut self.batch {
+            Some(batch) => batch.submit(extents, offset, buffer),
+            None => self.core.dmu.write(extents, offset, &buffer)?,
+        }
+        Ok(())
+    }
+}
+
+/// Values whose extents follow each other, and that are written with one request.
+#[derive(Default)]
+struct Neighbours<'a> {
+    extent: Option<Extent>,
+    values: Vec<&'a [u8]>,
+}
+
+impl<'a> Neighbours<'a> {
+    /// Adds a value; first writes those before it, when it is no neighbour of theirs.
+    fn add(&mut self, extents: &[Extent], bytes: &'a [u8], requests: &mut Requests<'_>) -> Result<()> {
+        let [extent] = extents else {
+            self.write(requests)?;
+            return write(extents, bytes, requests);
+        };
+        let joins = |last: &Extent| {
+            last.vdev == extent.vdev
+                && last.block + u64::from(last.blocks) == extent.block
+                && (last.blocks + extent.blocks) as usize * BLOCK_BYTES <= REQUEST_BYTES_MAX
+        };
+        match &mut self.extent {
+            Some(last) if joins(last) => last.blocks += extent.blocks,
+            _ => {
+                self.write(requests)?;
+                if bytes.len() > REQUEST_BYTES_MAX {
+                    return write(extents, bytes, requests);
+                }
+                self.extent = Some(*extent);
+            }
+        }
+        self.values.push(bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, requests: &mut Requests<'_>) -> Result<()> {
+        let Some(extent) = self.extent.take() else { return Ok(()) };
+        let mut buffer = AlignedBuffer::recycled(extent.blocks as usize * BLOCK_BYTES);
+        let mut at = 0;
+        for bytes in self.values.drain(..) {
+            let end = at + bytes.len();
+            buffer[at..end].copy_from_slice(bytes);
+            at = end.next_multiple_of(BLOCK_BYTES);
+            buffer[end..at].fill(0);
+        }
+        requests.make(&[extent], 0, buffer)
+    }
+}
+
+/// Writes `bytes` into `extents`.
+fn write(extents: &[Extent], bytes: &[u8], requests: &mut Requests<'_>) -> Result<()> {
+    for (index, piece) in bytes.chunks(REQUEST_BYTES_MAX).enumerate() {
+        let mut buffer = AlignedBuffer::recycled(piece.len().next_multiple_of(BLOCK_BYTES));
+        buffer[..piece.len()].copy_from_slice(piece);
+        buffer[piece.len()..].fill(0);
+        requests.make(extents, (index * REQUEST_BYTES_MAX) as u64, buffer)?;
+    }
+    Ok(())
+}
+
+impl Core {
+    /// Writes the values that get extents of their own; `None` for the others.
+    pub(super) fn write_large(&self, writes: &[Write<'_>]) -> Result<Vec<Option<Large>>> {
+        let large_of = |write: &Write<'_>| match write {
+            Write::Message { dataset, kind: Kind::Put, payload, preference, .. }
+                if payload.len() >= dataset.tree.options().large_value_bytes =>
+            {
+                Some(preference.or(dataset.tree.options().preference))
+            }
+            _ => None,
+        };
+        let bytes = |write: &Write<'_>| match write {
+            Write::Message { payload, .. } if large_of(write).is_some() => Some(payload.len()),
+            _ => None,
+        };
+        let lengths: Vec<usize> = writes.iter().filter_map(bytes).collect();
+        if lengths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let one = lengths.len() == 1 && lengths[0] <= REQUEST_BYTES_MAX;
+        let mut large: Vec<Option<Large>> = Vec::with_capacity(writes.len());
+        // Behind what it writes to, so that it is done before that is given back.
+        let mut requests = Requests { core: self, batch: (!one).then(|| self.dmu.write_batch()) };
+        let mut neighbours = Neighbours::default();
+        for write in writes {
+            let (Write::Message { payload, .. }, Some(preference)) = (write, large_of(write)) else {
+                large.push(None);
+                continue;
+            };
+            let extents = self.allocate_large(payload.len(), preference)?;
+            let space = OwnedExtents::unborn(&self.dmu, extents.clone());
+            neighbours.add(&extents, payload, &mut requests)?;
+            let checksums = payload.chunks(CHECKSUM_CHUNK_BYTES).map(crc).collect();
+            let pointer =
+                LargeValue { birth: Generation(0), length: payload.len() as u32, extents, checksums };
+            large.push(Some(Large { pointer: pointer.encode(), space, bytes: pointer.stored_bytes() }));
+        }
+        neighbours.write(&mut requests)?;
+        if let Some(batch) = requests.batch {
+            batch.finish()?;
+        }
+        Ok(large)
+    }
+
+    fn allocate_large(&self, bytes: usize, preference: StoragePreference) -> Result<Vec<Extent>> {
+        let blocks = blocks_for(bytes as u64) as u32;
+        let mut tries = 0;
+        loop {
+            match self.dmu.allocate(Stream::Value, preference, blocks, Privilege::User) {
+                Err(DmuError::OutOfSpace { .. }) if tries < 2 => {
+                    tries += 1;
+                    let class = self.dmu.class_of(preference);
+                    self.reclaim(class, Privilege::User, bytes as u64 + 2 * BLOCK_BYTES_U64)?;
+                }
+                allocated => return Ok(allocated?),
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Records, bytes and lists of one state of a store.
+
+use super::chunk::pieces;
+use super::chunks::Chunks;
+use super::format::{ObjectRecord, chunk_key, custom_key, name_key};
+use super::metadata::MetadataEntries;
+use super::state::decode_record;
+use crate::database::{DatasetView, Result};
+use crate::tree::Value;
+use std::collections::VecDeque;
+
+/// Chunks that are asked for ahead of the one that is waited for.
+const CHUNKS_AHEAD: usize = 8;
+
+/// One state of both datasets.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    pub metadata: DatasetView,
+    pub chunks: DatasetView,
+}
+
+impl Reader {
+    pub fn record(&self, name: &[u8]) -> Result<Option<ObjectRecord>> {
+        let value = self.metadata.get(name_key(name))?;
+        value.map(|value| decode_record(name, &value)).transpose()
+    }
+
+    /// Reads from `offset` on into `buffer`; returns how many bytes the object has there.
+    pub fn read(&self, record: &ObjectRecord, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let left = record.size.saturating_sub(offset);
+        let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let mut rest = &mut buffer[..length];
+        let mut coming = VecDeque::with_capacity(CHUNKS_AHEAD);
+        let mut all = pieces(offset, length);
+        let mut ahead = pieces(offset, length).skip(1);
+        while let Some(piece) = all.next() {
+            let (part, behind) = std::mem::take(&mut rest).split_at_mut(piece.range.len());
+            rest = behind;
+            while coming.len() < CHUNKS_AHEAD
+                && let Some(next) = ahead.next()
+            {
+                let (key, at) = (chunk_key(record.id, next.chunk), next.offset as u64);
+                coming.push_back(self.chunks.get_part_in_background(key, at, next.range.len()));
+            }
+            if piece.range.start == 0 {
+                // The others are under way meanwhile.
+                let key = chunk_key(record.id, piece.chunk);
+                let read = self.chunks.get_part(key, piece.offset as u64, part)?;
+                part[read.map_or(0, |read| read.filled)..].fill(0);
+            } else if let Some(pending) = coming.pop_front() {
+                let bytes = pending.wait()?.unwrap_or_default();
+                part[..bytes.len()].copy_from_slice(&bytes);
+                part[bytes.len()..].fill(0);
+            }
+        }
+        Ok(length)
+    }
+
+    /// All bytes of an object.
+    pub fn read_all(&self, record: &ObjectRecord) -> Result<Vec<u8>> {
+        let size = usize::try_from(record.size).unwrap_or(usize::MAX);
+        let too_large = crate::database::Error::TooLarge {
+            what: "object to be read at once",
+            length: record.size,
+            limit: isize::MAX as u64,
+        };
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|_| too_large)?;
+        bytes.resize(size, 0);
+        self.read(record, &mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// The chunks of an object that are there, of the numbers from `first` to before `end`.
+    pub fn chunks_of(&self, record: &ObjectRecord, first: u64, end: u64) -> Chunks {
+        let (low, high) = (chunk_key(record.id, first), chunk_key(record.id, end.max(first)));
+        Chunks::new(self.chunks.range(low..high), record.size)
+    }
+
+    pub fn metadata_of(&self, record: &ObjectRecord, key: &[u8]) -> Result<Option<Value>> {
+        self.metadata.get(custom_key(record.id, key))
+    }
+
+    pub fn all_metadata_of(&self, record: &ObjectRecord) -> MetadataEntries {
+        MetadataEntries::new(self.metadata.prefix(custom_key(record.id, b"")))
+    }
+}
