@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::text::Encoding;
-use betree::{Compression, MergePolicy, StoragePreference};
+use betree::{Compression, MergePolicy, ResumeToken, StoragePreference};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ColorChoice, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -85,6 +85,11 @@ pub enum Command {
         #[arg(value_name = "DATASET", value_parser = bytes())]
         name: Bytes,
     },
+    /// Write a snapshot to standard output as a stream, whole or what changed since an earlier one
+    Send(Send),
+    /// Make a dataset and a snapshot of a stream on standard input, or apply changes
+    #[command(visible_alias = "recv")]
+    Receive(Receive),
     /// Configurations
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -94,6 +99,45 @@ pub enum Command {
     Recover(Recover),
     /// Write whatever can still be read of every dataset to files
     Salvage(Salvage),
+}
+
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The snapshot; several that were made at one instant arrive at one instant, too
+    #[arg(required = true, value_name = "SNAPSHOT", value_parser = snapshot_name())]
+    pub snapshots: Vec<SnapshotName>,
+    /// Only what changed since this earlier snapshot, which the receiver has: DATASET@NAME, or @NAME of the same dataset
+    #[arg(short = 'i', long = "from", value_name = "SNAPSHOT", value_parser = bytes())]
+    pub from: Option<Bytes>,
+    /// Go on where an earlier stream of the same snapshots was interrupted: a token of `receive --status`
+    #[arg(long, value_name = "TOKEN")]
+    pub resume: Option<ResumeToken>,
+    /// none, lz4, zstd or zstd:LEVEL (1 to 22)
+    #[arg(long, value_parser = compression, default_value = "none")]
+    pub compression: Compression,
+    /// Say about how much there is, and send nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Receive {
+    /// The dataset: a new one for a snapshot that was sent whole, the one that has the snapshot before for changes. For a
+    /// stream of several, as many names, in the order in which they were sent
+    #[arg(value_name = "DATASET", value_parser = bytes(), required_unless_present = "status")]
+    pub datasets: Vec<Bytes>,
+    /// Go back to the snapshot that the changes start from, or replace the dataset: what is later, or there, is lost
+    #[arg(short = 'F', long, conflicts_with_all = ["status", "abort"])]
+    pub force: bool,
+    /// Read the stream, check that it is whole, say what it is, and change nothing
+    #[arg(short = 'n', long, conflicts_with_all = ["status", "abort"])]
+    pub dry_run: bool,
+    /// List what was received in part, with the tokens that `send --resume` takes
+    #[arg(long, conflicts_with = "abort")]
+    pub status: bool,
+    /// Give back what was received in part; the dataset stays as it is
+    #[arg(long)]
+    pub abort: bool,
 }
 
 #[derive(Debug, Args)]
@@ -711,6 +755,8 @@ impl Command {
             Self::Snapshot(SnapshotCommand::Prune(_)) => "snapshot prune",
             Self::Clone { .. } => "clone",
             Self::Promote { .. } => "promote",
+            Self::Send(_) => "send",
+            Self::Receive(_) => "receive",
             Self::Kv(kv) => match kv.command {
                 KvCommand::Put { .. } => "kv put",
                 KvCommand::Get { .. } => "kv get",

@@ -6,17 +6,17 @@
 //! | 1 | any other failure |
 //! | 2 | the command line is wrong |
 //! | 3 | pool, dataset, snapshot, hold or key not found |
-//! | 4 | bytes on a device are not what was written |
+//! | 4 | bytes on a device, or of a stream, are not what was written |
 //! | 5 | no space |
 //! | 6 | the pool is in use |
 //! | 7 | redundancy is lost |
-//! | 8 | refused: it exists already, is needed by others, or was not confirmed |
+//! | 8 | refused: it exists already, is needed by others, has changed since, or was not confirmed |
 //! | 130 | interrupted; the database is consistent |
 //!
 //! `check` has codes of its own, those of file system checkers: 0 clean, 1 leaked space and nothing else, 2 damage,
 //! 3 cannot run.
 
-use betree::ErrorKind;
+use betree::{ErrorKind, StreamError};
 use std::borrow::Cow;
 use thiserror::Error;
 
@@ -67,8 +67,10 @@ pub fn exit_code(error: &anyhow::Error) -> (u8, &'static str) {
             };
         }
         if let Some(error) = cause.downcast_ref::<betree::Error>() {
-            // Not the pool, but a snapshot that somebody needs.
-            if let betree::Error::Busy { .. } = error {
+            // Not the pool, but a snapshot that somebody needs, or a dataset that was written to.
+            let refused = matches!(error, betree::Error::Busy { .. })
+                || matches!(error, betree::Error::Stream(error) if matches!(error, StreamError::Changed { .. }));
+            if refused {
                 return (8, "REFUSED");
             }
             return of_kind(error.kind());

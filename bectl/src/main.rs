@@ -1,7 +1,7 @@
 //! `bectl`: works with betree databases from the command line.
 //!
 //! ```text
-//!   main ── args ──► cmd::{db, dataset, kv, snapshot, config}
+//!   main ── args ──► cmd::{db, dataset, kv, snapshot, stream, config}
 //!                      │ context: configuration, Database, Ctrl-C
 //!                      │ text, lines: bytes as text
 //!                      └ output, progress, confirm: standard output and standard error

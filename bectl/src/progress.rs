@@ -44,6 +44,13 @@ impl Progress {
         }
     }
 
+    /// So many bytes more.
+    pub fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
     /// One more entry, of `bytes` bytes.
     pub fn entry(&mut self, bytes: u64) {
         self.entries += 1;

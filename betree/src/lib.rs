@@ -16,8 +16,9 @@ pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
     DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
-    KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, Result, Retention, Snapshot, SnapshotInfo,
-    StorageInfo, VALUE_BYTES_MAX, VerifyReport,
+    KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions, ReceiveReport, Received, Result,
+    ResumeToken, Retention, SendOptions, SendPart, SendReport, Snapshot, SnapshotInfo, StorageInfo,
+    StreamError, StreamInfo, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use object::{
     AsyncObjectStore, CHUNK_BYTES, Chunks, Condition, ListOptions, METADATA_KEY_BYTES_MAX,

@@ -11,6 +11,7 @@ mod readable;
 mod recover;
 mod salvage;
 mod snapshot;
+mod stream;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -30,6 +31,8 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Snapshot(command) => snapshot::run(context, command),
         Command::Clone { snapshot, name } => snapshot::clone(context, &snapshot, &name.0),
         Command::Promote { name } => snapshot::promote(context, &name.0),
+        Command::Send(options) => stream::send(context, &options),
+        Command::Receive(options) => stream::receive(context, &options),
         Command::Config(command) => config::run(context, &command),
         Command::Check(options) => check::run(context, &options),
         Command::Recover(options) => recover::run(context, &options),

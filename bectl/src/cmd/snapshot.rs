@@ -95,11 +95,14 @@ struct Listed<'a> {
     name: JsonBytes<'a>,
     created: String,
     generation: u64,
+    guid: &'a str,
     used: u64,
     referenced: u64,
     written: u64,
     holds: Vec<JsonBytes<'a>>,
     clones: Vec<JsonBytes<'a>>,
+    /// Whether changes to it were received in part.
+    receiving: bool,
 }
 
 fn created(info: &SnapshotInfo) -> String {
@@ -117,11 +120,13 @@ fn listed<'a>(dataset: &'a [u8], info: &'a SnapshotInfo) -> Listed<'a> {
         name: JsonBytes(&info.name, Encoding::Utf8),
         created: created(info),
         generation: info.generation,
+        guid: &info.guid,
         used: info.unique,
         referenced: info.referenced,
         written: info.written,
         holds: all(&info.holds),
         clones: all(&info.clones),
+        receiving: info.receiving,
     }
 }
 
@@ -180,9 +185,12 @@ fn find(dataset: &Dataset, name: &SnapshotName) -> anyhow::Result<SnapshotInfo> 
 
 /// Fails with what keeps a snapshot from being destroyed.
 fn check_free(dataset: &[u8], info: &SnapshotInfo) -> Result<(), Failure> {
-    let by: Vec<String> = match info.clones.is_empty() {
-        true => info.holds.iter().map(|tag| format!("hold {}", quoted(tag))).collect(),
-        false => info.clones.iter().map(|clone| format!("clone {}", quoted(clone))).collect(),
+    let by: Vec<String> = if info.receiving {
+        vec!["an unfinished receive into its dataset".into()]
+    } else if info.clones.is_empty() {
+        info.holds.iter().map(|tag| format!("hold {}", quoted(tag))).collect()
+    } else {
+        info.clones.iter().map(|clone| format!("clone {}", quoted(clone))).collect()
     };
     if by.is_empty() {
         return Ok(());
@@ -411,13 +419,13 @@ fn prune(context: &Context, options: &Prune) -> anyhow::Result<()> {
 fn report_pruned(context: &Context, dataset: &[u8], judged: &[Verdict]) -> anyhow::Result<()> {
     let output = &context.output;
     for (info, reason) in judged {
-        let (how, by) = match reason {
-            Some(KeepReason::Held) => ("held", &info.holds),
-            Some(KeepReason::Cloned) => ("cloned", &info.clones),
+        let why = match reason {
+            Some(KeepReason::Held) => format!("it is held by {}", names(&info.holds)),
+            Some(KeepReason::Cloned) => format!("it is cloned by {}", names(&info.clones)),
+            Some(KeepReason::Receiving) => "changes to it are received in part".into(),
             _ => continue,
         };
-        let name = quoted(&full_name(dataset, info));
-        output.note(&format!("snapshot {name} stays: it is {how} by {}", names(by)));
+        output.note(&format!("snapshot {} stays: {why}", quoted(&full_name(dataset, info))));
     }
     let destroyed = judged.iter().filter(|(_, reason)| reason.is_none()).count();
     output.note(&format!("destroyed {destroyed} of {} snapshots", judged.len()));

@@ -21,4 +21,6 @@ mod safety;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod terminal;

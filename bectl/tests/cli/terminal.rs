@@ -102,3 +102,14 @@ fn progress_leaves_no_trace_on_standard_output() {
     let (code, shown) = on_terminal(&home, "kv d load in.tsv --no-progress", "");
     assert_eq!((code, shown.as_str()), (0, "loaded 2 entries (4 B)\r\n"));
 }
+
+#[test]
+fn streams_are_not_for_terminals() {
+    let home = Home::with_pool();
+    home.words("kv d put k v").ok();
+    home.words("snapshot create d@a").ok();
+    let (code, shown) = on_terminal(&home, "send d@a", "");
+    assert!(code == 2 && shown.contains("not for terminals"), "{shown}");
+    let (code, shown) = on_terminal(&home, "receive e", "");
+    assert!(code == 2 && shown.contains("not typed"), "{shown}");
+}

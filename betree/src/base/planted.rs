@@ -64,11 +64,17 @@ pub enum Bug {
     RenameInTwoBatches = 1 << 27,
     /// A truncated object keeps the last of its chunks whole.
     TruncateKeepsTail = 1 << 28,
+    /// A stream that ends early is taken for a whole one.
+    TakeUnfinished = 1 << 29,
+    /// What is received does not delete.
+    ForgetDeletes = 1 << 30,
+    /// The dead list of the snapshot that received changes start from stays what it was.
+    KeepOldDeadList = 1 << 31,
 }
 
 impl Bug {
     /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
         Self::DropLogRecord,
@@ -95,6 +101,9 @@ impl Bug {
         Self::DeleteForgetsChunks,
         Self::RenameInTwoBatches,
         Self::TruncateKeepsTail,
+        Self::TakeUnfinished,
+        Self::ForgetDeletes,
+        Self::KeepOldDeadList,
     ];
 }
 

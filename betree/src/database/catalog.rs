@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use super::format::{DatasetRecord, Role};
+use super::replication::Receiving;
 use super::snapshots::Lineage;
 use crate::base::ids::DatasetId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ pub(super) struct DatasetState {
     /// Seconds since 1970.
     pub created: u64,
     destroyed: AtomicBool,
+    /// What is being received into it: nobody can open it then.
+    pub receiving: Mutex<Option<Receiving>>,
     pub recorded: Mutex<Recorded>,
     pub lineage: Mutex<Lineage>,
     /// What the layer above keeps of it in memory, for all handles. It must hold none of them.
@@ -59,6 +62,7 @@ impl DatasetState {
             name: RwLock::new(record.name.clone()),
             created: record.created,
             destroyed: AtomicBool::new(record.destroyed),
+            receiving: Mutex::new(record.receiving.clone()),
             recorded: Mutex::new(Recorded { record: recorded.then_some(record), drop_chunks }),
             lineage: Mutex::new(lineage),
             companion: OnceLock::new(),
@@ -83,6 +87,17 @@ impl DatasetState {
         self.destroyed.store(true, Ordering::Release);
     }
 
+    /// Whether it is not there yet.
+    pub fn is_staging(&self) -> bool {
+        self.receiving.lock().is_some()
+    }
+
+    /// What it is called in messages that name those who need something.
+    pub fn described(&self) -> String {
+        let what = if self.is_staging() { "an unfinished receive into" } else { "clone" };
+        format!("{what} {}", self.display_name())
+    }
+
     /// The record without its root and what that refers to.
     pub fn record(&self) -> DatasetRecord {
         let lineage = self.lineage.lock();
@@ -97,6 +112,7 @@ impl DatasetState {
             newest: lineage.newest,
             blocks: 0,
             root: None,
+            receiving: self.receiving.lock().clone(),
         }
     }
 }
@@ -152,10 +168,17 @@ impl Catalog {
     }
 
     pub fn insert(&mut self, dataset: Arc<DatasetState>) {
-        if !dataset.is_destroyed() {
+        if !dataset.is_destroyed() && !dataset.is_staging() {
             self.names.insert((dataset.role, dataset.name.read().clone()), dataset.id);
         }
         self.datasets.insert(dataset.id, dataset);
+    }
+
+    /// Gives the name to `dataset`, which was a staging for it.
+    pub fn reveal(&mut self, dataset: &DatasetState) {
+        let key = (dataset.role, dataset.name.read().clone());
+        self.reserved.remove(&key);
+        self.names.insert(key, dataset.id);
     }
 
     pub fn rename(&mut self, dataset: &DatasetState, name: &[u8]) {
@@ -167,7 +190,10 @@ impl Catalog {
 
     /// Takes the name away; the dataset stays until its space is given back.
     pub fn destroy(&mut self, dataset: &DatasetState) {
-        self.names.remove(&(dataset.role, dataset.name.read().clone()));
+        // A staging has the name of another.
+        if dataset.receiving.lock().take().is_none() {
+            self.names.remove(&(dataset.role, dataset.name.read().clone()));
+        }
         dataset.set_destroyed();
     }
 

@@ -142,7 +142,7 @@ impl Core {
 
     /// Fixes what the checkpoint contains: every message up to now of every dataset, and no other.
     /// What goes back behind writes that were seen holds the commit lock until it is durable: none may build on it before.
-    fn cut(&self, plan: &mut Plan) -> Result<(Cut, Option<MutexGuard<'_, Commit>>)> {
+    fn cut(&self, plan: &mut Plan<'_>) -> Result<(Cut, Option<MutexGuard<'_, Commit>>)> {
         let mut commit = self.commit.lock();
         plan.at_cut(self, &mut commit)?;
         let head = self.log()?.cut().inspect_err(|error| self.fail(error.clone().into()))?;
@@ -163,7 +163,12 @@ impl Core {
         Ok((cut, plan.is_final().then_some(commit)))
     }
 
-    fn write_checkpoint(&self, checkpointer: &mut Checkpointer, cut: &Cut, plan: &mut Plan) -> Result<()> {
+    fn write_checkpoint(
+        &self,
+        checkpointer: &mut Checkpointer,
+        cut: &Cut,
+        plan: &mut Plan<'_>,
+    ) -> Result<()> {
         let generation = cut.generation;
         checkpointer.root_messages = 0;
         let finished = self.record_datasets(checkpointer, cut, plan)?;
@@ -254,7 +259,7 @@ impl Core {
         &self,
         checkpointer: &mut Checkpointer,
         cut: &Cut,
-        plan: &mut Plan,
+        plan: &mut Plan<'_>,
     ) -> Result<Vec<Arc<DatasetState>>> {
         let generation = cut.generation;
         let mut edits = RootEdits::new(self, checkpointer, generation);

@@ -54,7 +54,7 @@ impl Commit {
         self.log_all(log, 1, operation)
     }
 
-    /// Logs `count` operations on the catalog as one; takes their sequence numbers.
+    /// Logs `count` operations on the catalog, all or none; takes their sequence numbers.
     pub fn log_all(
         &mut self,
         log: &Log,

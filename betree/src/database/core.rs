@@ -9,6 +9,7 @@ use super::error::{Error, Result};
 use super::format::Role;
 use super::limits::Scale;
 use super::pacing::Pacing;
+use super::replication::Receives;
 use super::snapshots::Snapshots;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, panic_if_planted};
@@ -39,6 +40,7 @@ pub(super) struct Core {
     pub checkpointer: Mutex<Checkpointer>,
     pub admission: Admission,
     pub snapshots: Snapshots,
+    pub receives: Receives,
     pub pacing: Pacing,
     /// Writes so far.
     pub writes: AtomicU64,
@@ -90,6 +92,7 @@ impl Core {
             checkpointer: Mutex::new(parts.checkpointer),
             admission: Admission::default(),
             snapshots: Snapshots::default(),
+            receives: Receives::default(),
             pacing: Pacing::default(),
             writes: AtomicU64::new(0),
             read_only: parts.read_only,

@@ -112,7 +112,7 @@ pub(super) fn create_snapshots(
     let core = handle.core();
     core.check_writable()?;
     core.admit_metadata()?;
-    core.change(&[Change::Create { datasets, name }])
+    core.change(&[Change::Create { datasets, name, identities: None }])
 }
 
 /// Checks a message that a caller made: one that the default action cannot read to its end would swallow those that it is

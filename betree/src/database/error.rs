@@ -1,6 +1,7 @@
 //! What a database reports: the public error of this crate, and what it means to the caller.
 
 use super::ConfigurationError;
+use super::replication::StreamError;
 use crate::base::preference::TIER_NAMES;
 use crate::dmu::DmuError;
 use crate::log::LogError;
@@ -135,6 +136,9 @@ pub enum Error {
         /// The cause.
         source: TreeError,
     },
+    /// A stream of snapshots, or what it is for.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The database was opened for reading only.
     #[error("the database is open for reading only")]
     ReadOnly,
@@ -182,6 +186,7 @@ impl Error {
             Self::Dmu(error) => dmu_kind(error),
             Self::Log(error) => log_kind(error),
             Self::Tree { source, .. } => tree_kind(source),
+            Self::Stream(error) => error.kind(),
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::Closed => ErrorKind::Closed,
             // The first failure says what is wrong; that it was earlier does not change what it means.

@@ -26,15 +26,17 @@
 //! | `6`, dataset id u64, chunk u32 | a chunk of the dataset's pending drops |
 //!
 //! Dataset record: version u16, flags u16 (bit 0: destroyed; bits 1 and 2: role: 0 dataset, 1 metadata and 2 chunks of the
-//! object store of that name), name, action name (varint length, bytes), created u64
+//! object store of that name; bit 3: a staging, which has the name of the dataset that it is for), name, action name (varint
+//! length, bytes), created u64
 //! (seconds since 1970), shape (policy u8, fan-out u32, leaf u64, buffer u64, runs per buffer u32, deltas per leaf u32,
 //! delta ratio u32, block u32, large value u32, codec u8, level u8, preference u8), origin (dataset u64, generation u64 of the
 //! snapshot that it was cloned from; 0 and 0 without one), newest snapshot u64 (generation; 0 without one), blocks u64 (that
-//! its tree refers to), root present u8, root node pointer.
+//! its tree refers to), root present u8, root node pointer, and for a staging its state: `replication/format.rs`.
 //!
 //! Why this order: what an older reader must understand first stands first; what grows stands last.
 //! History: version 1, the first.
 
+use super::replication::Receiving;
 use super::snapshots::Origin;
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::compression::Compression;
@@ -179,13 +181,21 @@ pub(crate) struct DatasetRecord {
     pub blocks: u64,
     /// `None` until the first checkpoint.
     pub root: Option<NodeRef>,
+    /// What is being received into it; `None` for a dataset that is there.
+    pub receiving: Option<Receiving>,
 }
+
+const DESTROYED: u16 = 1;
+const ROLE_SHIFT: u32 = 1;
+const STAGING: u16 = 8;
 
 impl DatasetRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::new();
         out.u16(VERSION);
-        out.u16(u16::from(self.destroyed) | (self.role as u16) << 1);
+        let flag = |on: bool, flag| if on { flag } else { 0 };
+        let state = flag(self.destroyed, DESTROYED) | flag(self.receiving.is_some(), STAGING);
+        out.u16(state | (self.role as u16) << ROLE_SHIFT);
         out.bytes(&self.name);
         out.bytes(self.action.as_bytes());
         out.u64(self.created);
@@ -198,7 +208,15 @@ impl DatasetRecord {
         if let Some(root) = &self.root {
             root.encode(&mut out);
         }
+        if let Some(receiving) = &self.receiving {
+            receiving.encode(&mut out);
+        }
         out.finish()
+    }
+
+    /// Whether it is a dataset that can be opened.
+    pub fn is_named(&self) -> bool {
+        !self.destroyed && self.receiving.is_none()
     }
 
     pub fn decode(bytes: &[u8], dmu: &Dmu) -> Result<Self, DmuError> {
@@ -208,8 +226,9 @@ impl DatasetRecord {
             return Err(plain(input.invalid("version")));
         }
         let flags = input.u16("flags").map_err(plain)?;
-        let destroyed = flags & 1 != 0;
-        let role = Role::from_bits(flags >> 1).ok_or_else(|| plain(input.invalid("flags")))?;
+        let (destroyed, staging) = (flags & DESTROYED != 0, flags & STAGING != 0);
+        let role = Role::from_bits((flags & !STAGING) >> ROLE_SHIFT).filter(|_| !(destroyed && staging));
+        let role = role.ok_or_else(|| plain(input.invalid("flags")))?;
         let name = input.bytes(NAME_BYTES_MAX, "name").map_err(plain)?.to_vec();
         let action = input.bytes(NAME_BYTES_MAX, "action").map_err(plain)?;
         let action = String::from_utf8(action.to_vec()).map_err(|_| plain(input.invalid("action")))?;
@@ -229,8 +248,9 @@ impl DatasetRecord {
             1 => Some(NodeRef::decode(&mut input, dmu)?),
             _ => return Err(plain(input.invalid("root present"))),
         };
+        let receiving = staging.then(|| Receiving::decode(&mut input)).transpose().map_err(plain)?;
         input.finish("dataset record").map_err(plain)?;
-        Ok(Self { name, role, action, created, options, destroyed, origin, newest, blocks, root })
+        Ok(Self { name, role, action, created, options, destroyed, origin, newest, blocks, root, receiving })
     }
 }
 

@@ -1,8 +1,11 @@
-//! Fuzz targets of the database: root, dataset and snapshot records, dead lists, log records, configurations and the
+//! Fuzz targets of the database: root, dataset and snapshot records, dead lists, streams, log records, configurations and the
 //! environment.
 
 use super::format::{DatasetRecord, Role, RootRecord};
 use super::record::{Operation, RecordReader, RecordWriter};
+use super::replication::Receiving;
+use super::replication::format::Position;
+use super::replication::fuzzing::{run_stream, run_token, stream_seeds, token_seeds};
 use super::snapshots::Origin;
 use super::snapshots::format::{
     ChunkRecord, DeadEntry, Part, SnapshotRecord, SubList, decode_chunk, encode_chunk,
@@ -11,7 +14,7 @@ use super::{ConfigurationError, DatabaseConfiguration};
 use crate::base::codec::{DecodeError, Decoder};
 use crate::base::extent::Extent;
 use crate::base::fuzzing::Target;
-use crate::base::ids::{DatasetId, Generation};
+use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::preference::StoragePreference;
 use crate::dmu::fuzzing::{FIRST_BLOCK, VDEV, with_memory};
 use crate::log::LogHead;
@@ -26,6 +29,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dead_list", seeds: list_seeds, run: list },
     Target { name: "dead_list_chunk", seeds: chunk_seeds, run: chunk },
     Target { name: "chunk_record", seeds: chunk_record_seeds, run: chunk_record },
+    Target { name: "snapshot_stream", seeds: stream_seeds, run: run_stream },
+    Target { name: "resume_token", seeds: token_seeds, run: run_token },
     Target { name: "log_record", seeds: record_seeds, run: record },
     Target { name: "configuration", seeds: configuration_seeds, run: configuration },
     Target { name: "environment", seeds: environment_seeds, run: environment },
@@ -83,8 +88,21 @@ fn dataset_seeds() -> Vec<Vec<u8>> {
         newest: Generation(8),
         blocks: 9,
         root,
+        receiving: None,
     };
-    vec![record(None, false).encode(), record(pointer(), false).encode(), record(pointer(), true).encode()]
+    let receiving = Receiving {
+        stream: Uuid([1; 16]),
+        section: 0,
+        sections: 2,
+        guid: Uuid([2; 16]),
+        base: Uuid([3; 16]),
+        snapshot: b"snapshot".to_vec(),
+        position: Position { section: 1, key: Some(b"key".to_vec()), chain: [4; 32], bytes: 5 },
+    };
+    let staging = DatasetRecord { receiving: Some(receiving), ..record(pointer(), false) };
+    [record(None, false), record(pointer(), false), record(pointer(), true), staging]
+        .map(|record| record.encode())
+        .to_vec()
 }
 
 fn dataset(bytes: &[u8]) -> bool {
@@ -104,6 +122,7 @@ fn snapshot_seeds() -> Vec<Vec<u8>> {
         created: 1_700_000_000,
         cut: 99,
         blocks: 1000,
+        guid: Uuid([7; 16]),
         holds,
         root,
     };

@@ -55,7 +55,7 @@
 //!
 //! # What it does not do
 //!
-//! No policies of migration, no sending of snapshots. No transactions that read: a batch writes blindly,
+//! No policies of migration. No transactions that read: a batch writes blindly,
 //! and two writers of one key need an agreement of their own.
 
 mod admission;
@@ -83,6 +83,7 @@ mod pair;
 mod record;
 mod recovery;
 mod relocation;
+mod replication;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod shuttle_tests;
@@ -111,6 +112,12 @@ pub use metrics::Metrics;
 pub(crate) use pair::{Pair, PairChange, PairWrite, Side};
 pub(crate) use record::{Operation, RecordReader};
 pub(crate) use recovery::{Amends, Opening, dmu_options};
+#[cfg(test)]
+pub(crate) use replication::Receiving;
+pub use replication::{
+    ReceiveOptions, ReceiveReport, Received, ResumeToken, SendOptions, SendPart, SendReport, StreamError,
+    StreamInfo, StreamPart, Unfinished,
+};
 #[cfg(test)]
 pub(crate) use snapshots::Origin;
 pub(crate) use snapshots::format::{

@@ -33,6 +33,7 @@ pub(super) fn new_record(name: &[u8], role: Role, action: &str, options: TreeOpt
         newest: Generation(0),
         blocks: 0,
         root: None,
+        receiving: None,
     }
 }
 
@@ -103,10 +104,15 @@ impl Core {
 
     /// Destroys the datasets `name` of all `roles`, and their snapshots.
     pub fn destroy_datasets(&self, roles: &[Role], name: &[u8]) -> Result<()> {
+        self.destroy(&|| self.all_named(roles, name))
+    }
+
+    /// Destroys the datasets that `find` finds, all at once, and their snapshots.
+    pub fn destroy(&self, find: &dyn Fn() -> Result<Vec<Arc<DatasetState>>>) -> Result<()> {
         self.check_writable()?;
         // A checkpoint being made contains the datasets as they were at its cut.
         let mut checkpointer = self.checkpointer.lock();
-        let states = self.all_named(roles, name)?;
+        let states = find()?;
         for state in &states {
             let edits = RootEdits::new(self, &mut checkpointer, Generation(0));
             self.check_snapshots_free(&edits, state)?;
@@ -114,7 +120,7 @@ impl Core {
         let mut commit = self.commit.lock();
         self.check_accepts()?;
         if states.iter().any(|state| state.is_destroyed()) {
-            return self.all_named(roles, name).map(|_| ());
+            return find().map(|_| ());
         }
         commit.log_all(self.log()?, states.len(), |writer| {
             states.iter().for_each(|state| writer.destroy(state.id));

@@ -278,7 +278,7 @@ impl Catalogue {
 
     fn check(&self, ledger: &mut Ledger<'_>) {
         let mut names: BTreeMap<(Role, &[u8]), DatasetId> = BTreeMap::new();
-        for (id, record) in self.datasets.iter().filter(|(_, record)| !record.destroyed) {
+        for (id, record) in self.datasets.iter().filter(|(_, record)| record.is_named()) {
             if let Some(other) = names.insert((record.role, &record.name), *id) {
                 let expected = "a name of one dataset";
                 let found = format!("that of datasets {other} and {id}");

@@ -75,6 +75,7 @@ codes! {
     Dataset "K20-dataset" "Names, ids and records of datasets match one to one.",
     Store "K20-store" "An object store has both datasets, and its snapshots are of both.",
     Snapshot "K20-snapshot" "Names, records and order of snapshots match one to one, and clones have the snapshot that they were made of.",
+    Staging "K20-staging" "What is received belongs to one stream, each section of it once, and starts from the snapshot that the stream names.",
     DeadList "K21-dead-list" "A dead list names, once, what a snapshot has and what follows it has not.",
     Undead "K22-undead" "A dead list names nothing else, above all nothing that is still reached behind its snapshot.",
     Interval "K23-interval" "What a sub-list names was born in its interval, in which no snapshot lies.",

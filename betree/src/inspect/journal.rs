@@ -266,9 +266,9 @@ fn operations(bytes: &[u8]) -> Result<Vec<(u64, Operation<'_>)>, DecodeError> {
 }
 
 impl Journal {
-    /// The datasets of the newest state: those of `catalogue` with what the log did to them.
+    /// The datasets of the newest state that can be opened: those of `catalogue` with what the log did to them.
     pub fn datasets<'a>(&'a self, catalogue: &'a Catalogue) -> BTreeMap<DatasetId, &'a DatasetRecord> {
-        let stored = catalogue.datasets.iter().filter(|(_, record)| !record.destroyed);
+        let stored = catalogue.datasets.iter().filter(|(_, record)| record.is_named());
         let mut all: BTreeMap<DatasetId, &DatasetRecord> = stored.map(|(id, record)| (*id, record)).collect();
         for (id, record) in &self.changed {
             match record {

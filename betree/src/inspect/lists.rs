@@ -4,14 +4,14 @@
 //! walked side by side, level by level: nodes that both have are left out with all below them, so that the work is that of
 //! what changed in between.
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, dataset_name};
 use super::code::Code;
 use super::ground::{Ground, first};
 use super::ownership::Kind;
 use super::walk::{Subject, Walk};
 use crate::base::checksum::crc;
 use crate::base::extent::Extent;
-use crate::base::ids::{DatasetId, Generation};
+use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::units::BLOCK_BYTES;
 use crate::database::{ChunkRecord, DatasetRecord, DeadEntry, RootRecord, SubList, decode_chunk};
 use crate::run::{EntryRef, Kind as MessageKind, Run, RunReader, RunRef};
@@ -36,6 +36,7 @@ impl Lists<'_> {
     ) {
         if self.catalogue.whole {
             self.check_order(walk);
+            self.check_stagings(walk);
         }
         let mut used = BTreeSet::new();
         let mut lists: BTreeMap<(DatasetId, Generation), Entries> = BTreeMap::new();
@@ -129,6 +130,44 @@ impl Lists<'_> {
                 let found = format!("none of dataset {}, generation {}", origin.dataset, origin.snapshot);
                 report(object, "the snapshot that it was cloned from", found);
             }
+        }
+    }
+
+    /// What is being received: its sections, and what they start from.
+    fn check_stagings(&self, walk: &mut Walk<'_, '_>) {
+        let catalogue = self.catalogue;
+        // Those of one stream are made together: stream, number of sections, and how many of them there are.
+        let mut streams: Vec<(Uuid, u32, u32)> = Vec::new();
+        for (dataset, record) in &catalogue.datasets {
+            let Some(receiving) = &record.receiving else { continue };
+            match (streams.last_mut(), receiving.section) {
+                (_, 0) => streams.push((receiving.stream, receiving.sections, 1)),
+                (Some((stream, sections, found)), section)
+                    if (*stream, *sections, *found) == (receiving.stream, receiving.sections, section) =>
+                {
+                    *found += 1;
+                }
+                _ => streams.push((receiving.stream, receiving.sections, 0)),
+            }
+            let snapshots = |dataset| catalogue.snapshots.get(&dataset);
+            let base = record.origin.and_then(|origin| snapshots(origin.dataset)?.get(&origin.snapshot));
+            let base = base.map_or(Uuid::default(), |base| base.guid);
+            let object = format!("what is received into {}", dataset_name(record));
+            if base != receiving.base {
+                let expected = format!("one that starts from the snapshot {}", receiving.base);
+                walk.ledger.report(Code::Staging, &object, None, expected, base);
+            }
+            let mut own = snapshots(*dataset).into_iter().flat_map(BTreeMap::values);
+            let other = own.clone().find(|own| own.guid != receiving.guid).or_else(|| own.nth(1));
+            if let Some(other) = other {
+                let expected = format!("no snapshot but {}", receiving.guid);
+                walk.ledger.report(Code::Staging, &object, None, expected, other.guid);
+            }
+        }
+        for (stream, sections, found) in streams.into_iter().filter(|(_, sections, found)| sections != found)
+        {
+            let object = format!("what is received of stream {stream}");
+            walk.ledger.report(Code::Staging, object, None, format!("{sections} sections, in order"), found);
         }
     }
 

@@ -178,7 +178,10 @@ struct MemberDevice<'a> {
 }
 
 /// Sixteen random bytes.
-fn random_uuid() -> Result<Uuid, PoolError> {
+///
+/// # Errors
+/// The operating system has none.
+pub(crate) fn random_uuid() -> Result<Uuid, PoolError> {
     let mut bytes = [0; 16];
     let mut filled = 0;
     while filled < bytes.len() {

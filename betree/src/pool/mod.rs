@@ -63,6 +63,7 @@ mod superblocks;
 mod tests;
 mod topology;
 
+pub(crate) use assembly::random_uuid;
 pub use assembly::{Candidate, GrownDevice, OpenReport, StaleArea};
 #[cfg(test)]
 pub(crate) use configuration::tests::any_tier;

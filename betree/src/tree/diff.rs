@@ -156,16 +156,16 @@ impl Segment {
         Ok((!sources.is_empty()).then_some(Self { sources, high }))
     }
 
-    /// What the memtables of the two say.
-    fn of_memtables(views: [&View; 2]) -> Result<Self, TreeError> {
+    /// What the memtables of the two say from `low` on.
+    fn of_memtables(views: [&View; 2], low: &[u8]) -> Result<Self, TreeError> {
         let mut sources = Vec::new();
         for (side, view) in views.into_iter().enumerate() {
             for table in view.version.tables().filter(|table| !table.memtable.is_empty()) {
                 let mut cursor = Box::new(MemtableCursor::new(Arc::clone(&table.memtable), view.visible));
-                cursor.seek(&[])?;
+                cursor.seek(low)?;
                 sources.push(Source::Run { cursor, side });
                 for delete in table.memtable.range_deletes(view.visible) {
-                    sources.extend(Source::covered(views[1 - side], &delete, &[], None)?);
+                    sources.extend(Source::covered(views[1 - side], &delete, low, None)?);
                 }
             }
         }
@@ -210,10 +210,18 @@ impl Diff {
     /// # Errors
     /// Device errors and damage.
     pub fn new(before: View, after: View) -> Result<Self, TreeError> {
+        Self::starting_at(before, after, Vec::new())
+    }
+
+    /// As [`Diff::new`], for the keys from `low` on.
+    ///
+    /// # Errors
+    /// As [`Diff::new`].
+    pub fn starting_at(before: View, after: View, low: Vec<u8>) -> Result<Self, TreeError> {
         let half = |view: &View| Half { cell: Some(Arc::clone(&view.version.root)), runs: Vec::new() };
         let halves = [half(&before), half(&after)];
-        let waiting = vec![Pair { halves, low: Vec::new(), high: None }];
-        let memory = Segment::of_memtables([&before, &after])?;
+        let memory = Segment::of_memtables([&before, &after], &low)?;
+        let waiting = vec![Pair { halves, low, high: None }];
         let candidates = [Candidate::Unknown, Candidate::Unknown];
         Ok(Self { before, after, waiting, segment: None, memory, candidates, done: false })
     }

@@ -100,10 +100,12 @@ impl Drops {
         }
     }
 
-    /// What was dropped after `snapshot` and is in it does not die: the tree goes back to it.
-    pub fn go_back_to(&mut self, snapshot: Generation) {
+    /// What was dropped after `snapshot` and is in it does not die: the tree goes back to it. The rest of it was dropped in
+    /// `death` at the latest.
+    pub fn go_back_to(&mut self, snapshot: Generation, death: Generation) {
         for (drop, _) in self.entries.iter_mut().filter(|(drop, _)| drop.death > snapshot) {
             drop.floor = drop.floor.max(snapshot);
+            drop.death = drop.death.min(death);
         }
     }
 

@@ -323,7 +323,7 @@ impl Tree {
     /// # Errors
     /// A pointer to a large value that does not decode; nothing happened then.
     pub fn drop_everything(&self, floor: Generation) -> Result<Weak<Keeper>, TreeError> {
-        self.replace(empty_root(&self.dmu), floor, |_| ())
+        self.replace(empty_root(&self.dmu), floor, None, |_| ())
     }
 
     /// The tree of the snapshot `root`, of generation `snapshot`, takes the place of this one; what came later is a pending
@@ -342,7 +342,31 @@ impl Tree {
             died = self.deaths.take(generation);
             self.deaths.set_blocks(blocks);
         };
-        let era = self.replace(NodeCell::on_disk(&self.dmu, root), snapshot, set)?;
+        let era = self.replace(NodeCell::on_disk(&self.dmu, root), snapshot, None, set)?;
+        Ok(Replaced { died, era })
+    }
+
+    /// The tree `root` of a snapshot that becomes the newest one, of generation `snapshot`, takes the place of this one. The two
+    /// share what was born up to `floor`; what this one has beside that is a pending drop, as one that was dropped before the
+    /// snapshot was made: the snapshot has nothing of it. The new tree refers to `blocks` blocks. Under the commit lock.
+    ///
+    /// # Errors
+    /// As [`Tree::drop_everything`].
+    pub fn become_snapshot(
+        &self,
+        root: NodeRef,
+        floor: Generation,
+        snapshot: Generation,
+        blocks: u64,
+    ) -> Result<Replaced, TreeError> {
+        let mut died = Vec::new();
+        let set = |generation| {
+            died = self.deaths.take(generation);
+            self.deaths.set_blocks(blocks);
+            // Before anybody changes the new tree: what it has, the snapshot has.
+            self.deaths.set_newest(self.deaths.newest().max(snapshot));
+        };
+        let era = self.replace(NodeCell::on_disk(&self.dmu, root), floor, Some(snapshot), set)?;
         Ok(Replaced { died, era })
     }
 
@@ -350,6 +374,7 @@ impl Tree {
         &self,
         root: Arc<NodeCell>,
         floor: Generation,
+        death: Option<Generation>,
         replaced: impl FnOnce(Generation),
     ) -> Result<Weak<Keeper>, TreeError> {
         let _flushing = self.flushing.lock();
@@ -363,8 +388,9 @@ impl Tree {
         for (table, values) in values {
             values.into_iter().for_each(|value| table.keeper().keep(self.kill_value(value, generation)));
         }
-        edit.drops.go_back_to(floor);
-        edit.drops.add_node(&version.root, Dropping { death: generation, floor }, &self.deaths, generation);
+        let death = death.unwrap_or(generation);
+        edit.drops.go_back_to(floor, death);
+        edit.drops.add_node(&version.root, Dropping { death, floor }, &self.deaths, generation);
         replaced(generation);
         let era = Arc::new(Keeper::default());
         version.era.follow(Arc::clone(&era));

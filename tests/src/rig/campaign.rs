@@ -9,6 +9,9 @@ use betree::vdev::{LoggedOperation, SimRng};
 use std::fmt;
 use std::time::Instant;
 
+/// Of so many workloads one receives snapshots of another pool.
+const RECEIVES_EVERY: u64 = 4;
+
 /// How much is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Campaign {
@@ -109,6 +112,9 @@ impl Campaign {
         let mut choice = SimRng::new(seed);
         let mut machine = Machine::create(self.layout, choice.next_u64())?;
         let mut workload = Workload::new(self.layout, choice.next_u64());
+        if seed % RECEIVES_EVERY == RECEIVES_EVERY - 1 {
+            workload = workload.receiving();
+        }
         let created = machine.clock().operations();
         let operations = self.operations / 2 + choice.below(self.operations);
         for number in 0..operations {

@@ -3,14 +3,16 @@
 use super::Failure;
 use super::layout::Layout;
 use super::model::{
-    COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint, fingerprint_of,
-    snapshot_name,
+    Arrival, COUNTS, Change, Count, Operation, State, Value, dataset_fingerprint, entry_fingerprint,
+    fingerprint_of, snapshot_name,
 };
 use super::stores;
 use super::timeline::Timeline;
 use betree::vdev::{SimClock, SimDisk};
 use betree::{
-    Batch, Database, Dataset, DatasetView, Durability, Entries, Error, ErrorKind, Snapshot, StoragePreference,
+    Batch, Database, DatabaseConfiguration, Dataset, DatasetView, Durability, Entries, Error, ErrorKind,
+    LeafVdev, ReceiveOptions, SendOptions, Snapshot, StoragePoolConfiguration, StoragePreference,
+    StreamError, TierConfiguration,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -342,14 +344,90 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
         }
         Operation::Create(name) => database.create_dataset(name).map(|_| false),
         Operation::Rename(from, to) => database.rename_dataset(from, to).map(|()| false),
-        Operation::Destroy(name) => database.destroy_dataset(name).map(|()| false),
+        Operation::Destroy(name) => match database.destroy_dataset(name) {
+            Err(error) if error.kind() == ErrorKind::Busy && abort(database)? > 0 => {
+                database.destroy_dataset(name).map(|()| false)
+            }
+            done => done.map(|()| false),
+        },
         Operation::Snapshot(..)
         | Operation::DeleteSnapshot(..)
         | Operation::Rollback(..)
         | Operation::Clone(..)
-        | Operation::Promote(_) => perform_on_snapshots(database, operation).map(|()| true),
+        | Operation::Promote(_) => {
+            // What was received in part may be in the way; the model knows nothing of it.
+            match perform_on_snapshots(database, operation) {
+                Err(error) if error.kind() == ErrorKind::Busy && abort(database)? > 0 => {
+                    perform_on_snapshots(database, operation).map(|()| true)
+                }
+                done => done.map(|()| true),
+            }
+        }
         Operation::Store(operation) => stores::perform(database, operation),
+        Operation::Receive(arrival) => receive(database, arrival),
+        Operation::Abort => abort(database).map(|_| false),
         Operation::Reopen | Operation::Kill => Ok(false),
+    }
+}
+
+/// Gives back what was received in part; returns of how many streams.
+fn abort(database: &Database) -> Result<usize, Error> {
+    let unfinished = database.unfinished_receives()?;
+    for one in &unfinished {
+        database.abort_receive(one.datasets.first().map_or(&[][..], Vec::as_slice))?;
+    }
+    Ok(unfinished.len())
+}
+
+/// Sends what is to arrive from a pool of its own, whose snapshot before came from here.
+fn receive(database: &Database, arrival: &Arrival) -> Result<bool, Error> {
+    let Arrival { dataset: name, base, name: snapshot, changes, is_whole } = arrival;
+    let tier = TierConfiguration::new(vec![LeafVdev::memory(16 << 20).into()]);
+    let elsewhere = Database::create_with(
+        DatabaseConfiguration {
+            storage: StoragePoolConfiguration { tiers: vec![tier], ..StoragePoolConfiguration::default() },
+            background_threads: Some(0),
+            segment_size: 1 << 19,
+            memtable_size: 64 << 10,
+            cache_size: 1 << 20,
+            ..DatabaseConfiguration::default()
+        },
+        false,
+    )?;
+    let mut stream = Vec::new();
+    let from = match base {
+        Some(base) => {
+            let base = database.open_dataset(name)?.open_snapshot(base)?;
+            base.send(None, &SendOptions::default(), &mut stream)?;
+            elsewhere.receive(name, &ReceiveOptions::default(), &mut &stream[..])?;
+            Some(elsewhere.open_dataset(name)?.open_snapshot(base.name())?)
+        }
+        None => None,
+    };
+    let there = elsewhere.open_or_create_dataset(name)?;
+    for change in changes {
+        match change {
+            Change::Upsert { key, offset, bytes } => there.upsert(key, bytes, *offset)?,
+            change => write(&there, change)?,
+        }
+    }
+    stream.clear();
+    there.create_snapshot(snapshot)?.send(from.as_ref(), &SendOptions::default(), &mut stream)?;
+    if !is_whole {
+        // Without its end, without that of the dataset, or in the middle of its entries.
+        let cut = [48, 84, 1 + stream.len() / 3][changes.len() % 3];
+        stream.truncate(stream.len() - cut);
+    }
+    match database.receive(name, &ReceiveOptions { force: base.is_some() }, &mut &stream[..]) {
+        Ok(_) if *is_whole => Ok(true),
+        Ok(_) => Err(Error::Corrupt { what: "stream", reason: String::from("it ends early, and was taken") }),
+        Err(Error::Stream(StreamError::Truncated { .. })) if !is_whole => Ok(false),
+        Err(error) => {
+            if error.kind() == ErrorKind::OutOfSpace {
+                abort(database)?;
+            }
+            Err(error)
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub use layout::Layout;
 pub use machine::{Machine, scan, view};
 pub(crate) use machine::{add, contents};
 pub use misfortune::{Misfortune, Misfortunes};
-pub use model::{COUNTS, Change, Count, Operation, State, Value};
+pub use model::{Arrival, COUNTS, Change, Count, Operation, State, Value};
 pub use plug::Plug;
 pub use recipe::Recipe;
 pub use stores::{Object, ObjectChange, Objects, Store, StoreOperation};

@@ -154,10 +154,29 @@ pub enum Operation {
     Promote(Vec<u8>),
     /// Something with an object store.
     Store(StoreOperation),
+    /// Receives a snapshot that was made elsewhere.
+    Receive(Arrival),
+    /// Gives back what was received in part.
+    Abort,
     /// Closes and opens the database.
     Reopen,
     /// The process dies, the machine does not; then opens the database.
     Kill,
+}
+
+/// A snapshot that was made in another pool and is received.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The dataset that it is received into.
+    pub dataset: Vec<u8>,
+    /// The snapshot of it that the changes start from; later ones are lost. Without one it is sent whole, as a new dataset.
+    pub base: Option<Vec<u8>>,
+    /// The name of the snapshot.
+    pub name: Vec<u8>,
+    /// What was done in the other pool.
+    pub changes: Vec<Change>,
+    /// Whether the stream is there to its end.
+    pub is_whole: bool,
 }
 
 /// The name of a snapshot and what it holds.
@@ -262,7 +281,12 @@ impl State {
             }
             Operation::Promote(name) => self.origins.contains_key(name),
             Operation::Store(operation) => stores::allows(&self.stores, operation),
-            Operation::Sync
+            Operation::Receive(Arrival { dataset, base: Some(base), .. }) => {
+                self.position(dataset, base).is_some_and(|at| !self.is_cloned(&all(dataset)[at + 1..]))
+            }
+            Operation::Receive(Arrival { dataset, .. }) => !known(dataset),
+            Operation::Abort
+            | Operation::Sync
             | Operation::Checkpoint
             | Operation::Settle
             | Operation::Reopen
@@ -324,13 +348,32 @@ impl State {
             }
             Operation::Promote(name) => self.promote(name),
             Operation::Store(operation) => stores::apply(&mut self.stores, operation),
-            Operation::Migrate { .. }
+            Operation::Receive(arrival) if arrival.is_whole => self.receive(arrival),
+            Operation::Receive(_)
+            | Operation::Abort
+            | Operation::Migrate { .. }
             | Operation::Sync
             | Operation::Checkpoint
             | Operation::Settle
             | Operation::Reopen
             | Operation::Kill => {}
         }
+    }
+
+    fn receive(&mut self, arrival: &Arrival) {
+        let Arrival { dataset, base, name, changes, .. } = arrival;
+        let at = base.as_ref().and_then(|base| self.position(dataset, base));
+        let held = match (at, self.snapshots.get_mut(dataset)) {
+            (Some(at), Some(all)) => {
+                all.truncate(at + 1);
+                Entries::clone(&all[at].1)
+            }
+            _ => Entries::new(),
+        };
+        self.datasets.insert(dataset.clone(), held);
+        changes.iter().for_each(|change| self.change(dataset, change));
+        let entries = self.datasets.get(dataset).cloned().unwrap_or_default();
+        self.snapshots.entry(dataset.clone()).or_default().push((name.clone(), Arc::new(entries)));
     }
 
     fn promote(&mut self, name: &[u8]) {

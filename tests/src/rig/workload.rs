@@ -1,7 +1,7 @@
 //! Random operations that make sense on a state.
 
 use super::layout::Layout;
-use super::model::{COUNTS, Change, Operation, State, Value};
+use super::model::{Arrival, COUNTS, Change, Operation, State, Value};
 use super::stores::StoreWorkload;
 use betree::StoragePreference;
 use betree::vdev::SimRng;
@@ -16,6 +16,8 @@ pub struct Workload {
     /// Counts values and snapshots, so that no two are alike.
     written: u64,
     stores: Option<StoreWorkload>,
+    /// Whether snapshots of another pool are received, too.
+    receives: bool,
 }
 
 /// Snapshots that there are at one time, at the most.
@@ -30,7 +32,13 @@ impl Workload {
     pub fn new(layout: Layout, seed: u64) -> Self {
         let mut rng = SimRng::new(seed);
         let keys = [6, 40, 150][rng.index(3)];
-        Self { rng, layout, keys, written: 0, stores: StoreWorkload::new(seed) }
+        Self { rng, layout, keys, written: 0, stores: StoreWorkload::new(seed), receives: false }
+    }
+
+    /// With snapshots that are received from another pool.
+    #[must_use]
+    pub fn receiving(self) -> Self {
+        Self { receives: true, ..self }
     }
 
     /// The next operation on `state`.
@@ -53,6 +61,9 @@ impl Workload {
                 0 if present > 1 => self.destroy(state),
                 _ => Operation::Write { dataset: self.name(state), change: self.range_delete() },
             };
+        }
+        if self.receives && self.rng.chance(1, 12) {
+            return self.receive(state);
         }
         match self.rng.below(100) {
             0..64 => {
@@ -125,6 +136,34 @@ impl Workload {
             (_, Some(snapshot)) => Operation::DeleteSnapshot(dataset, snapshot),
             _ => Operation::Sync,
         };
+        if state.allows(&operation) { operation } else { Operation::Sync }
+    }
+
+    /// Something with what comes from another pool; a sync where it makes no sense.
+    fn receive(&mut self, state: &State) -> Operation {
+        let is_whole = self.rng.chance(3, 4);
+        if !is_whole && self.rng.chance(1, 3) {
+            return Operation::Abort;
+        }
+        let all: Vec<(Vec<u8>, Vec<u8>)> = state
+            .snapshots
+            .iter()
+            .filter(|(dataset, _)| *dataset != COUNTS)
+            .flat_map(|(dataset, all)| all.iter().map(|(name, _)| (dataset.clone(), name.clone())))
+            .collect();
+        let is_full = all.len() >= SNAPSHOTS_MAX;
+        let base = (!all.is_empty() && (is_full || self.rng.chance(2, 3)))
+            .then(|| all[self.rng.index(all.len())].clone());
+        self.written += 1;
+        let name = format!("r{}", self.written).into_bytes();
+        let count = 1 + self.rng.below(12);
+        let (dataset, base) = match (base, self.absent_name(state)) {
+            (Some((dataset, base)), _) => (dataset, Some(base)),
+            (None, Some(absent)) if absent != COUNTS => (absent, None),
+            _ => return Operation::Sync,
+        };
+        let changes = (0..count).map(|_| self.change(&dataset)).collect();
+        let operation = Operation::Receive(Arrival { dataset, base, name, changes, is_whole });
         if state.allows(&operation) { operation } else { Operation::Sync }
     }
 

@@ -37,6 +37,8 @@ mod pools;
 #[cfg(test)]
 mod real_input;
 #[cfg(test)]
+mod replication;
+#[cfg(test)]
 mod snapshots;
 #[cfg(test)]
 mod space;

@@ -9,7 +9,8 @@ use super::edits::{RootEdits, Undo};
 use super::format::{HOLDS_MAX, SnapshotRecord, snapshot_key, snapshot_name_key};
 use super::handle::{find_snapshot, snapshot_not_found};
 use super::lineage::{Lineage, Origin};
-use crate::base::ids::{DatasetId, Generation};
+use super::takeover::{Staging, Takeover, Takeovers};
+use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::preference::StoragePreference;
 use crate::database::catalog::DatasetState;
 use crate::database::checkpoint::Checkpointer;
@@ -18,6 +19,7 @@ use crate::database::core::Core;
 use crate::database::error::{Error, Result};
 use crate::database::format::{DatasetRecord, dataset_key};
 use crate::dmu::Death;
+use crate::pool::random_uuid;
 use crate::run::{EntryRef, Kind};
 use crate::tree::{Drops, NodeRef, Tree};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(in crate::database) enum Change<'a> {
     Create {
         datasets: &'a [Arc<DatasetState>],
         name: &'a [u8],
+        /// Of those that were made elsewhere, one for each dataset.
+        identities: Option<&'a [Identity]>,
     },
     Delete {
         dataset: &'a Arc<DatasetState>,
@@ -67,23 +71,36 @@ pub(in crate::database) enum Change<'a> {
     Promote {
         dataset: &'a Arc<DatasetState>,
     },
+    Stage {
+        stagings: &'a [Staging<'a>],
+    },
+    TakeOver {
+        takeovers: &'a [Takeover<'a>],
+    },
+}
+
+/// What a snapshot keeps in every pool.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::database) struct Identity {
+    pub guid: Uuid,
+    /// Seconds since 1970.
+    pub created: u64,
 }
 
 /// Changes that can be made, and what they need.
 #[derive(Debug)]
-pub(in crate::database) struct Plan {
-    works: Vec<Work>,
+pub(in crate::database) struct Plan<'a> {
+    works: Vec<Work<'a>>,
     /// Lineages before, for when it is taken back.
     before: Vec<(Arc<DatasetState>, Option<Origin>, Generation)>,
     undo: Undo,
 }
 
 #[derive(Debug)]
-enum Work {
+enum Work<'a> {
     Create {
-        datasets: Vec<Arc<DatasetState>>,
+        datasets: Vec<(Arc<DatasetState>, Identity)>,
         name: Vec<u8>,
-        created: u64,
     },
     Delete {
         dataset: Arc<DatasetState>,
@@ -100,12 +117,21 @@ enum Work {
     Rollback(Rollback),
     Clone {
         id: DatasetId,
-        record: DatasetRecord,
+        record: Box<DatasetRecord>,
     },
     Promote {
         dataset: Arc<DatasetState>,
         from: Arc<DatasetState>,
         moved: Vec<(Generation, Vec<u8>)>,
+    },
+    Stage {
+        wanted: &'a [Staging<'a>],
+        made: Vec<Arc<DatasetState>>,
+    },
+    TakeOver {
+        takeovers: Takeovers,
+        /// Something has changed that cannot be taken back.
+        changed: bool,
     },
 }
 
@@ -131,13 +157,13 @@ fn full_name(dataset: &DatasetState, name: &[u8]) -> String {
     format!("{}@{}", dataset.display_name(), name.escape_ascii())
 }
 
-fn exists(dataset: &DatasetState, name: &[u8]) -> Error {
+pub(super) fn exists(dataset: &DatasetState, name: &[u8]) -> Error {
     Error::AlreadyExists { what: "snapshot", name: full_name(dataset, name) }
 }
 
 impl Core {
     /// Fails with what keeps a snapshot from being deleted.
-    fn check_free(
+    pub(super) fn check_free(
         &self,
         dataset: &DatasetState,
         snapshot: Generation,
@@ -146,7 +172,7 @@ impl Core {
         let clones = self.clones_of(dataset.id, snapshot);
         let by: Vec<String> = match clones.is_empty() {
             true => record.holds.iter().map(|hold| format!("hold {}", hold.escape_ascii())).collect(),
-            false => clones.iter().map(|clone| format!("clone {}", clone.display_name())).collect(),
+            false => clones.iter().map(|clone| clone.described()).collect(),
         };
         if by.is_empty() {
             return Ok(());
@@ -165,7 +191,7 @@ impl Core {
         Ok(())
     }
 
-    fn snapshot_record(
+    pub(super) fn snapshot_record(
         &self,
         edits: &RootEdits<'_>,
         dataset: &DatasetState,
@@ -177,12 +203,12 @@ impl Core {
     }
 
     /// Checks that `changes` can be made, each of another dataset.
-    pub fn plan(&self, changes: &[Change<'_>], checkpointer: &mut Checkpointer) -> Result<Plan> {
+    pub fn plan<'a>(&self, changes: &'a [Change<'a>], checkpointer: &mut Checkpointer) -> Result<Plan<'a>> {
         let works = changes.iter().map(|change| self.plan_one(change, checkpointer));
         Ok(Plan { works: works.collect::<Result<_>>()?, before: Vec::new(), undo: Undo::default() })
     }
 
-    fn plan_one(&self, change: &Change<'_>, checkpointer: &mut Checkpointer) -> Result<Work> {
+    fn plan_one<'a>(&self, change: &'a Change<'a>, checkpointer: &mut Checkpointer) -> Result<Work<'a>> {
         let edits = RootEdits::new(self, checkpointer, Generation(0));
         let view = self.root_tree.view();
         let find = |dataset: &DatasetState, name: &[u8]| -> Result<(Generation, SnapshotRecord)> {
@@ -198,9 +224,18 @@ impl Core {
             Ok(_) => Err(exists(dataset, name)),
         };
         let work = match change {
-            Change::Create { datasets, name } => {
+            Change::Create { datasets, name, identities } => {
                 datasets.iter().try_for_each(|dataset| check_name(dataset, name))?;
-                Work::Create { datasets: datasets.to_vec(), name: name.to_vec(), created: now() }
+                let created = now();
+                let identity = |index: usize| -> Result<Identity> {
+                    match identities.and_then(|all| all.get(index)) {
+                        Some(identity) => Ok(*identity),
+                        None => Ok(Identity { guid: random_uuid()?, created }),
+                    }
+                };
+                let with = |(index, dataset)| Ok((Arc::clone(dataset), identity(index)?));
+                let datasets = datasets.iter().enumerate().map(with).collect::<Result<_>>()?;
+                Work::Create { datasets, name: name.to_vec() }
             }
             Change::Delete { dataset, name } => {
                 let (snapshot, record) = find(dataset, name)?;
@@ -275,15 +310,20 @@ impl Core {
                     newest: Generation(0),
                     blocks: source.blocks,
                     root: Some(source.root),
+                    receiving: None,
                 };
-                Work::Clone { id: DatasetId(0), record }
+                Work::Clone { id: DatasetId(0), record: Box::new(record) }
             }
             Change::Promote { dataset } => self.plan_promote(&edits, dataset)?,
+            Change::Stage { stagings } => Work::Stage { wanted: stagings, made: Vec::new() },
+            Change::TakeOver { takeovers } => {
+                Work::TakeOver { takeovers: Takeovers::plan(self, &edits, takeovers)?, changed: false }
+            }
         };
         Ok(work)
     }
 
-    fn plan_promote(&self, edits: &RootEdits<'_>, dataset: &Arc<DatasetState>) -> Result<Work> {
+    fn plan_promote(&self, edits: &RootEdits<'_>, dataset: &Arc<DatasetState>) -> Result<Work<'static>> {
         let origin = dataset.lineage.lock().origin;
         let found = origin.and_then(|origin| {
             let from = self.catalog.read().by_id(origin.dataset).cloned()?;
@@ -305,7 +345,7 @@ impl Core {
     }
 }
 
-impl Plan {
+impl Plan<'_> {
     /// Whether it is more than a checkpoint.
     pub fn is_work(&self) -> bool {
         !self.works.is_empty()
@@ -313,7 +353,7 @@ impl Plan {
 
     /// Whether the state of `dataset` that is captured becomes a snapshot.
     pub fn takes_snapshot_of(&self, dataset: &DatasetState) -> bool {
-        let takes = |work: &Work| matches!(work, Work::Create { datasets, .. } if datasets.iter().any(|one| one.id == dataset.id));
+        let takes = |work: &Work<'_>| matches!(work, Work::Create { datasets, .. } if datasets.iter().any(|(one, _)| one.id == dataset.id));
         self.works.iter().any(takes)
     }
 
@@ -322,9 +362,11 @@ impl Plan {
     pub fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {
         for at in 0..self.works.len() {
             let Err(error) = self.works[at].at_cut(core, commit) else { continue };
-            let done = &self.works[..at];
-            done.iter().for_each(|work| work.unreserve(core));
-            if done.iter().any(|work| matches!(work, Work::Rollback(_))) {
+            let (done, failed) = self.works.split_at(at);
+            done.iter().for_each(|work| work.undo_cut(core));
+            let halfway =
+                failed.first().is_some_and(|work| matches!(work, Work::TakeOver { changed: true, .. }));
+            if halfway || done.iter().any(Work::is_final) {
                 core.fail(error.clone());
             }
             return Err(error);
@@ -334,7 +376,7 @@ impl Plan {
 
     /// Whether a checkpoint that fails cannot be forgotten.
     pub fn is_final(&self) -> bool {
-        self.works.iter().any(|work| matches!(work, Work::Rollback(_)))
+        self.works.iter().any(Work::is_final)
     }
 
     fn save(&mut self, dataset: &Arc<DatasetState>) {
@@ -345,7 +387,14 @@ impl Plan {
     /// Writes what must stand before anything else that died is listed: the snapshots that a rollback passes over.
     pub fn edit_first(&mut self, edits: &mut RootEdits<'_>) -> Result<()> {
         for work in &mut self.works {
-            let Work::Rollback(rollback) = work else { continue };
+            let rollback = match work {
+                Work::Rollback(rollback) => rollback,
+                Work::TakeOver { takeovers, .. } => {
+                    takeovers.edit_first(edits)?;
+                    continue;
+                }
+                _ => continue,
+            };
             let dataset = Arc::clone(&rollback.dataset);
             edits.list_deaths(&dataset, std::mem::take(&mut rollback.died))?;
             for (snapshot, name) in &rollback.later {
@@ -374,23 +423,22 @@ impl Plan {
 
     fn edit_one(
         &mut self,
-        work: &Work,
+        work: &Work<'_>,
         edits: &mut RootEdits<'_>,
         cut: u64,
         roots: &[(DatasetId, NodeRef, u64)],
     ) -> Result<()> {
         match work {
-            Work::Rollback(_) => {}
-            Work::Create { datasets, name, created } => {
-                let (datasets, name, created) = (datasets.clone(), name.clone(), *created);
-                for dataset in &datasets {
+            Work::Rollback(_) | Work::Stage { .. } | Work::TakeOver { .. } => {}
+            Work::Create { datasets, name } => {
+                for (dataset, Identity { guid, created }) in datasets {
                     self.save(dataset);
                     let Some((_, root, blocks)) = roots.iter().find(|(id, _, _)| *id == dataset.id) else {
                         return Err(dataset.not_found());
                     };
                     let (root, blocks) = (root.clone(), *blocks);
-                    let record =
-                        SnapshotRecord { name: name.clone(), created, cut, blocks, holds: Vec::new(), root };
+                    let (name, created, guid, holds) = (name.clone(), *created, *guid, Vec::new());
+                    let record = SnapshotRecord { name, created, cut, blocks, guid, holds, root };
                     edits.put_snapshot(dataset, edits.generation, &record)?;
                     dataset.lineage.lock().add(edits.generation);
                 }
@@ -475,9 +523,9 @@ impl Plan {
             lineage.forget_chain();
         }
         for work in self.works {
-            work.unreserve(core);
+            work.undo_cut(core);
             let Work::Create { datasets, .. } = work else { continue };
-            for dataset in datasets {
+            for (dataset, _) in datasets {
                 dataset.lineage.lock().forget_chain();
                 core.set_listed(&dataset);
             }
@@ -495,11 +543,15 @@ impl Plan {
     }
 }
 
-impl Work {
+impl Work<'_> {
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Rollback(_) | Self::TakeOver { .. })
+    }
+
     fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {
         match self {
             Self::Create { datasets, .. } => {
-                if let Some(gone) = datasets.iter().find(|dataset| dataset.is_destroyed()) {
+                if let Some((gone, _)) = datasets.iter().find(|(dataset, _)| dataset.is_destroyed()) {
                     return Err(gone.not_found());
                 }
             }
@@ -521,21 +573,44 @@ impl Work {
                 *id = DatasetId(commit.next_dataset);
                 commit.next_dataset += 1;
             }
-            _ => {}
+            Self::Stage { wanted, made } => {
+                for one in *wanted {
+                    match one.make(core, commit, now()) {
+                        Ok(staging) => made.push(staging),
+                        Err(error) => {
+                            self.undo_cut(core);
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+            Self::TakeOver { takeovers, changed } => takeovers.at_cut(core, changed)?,
+            Self::Delete { .. } | Self::Record { .. } | Self::Promote { .. } => {}
         }
         Ok(())
     }
 
-    /// Gives the name of a clone that is not made back.
-    fn unreserve(&self, core: &Core) {
-        if let Self::Clone { record, .. } = self {
-            core.catalog.write().unreserve(record.role, &record.name);
+    /// Gives back what belonged to the cut: the name of a clone that is not made, and stagings.
+    fn undo_cut(&self, core: &Core) {
+        match self {
+            Self::Clone { record, .. } => core.catalog.write().unreserve(record.role, &record.name),
+            // Their trees have space already: it is given back as that of every dataset.
+            Self::Stage { made, .. } => {
+                for staging in made {
+                    core.catalog.write().destroy(staging);
+                    if let Err(error) = core.drop_tree(staging) {
+                        log::error!("what an attempt to receive had is not given back: {error}");
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
     fn finish(self, core: &Core, commit: &mut Commit) {
         match self {
-            Self::Create { .. } | Self::Record { .. } => {}
+            Self::Create { .. } | Self::Record { .. } | Self::Stage { .. } => {}
+            Self::TakeOver { takeovers, .. } => takeovers.finish(core),
             Self::Delete { dataset, snapshot, .. } => {
                 core.snapshots.close(&dataset, snapshot);
                 core.set_listed(&dataset);
@@ -553,7 +628,7 @@ impl Work {
                 let tree =
                     Tree::restore(parts, record.root.clone(), Drops::default(), commit.open_generation);
                 let (role, name) = (record.role, record.name.clone());
-                let state = DatasetState::new(id, tree, record, 0, true);
+                let state = DatasetState::new(id, tree, *record, 0, true);
                 let mut catalog = core.catalog.write();
                 catalog.unreserve(role, &name);
                 catalog.insert(state);
@@ -571,7 +646,7 @@ impl Work {
 }
 
 impl RootEdits<'_> {
-    fn put_snapshot(
+    pub(super) fn put_snapshot(
         &mut self,
         dataset: &DatasetState,
         snapshot: Generation,
@@ -582,7 +657,7 @@ impl RootEdits<'_> {
     }
 
     /// Takes a snapshot out of the order of `dataset`. Its name is read where it is not known.
-    fn delete_snapshot(
+    pub(super) fn delete_snapshot(
         &mut self,
         dataset: &DatasetState,
         snapshot: Generation,

@@ -20,6 +20,7 @@
 //! | … | 8 | created | seconds since 1970 | below 2^63 | |
 //! | … | 8 | cut | sequence | holds exactly the messages up to it | |
 //! | … | 8 | blocks | 4 KiB | that the tree refers to | |
+//! | … | 16 | guid | | names what it holds in every pool: random, or that of the sender | changes sent onto another state |
 //! | … | … | holds | | varint count, each varint length, bytes | deleted although somebody needs it |
 //! | … | … | root | | node pointer | |
 //!
@@ -36,7 +37,7 @@
 
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::extent::{Extent, total_blocks};
-use crate::base::ids::{DatasetId, Generation};
+use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::dmu::{Dmu, DmuError, StoredExtents};
 use crate::tree::NodeRef;
 
@@ -141,6 +142,8 @@ pub(crate) struct SnapshotRecord {
     pub cut: u64,
     /// Blocks that its tree refers to.
     pub blocks: u64,
+    /// The same in every pool that it was sent to.
+    pub guid: Uuid,
     /// Why it may not be deleted.
     pub holds: Vec<Vec<u8>>,
     pub root: NodeRef,
@@ -155,6 +158,7 @@ impl SnapshotRecord {
         out.u64(self.created);
         out.u64(self.cut);
         out.u64(self.blocks);
+        out.raw(&self.guid.0);
         out.varint(self.holds.len() as u64);
         self.holds.iter().for_each(|hold| out.bytes(hold));
         self.root.encode(&mut out);
@@ -173,12 +177,14 @@ impl SnapshotRecord {
         }
         let cut = input.u64("cut").map_err(plain)?;
         let blocks = input.u64("blocks").map_err(plain)?;
+        let mut guid = Uuid::default();
+        guid.0.copy_from_slice(input.raw(16, "guid").map_err(plain)?);
         let count = count(&mut input, HOLDS_MAX, "holds").map_err(plain)?;
         let hold = |input: &mut Decoder<'_>| input.bytes(SNAPSHOT_NAME_BYTES_MAX, "hold").map(<[u8]>::to_vec);
         let holds = (0..count).map(|_| hold(&mut input)).collect::<Result<_, _>>().map_err(plain)?;
         let root = NodeRef::decode(&mut input, dmu)?;
         input.finish("snapshot record").map_err(plain)?;
-        Ok(Self { name, created, cut, blocks, holds, root })
+        Ok(Self { name, created, cut, blocks, guid, holds, root })
     }
 }
 
@@ -439,12 +445,15 @@ mod tests {
                 created: 4,
                 cut: 5,
                 blocks: 6,
+                guid: Uuid([7; 16]),
                 holds: vec![b"h".to_vec()],
                 root,
             };
             let golden = [
                 &[1, 0, 0, 0, 1, b'n', 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0][..],
-                &[6, 0, 0, 0, 0, 0, 0, 0, 1, 1, b'h', 1, 2, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 9, 0, 0, 0],
+                &[6, 0, 0, 0, 0, 0, 0, 0],
+                &[7; 16],
+                &[1, 1, b'h', 1, 2, 0, 0, 0, 0, 0, 0, 0, 100, 0, 0, 0, 9, 0, 0, 0],
                 extents.as_slice(),
             ]
             .concat();

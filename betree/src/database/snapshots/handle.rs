@@ -6,7 +6,7 @@ use super::format::{
     DEAD_LISTS, SNAPSHOTS, SnapshotRecord, SubList, key_dead_list, key_snapshot, keys_of_dataset,
     snapshot_key, snapshot_name_key,
 };
-use crate::base::ids::{DatasetId, Generation};
+use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::units::BLOCK_BYTES_U64;
@@ -17,7 +17,7 @@ use crate::database::error::{Error, Result};
 use crate::database::view::{DatasetView, Entries};
 use crate::dmu::{Dmu, Keeper, OwnedExtents};
 use crate::tree::{Drops, JobQueue, PartRead, Tree, Value, View};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeBounds;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -160,12 +160,13 @@ pub(in crate::database) fn snapshot_records(
 /// deleted: its space is then given back when the last handle, view and iterator of it is gone.
 #[derive(Clone)]
 pub struct Snapshot {
-    pub(super) handle: Arc<Handle>,
+    pub(in crate::database) handle: Arc<Handle>,
     state: Arc<DatasetState>,
     generation: Generation,
     name: Vec<u8>,
     created: u64,
     cut: u64,
+    guid: Uuid,
     tree: Arc<Tree>,
 }
 
@@ -209,9 +210,9 @@ impl Snapshot {
         if let Some(action) = dataset.tree.action() {
             tree.set_action(action);
         }
-        let (name, created, cut) = (record.name, record.created, record.cut);
+        let (name, created, cut, guid) = (record.name, record.created, record.cut, record.guid);
         let (handle, state) = (Arc::clone(handle), Arc::clone(dataset));
-        Ok(Self { handle, state, generation, name, created, cut, tree })
+        Ok(Self { handle, state, generation, name, created, cut, guid, tree })
     }
 
     /// The name, without that of the dataset.
@@ -244,11 +245,21 @@ impl Snapshot {
         self.cut
     }
 
+    /// What names the snapshot in every pool that it was sent to: its guid, as text.
+    #[must_use]
+    pub fn guid(&self) -> String {
+        self.guid.to_string()
+    }
+
+    pub(in crate::database) fn guid_bytes(&self) -> Uuid {
+        self.guid
+    }
+
     pub(in crate::database) fn state(&self) -> &Arc<DatasetState> {
         &self.state
     }
 
-    pub(super) fn tree(&self) -> &Arc<Tree> {
+    pub(in crate::database) fn tree(&self) -> &Arc<Tree> {
         &self.tree
     }
 
@@ -263,6 +274,14 @@ impl Snapshot {
         }
         let reason = String::from("it belongs to another database");
         Err(Error::InvalidArgument { what: "snapshot", reason })
+    }
+
+    /// What the root tree says of it.
+    pub(super) fn record(&self, core: &Core) -> Result<SnapshotRecord> {
+        let value =
+            core.root_tree.view().get(&snapshot_key(self.state.id, self.generation)).map_err(of_root)?;
+        let value = value.ok_or_else(|| snapshot_not_found(&self.state, &self.name))?;
+        Ok(SnapshotRecord::decode(&value, &core.dmu)?)
     }
 
     fn entries(&self) -> DatasetView {
@@ -334,6 +353,8 @@ pub struct SnapshotInfo {
     pub created: SystemTime,
     /// The checkpoint that it is.
     pub generation: u64,
+    /// What names it in every pool that it was sent to.
+    pub guid: String,
     /// Bytes that it reads from. Ranges that were deleted whole shortly before may still be counted.
     pub referenced: u64,
     /// Bytes that nothing else has: what deleting it would free, as of the newest checkpoint.
@@ -344,6 +365,8 @@ pub struct SnapshotInfo {
     pub holds: Vec<Vec<u8>>,
     /// Names of the datasets that were cloned from it.
     pub clones: Vec<Vec<u8>>,
+    /// Whether a stream of changes to it was received in part: it stays until that is finished or aborted.
+    pub receiving: bool,
 }
 
 impl Core {
@@ -393,9 +416,14 @@ impl Core {
             Ok(true)
         })?;
         let mut clones: HashMap<Generation, Vec<Vec<u8>>> = HashMap::new();
+        let mut receiving = HashSet::new();
         let all = self.catalog.read().all();
         for other in all.iter().filter(|other| !other.is_destroyed()) {
-            if let Some(origin) = other.lineage.lock().origin.filter(|origin| origin.dataset == dataset.id) {
+            let origin = other.lineage.lock().origin.filter(|origin| origin.dataset == dataset.id);
+            let Some(origin) = origin else { continue };
+            if other.is_staging() {
+                receiving.insert(origin.snapshot);
+            } else {
                 clones.entry(origin.snapshot).or_default().push(other.name.read().clone());
             }
         }
@@ -419,11 +447,13 @@ impl Core {
                 name: record.name,
                 created: SystemTime::UNIX_EPOCH + Duration::from_secs(record.created),
                 generation: generation.0,
+                guid: record.guid.to_string(),
                 referenced: record.blocks * BLOCK_BYTES_U64,
                 unique: unique * BLOCK_BYTES_U64,
                 written: written * BLOCK_BYTES_U64,
                 holds: record.holds,
                 clones: clones.remove(&generation).unwrap_or_default(),
+                receiving: receiving.contains(&generation),
             });
         }
         Ok(found)

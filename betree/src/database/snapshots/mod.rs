@@ -30,6 +30,7 @@
 //! | `change` | what callers want, from the check to the durable checkpoint |
 //! | `handle` | an open snapshot; what the list of snapshots says |
 //! | `diff` | what changed from one snapshot to another, or to the head |
+//! | `takeover` | a staging of what is received becomes a dataset |
 //! | `retention` | which snapshots stay when old ones are thinned out |
 //!
 //! # Invariants
@@ -48,7 +49,7 @@
 //!
 //! # What it does not do
 //!
-//! It does not send: that reads snapshots and writes datasets.
+//! It does not send and receive (`replication`): that reads snapshots, and writes datasets that take their places here.
 
 mod change;
 mod dead_lists;
@@ -58,8 +59,9 @@ pub(super) mod format;
 mod handle;
 mod lineage;
 mod retention;
+mod takeover;
 
-pub(super) use change::{Change, Plan};
+pub(super) use change::{Change, Identity, Plan};
 pub(super) use dead_lists::listed_extents;
 pub use diff::{Difference, Differences};
 pub(super) use edits::RootEdits;
@@ -69,3 +71,4 @@ pub(super) use handle::{Snapshots, snapshot_records};
 pub(super) use lineage::Lineage;
 pub(crate) use lineage::Origin;
 pub use retention::{KeepReason, Retention};
+pub(super) use takeover::{Place, Staging, Takeover};

@@ -46,6 +46,8 @@ pub enum KeepReason {
     Held,
     /// No number asks for it, but there are clones of it.
     Cloned,
+    /// No number asks for it, but changes to it are being received.
+    Receiving,
 }
 
 /// Year, and number in it, of the period that an instant lies in.
@@ -67,6 +69,7 @@ impl fmt::Display for KeepReason {
             Self::Yearly => "yearly",
             Self::Held => "held",
             Self::Cloned => "cloned",
+            Self::Receiving => "receiving",
         })
     }
 }
@@ -74,7 +77,7 @@ impl fmt::Display for KeepReason {
 impl Retention {
     /// Why each of `snapshots` stays; `None` for one that may be deleted. They are all of one dataset, oldest first, as
     /// [`Dataset::snapshots`](crate::Dataset::snapshots) returns them; which is newer is a matter of their order, not of
-    /// clocks. What is held or cloned is never named for deletion.
+    /// clocks. What is held, cloned or received onto is never named for deletion.
     #[must_use]
     pub fn judge(&self, snapshots: &[SnapshotInfo]) -> Vec<Option<KeepReason>> {
         let rules: [(u32, KeepReason, Period); 5] = [
@@ -111,6 +114,8 @@ impl Retention {
                 reason.get_or_insert(KeepReason::Cloned);
             } else if !snapshot.holds.is_empty() {
                 reason.get_or_insert(KeepReason::Held);
+            } else if snapshot.receiving {
+                reason.get_or_insert(KeepReason::Receiving);
             }
         }
         reasons
@@ -135,8 +140,10 @@ mod tests {
             referenced: 0,
             unique: 0,
             written: 0,
+            guid: String::new(),
             holds: Vec::new(),
             clones: Vec::new(),
+            receiving: false,
         }
     }
 
@@ -157,6 +164,9 @@ mod tests {
         all[1].holds.push(b"tag".to_vec());
         all[2].clones.push(b"clone".to_vec());
         all[2].holds.push(b"tag".to_vec());
+        all[3].receiving = true;
+        assert_eq!(Retention::default().judge(&all)[3], Some(KeepReason::Receiving));
+        all[3].receiving = false;
         let (held, cloned) = (Some(KeepReason::Held), Some(KeepReason::Cloned));
         assert_eq!(Retention::default().judge(&all), [None, held, cloned, None]);
         // What a number asks for has that reason, and what is needed takes nobody's place.

@@ -5,11 +5,11 @@ use super::pool::{BadBlock, Bench, configuration, devices};
 use crate::base::checksum::{crc, crc_append};
 use crate::base::codec::{Decoder, Encoder, get_varint};
 use crate::base::extent::Extent;
-use crate::base::ids::{DatasetId, Generation};
+use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::database::{
-    ChunkRecord, DatasetRecord, ListPart, Origin, Role, SubList, chunk_key, dataset_key, dead_list_key,
-    drops_key, snapshot_name_key,
+    ChunkRecord, DatasetRecord, ListPart, Origin, Receiving, Role, SubList, chunk_key, dataset_key,
+    dead_list_key, drops_key, snapshot_name_key,
 };
 use crate::inspect::catalogue::Catalogue;
 use crate::inspect::ledger::Ledger;
@@ -603,6 +603,30 @@ fn break_newest(bench: &Bench) {
     bench.forge(|forge| forge.put(&dataset_key(DATA), &record.encode()));
 }
 
+/// Makes a staging of the dataset, which receives `section` of a stream of `sections` onto the snapshot `base`.
+fn make_staging(bench: &Bench, section: u32, sections: u32, base: Uuid) {
+    let mut record = records(bench)[&DATA].clone();
+    let guid = Uuid([9; 16]);
+    let snapshot = b"received".to_vec();
+    let position = Default::default();
+    let stream = Uuid([8; 16]);
+    record.receiving = Some(Receiving { stream, section, sections, guid, base, snapshot, position });
+    bench.forge(|forge| forge.put(&dataset_key(DATA), &record.encode()));
+}
+
+fn break_sections(bench: &Bench) {
+    make_staging(bench, 1, 2, Uuid::default());
+}
+
+fn break_base(bench: &Bench) {
+    make_staging(bench, 0, 1, Uuid([7; 16]));
+}
+
+fn break_received_snapshot(bench: &Bench) {
+    with_snapshot(bench);
+    make_staging(bench, 0, 1, Uuid::default());
+}
+
 fn break_dead_list(bench: &Bench) {
     edit_list(bench, |_, list| {
         let entry = list.tail.pop().unwrap();
@@ -740,6 +764,9 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("a snapshot without a name", Code::Snapshot, false, break_snapshot_without_name),
     ("an origin that is gone", Code::Snapshot, false, break_origin),
     ("the newest snapshot", Code::Snapshot, false, break_newest),
+    ("a section that is received alone", Code::Staging, false, break_sections),
+    ("what is received onto another snapshot", Code::Staging, false, break_base),
+    ("a snapshot of what is received that is another", Code::Staging, false, break_received_snapshot),
     ("an extent that is not listed", Code::DeadList, false, break_dead_list),
     ("an extent that is listed twice", Code::DeadList, false, break_listed_twice),
     ("an extent that is listed and lives", Code::Undead, false, break_undead),

@@ -1,0 +1,161 @@
+//! Stagings: datasets that a stream is received into, and that nobody sees before it is there.
+
+use super::format::{Position, Receiving};
+use super::token::ResumeToken;
+use crate::base::sync::Mutex;
+use crate::database::catalog::DatasetState;
+use crate::database::core::Core;
+use crate::database::database::Database;
+use crate::database::error::{Error, Result};
+use crate::database::snapshots::{Change, Staging};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Names of the datasets that streams are being received into right now.
+#[derive(Debug, Default)]
+pub(in crate::database) struct Receives {
+    names: Mutex<BTreeSet<Vec<u8>>>,
+}
+
+/// Keeps others from receiving into the same datasets.
+#[derive(Debug)]
+pub(super) struct ReceiveGuard<'a> {
+    receives: &'a Receives,
+    names: Vec<Vec<u8>>,
+}
+
+impl Receives {
+    /// Claims `names`.
+    ///
+    /// # Errors
+    /// Another stream is being received into one of them, or a name is there twice.
+    pub(super) fn claim(&self, names: &[&[u8]]) -> Result<ReceiveGuard<'_>> {
+        let mut all = self.names.lock();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                let reason = format!("{} is there twice", name.escape_ascii());
+                return Err(Error::InvalidArgument { what: "datasets", reason });
+            }
+            if all.contains(*name) {
+                let (name, by) = (name.escape_ascii().to_string(), String::from("another stream"));
+                return Err(Error::Busy { what: "dataset", name, by });
+            }
+        }
+        let names: Vec<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
+        all.extend(names.iter().cloned());
+        Ok(ReceiveGuard { receives: self, names })
+    }
+}
+
+impl Drop for ReceiveGuard<'_> {
+    fn drop(&mut self) {
+        let mut all = self.receives.names.lock();
+        all.retain(|name| !self.names.contains(name));
+    }
+}
+
+/// A stream that was interrupted: what is there of it, hidden, and where it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// Names of the datasets that it was received into, in the order of the stream.
+    pub datasets: Vec<Vec<u8>>,
+    /// The name of the snapshot that is to be made.
+    pub snapshot: Vec<u8>,
+    /// Bytes of stream that are there.
+    pub bytes: u64,
+    /// What the sender needs to go on.
+    pub token: ResumeToken,
+}
+
+/// The stagings of one stream, by section.
+pub(super) type Stagings = Vec<(Arc<DatasetState>, Receiving)>;
+
+impl Core {
+    /// All stagings, those of one stream together, by section.
+    pub(super) fn stagings(&self) -> Vec<Stagings> {
+        let all = self.catalog.read().all();
+        let mut found: Vec<Stagings> = Vec::new();
+        for state in all.into_iter().filter(|state| !state.is_destroyed()) {
+            let Some(receiving) = state.receiving.lock().clone() else { continue };
+            // Those of one stream are made together: section 0 has the lowest id.
+            match found.last_mut().filter(|one| one[0].1.stream == receiving.stream && receiving.section > 0)
+            {
+                Some(one) => one.push((state, receiving)),
+                None => found.push(vec![(state, receiving)]),
+            }
+        }
+        found
+    }
+
+    /// The stagings for the datasets `names`, if there are any.
+    pub(super) fn stagings_of(&self, names: &[&[u8]]) -> Vec<Stagings> {
+        let mut all = self.stagings();
+        all.retain(|one| one.iter().any(|(state, _)| names.contains(&state.name.read().as_slice())));
+        all
+    }
+
+    /// Makes stagings, in one checkpoint.
+    pub(super) fn stage(&self, stagings: &[Staging<'_>]) -> Result<()> {
+        self.admit_metadata()?;
+        self.change(&[Change::Stage { stagings }])
+    }
+
+    /// Gives back what was received.
+    pub(super) fn discard(&self, stagings: &Stagings) -> Result<()> {
+        self.destroy(&|| Ok(stagings.iter().map(|(state, _)| Arc::clone(state)).collect()))
+    }
+
+    /// Whether nothing was received of a stream yet.
+    pub(super) fn has_nothing_of(&self, stagings: &Stagings) -> bool {
+        let nothing = |receiving: &Receiving| receiving.position == Position::default();
+        stagings.first().is_none_or(|(state, _)| state.receiving.lock().as_ref().is_none_or(nothing))
+    }
+
+    /// Notes how far the stream was read whose first section is received into `staging`.
+    pub(super) fn note_received(&self, staging: &DatasetState, position: &Position) {
+        if let Some(receiving) = &mut *staging.receiving.lock() {
+            receiving.position.clone_from(position);
+        }
+    }
+}
+
+impl Database {
+    /// The streams whose receiving was interrupted, by the time of their start.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    pub fn unfinished_receives(&self) -> Result<Vec<Unfinished>> {
+        self.core().check_open()?;
+        let unfinished = |stagings: Stagings| {
+            let (_, first) = stagings.first()?;
+            Some(Unfinished {
+                datasets: stagings.iter().map(|(state, _)| state.name.read().clone()).collect(),
+                snapshot: first.snapshot.clone(),
+                bytes: first.position.bytes,
+                token: ResumeToken { stream: first.stream, position: first.position.clone() },
+            })
+        };
+        Ok(self.core().stagings().into_iter().filter_map(unfinished).collect())
+    }
+
+    /// Gives back what is there of a stream that was being received into the dataset `name`, and into others with it. Works
+    /// on a full pool. The dataset itself stays as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is nothing of that kind;
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while it is being received.
+    pub fn abort_receive(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        let (core, name) = (self.core(), name.as_ref());
+        core.check_writable()?;
+        let found = core.stagings_of(&[name]);
+        let Some(one) = found.first() else {
+            let name = name.escape_ascii().to_string();
+            return Err(Error::NotFound { what: "unfinished receive into dataset", name });
+        };
+        let names: Vec<Vec<u8>> = one.iter().map(|(state, _)| state.name.read().clone()).collect();
+        let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        let _claimed = core.receives.claim(&names)?;
+        found.iter().try_for_each(|one| core.discard(one))
+    }
+}
