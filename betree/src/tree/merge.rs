@@ -196,14 +196,15 @@ impl Tree {
     ) -> Result<(Vec<NewLeaf>, Effects), TreeError> {
         let total = slot.base_bytes + slot.delta_bytes;
         let pieces = total.div_ceil(self.options.leaf_bytes).max(1);
-        let piece = total / pieces + total / pieces / 16;
+        // What fits into a leaf stays one. Cut by what is not compressed yet, it would be joined and merged for ever.
+        let piece = if pieces == 1 { self.options.leaf_bytes } else { total / pieces + total / pieces / 16 };
         let options = OutputOptions {
             dmu: &self.dmu,
             tree: &self.options,
             stream: Stream::Base,
             privilege: Privilege::Merge,
-            expected_bytes: piece,
-            run_bytes_max: piece.max(1),
+            expected_bytes: piece.min(total),
+            run_bytes_max: piece,
             replaced: Some(&slot.runs),
         };
         let action = self.folding_action();

@@ -1055,3 +1055,14 @@ fn any_operations_agree_with_a_map() {
         at_least(&reached.reopened, seeds.count, "times that a database was opened again");
     }
 }
+
+/// Sequences that found something which others did not: a leaf that was merged and joined for ever.
+#[test]
+fn operations_that_found_something_once() {
+    let reached = Reached::default();
+    for seed in [1_003_368] {
+        if let Err(error) = sequence(seed, &reached) {
+            panic!("seed {seed}: {error}");
+        }
+    }
+}
