@@ -27,7 +27,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct ObjectHandle {
     store: ObjectStore,
-    state: Arc<ObjectState>,
+    pub(super) state: Arc<ObjectState>,
 }
 
 impl std::fmt::Debug for ObjectHandle {

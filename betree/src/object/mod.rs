@@ -31,6 +31,7 @@
 //! | `store`, `handle`, `batch` | what callers hold |
 //! | `reader` | records, bytes and lists of one state |
 //! | `listing`, `metadata`, `chunks` | iterators |
+//! | `migration` | moving objects between tiers |
 //! | `cursor` | an object as a stream |
 //! | `snapshot` | states that stay |
 //! | `condition` | writes that are made only when the object is as expected |
@@ -77,6 +78,7 @@ mod handle;
 mod info;
 mod listing;
 mod metadata;
+mod migration;
 mod reader;
 mod snapshot;
 mod staging;

@@ -29,6 +29,7 @@ impl Rates {
         let begun = Instant::now();
         work()?;
         let rate = amount / begun.elapsed().as_secs_f64();
+        eprintln!("{phase}: {} {rate:.1}", if objects { "objects" } else { "files" });
         let both = self.0.entry(phase.to_owned()).or_default();
         if objects {
             both.0.push(rate)
@@ -204,7 +205,7 @@ fn main() -> Done {
     let folder = arguments.next().ok_or("usage: betree-bench-objects FOLDER [ROUNDS [SCALE]]")?;
     let rounds: usize = arguments.next().map_or(Ok(3), |rounds| rounds.parse())?;
     let scale: usize = arguments.next().map_or(Ok(1), |scale| scale.parse())?;
-    let folder = Path::new(&folder);
+    let folder = &std::path::absolute(folder)?;
     let files = folder.join("files");
     fs::create_dir_all(&files)?;
     let mut tier = TierConfiguration::parse_zfs_like([format!(

@@ -1048,3 +1048,49 @@ fn a_crash_gives_no_version_again() {
         pulled.store(true, SeqCst);
     }
 }
+
+/// Guards moving objects: all of one or a part, with what is written afterwards or without, and bytes that stay.
+#[test]
+fn objects_are_migrated_up_down_once_and_in_parts() {
+    let folder = Folder::new();
+    let configuration = small([vec![folder.file("a.img", 64)], vec![], vec![folder.file("c.img", 64)]]);
+    let db = Database::build(configuration).unwrap();
+    let store = db.create_object_store("s").unwrap();
+    let used = |tier: usize| {
+        settle(&db);
+        db.checkpoint().unwrap();
+        let space = db.free_space_tier()[tier];
+        space.total - space.free
+    };
+    let bytes: Vec<u8> = (0..3_u32 << 20).map(|at| (at >> 8) as u8).collect();
+    let half = bytes.len() as u64 / 2;
+    store.put("o", &bytes).unwrap();
+    let object = store.open_object("o").unwrap().unwrap();
+    let version = object.info().unwrap().version;
+    let slow = used(2);
+    assert!(object.migrate(StoragePreference::SLOW).unwrap().bytes >= bytes.len() as u64);
+    assert_eq!(object.info().unwrap().preference, StoragePreference::SLOW);
+    assert!(used(2) >= slow + half);
+    // There is nothing below it, and only the fastest above.
+    object.migrate_down().unwrap();
+    assert_eq!(object.info().unwrap().preference, StoragePreference::SLOW);
+    object.migrate_up().unwrap();
+    object.migrate_up().unwrap();
+    assert_eq!(object.info().unwrap().preference, StoragePreference::FASTEST);
+    assert!(used(2) < slow + half);
+    object.migrate_once(StoragePreference::SLOW).unwrap();
+    assert_eq!(object.info().unwrap().preference, StoragePreference::FASTEST);
+    assert!(used(2) >= slow + half);
+    object.migrate_once(StoragePreference::FASTEST).unwrap();
+    let moved = object.migrate_range(CHUNK + 5, CHUNK, StoragePreference::SLOW).unwrap();
+    assert_eq!(moved.entries, 2);
+    assert_eq!(object.migrate_range(u64::MAX, 9, StoragePreference::SLOW).unwrap().entries, 0);
+    assert_eq!(kind(object.migrate(StoragePreference::FAST)), Some(ErrorKind::InvalidArgument));
+    assert_eq!(object.info().unwrap().preference, StoragePreference::FASTEST);
+    assert_eq!(object.info().unwrap().version, version);
+    assert!(object.read_all().unwrap() == bytes);
+    object.delete().unwrap();
+    assert_eq!(kind(object.migrate(StoragePreference::SLOW)), Some(ErrorKind::NotFound));
+    assert_eq!(kind(object.migrate_once(StoragePreference::SLOW)), Some(ErrorKind::NotFound));
+    db.verify().unwrap();
+}
