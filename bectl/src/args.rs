@@ -1,5 +1,12 @@
 //! The command line.
 
+mod objects;
+
+use objects::META_VERBS;
+pub use objects::{
+    ByteRange, MetaCommand, Obj, ObjCommand, ObjExport, ObjImport, ObjList, ObjPut, ObjTarget, StoreCommand,
+};
+
 use crate::text::Encoding;
 use betree::{Compression, MergePolicy, ResumeToken, StoragePreference};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
@@ -8,7 +15,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
-/// Works with betree databases: key-value datasets on tiered storage.
+/// Works with betree databases: key-value datasets and object stores on tiered storage.
 #[derive(Debug, Parser)]
 #[command(
     name = "bectl",
@@ -67,23 +74,34 @@ pub enum Command {
     Dataset(DatasetCommand),
     /// Keys and values of a dataset
     Kv(Kv),
-    /// Snapshots of datasets, written DATASET@NAME
+    /// Object stores
     #[command(subcommand)]
-    Snapshot(SnapshotCommand),
-    /// Make a dataset of a snapshot: writable, and sharing its space until it is overwritten
+    Store(StoreCommand),
+    /// Objects of a store
+    #[command(visible_alias = "object")]
+    Obj(Obj),
+    /// Snapshots of datasets and object stores, written DATASET@NAME or STORE@NAME
+    Snapshot(Snapshots),
+    /// Make a dataset or object store of a snapshot: writable, and sharing its space until it is overwritten
     Clone {
         /// The snapshot
         #[arg(value_parser = snapshot_name())]
         snapshot: SnapshotName,
-        /// Name of the new dataset
-        #[arg(value_name = "DATASET", value_parser = bytes())]
+        /// Name of the new dataset or store
+        #[arg(value_name = "DATASET|STORE", value_parser = bytes())]
         name: Bytes,
+        /// Of an object store, also where a dataset has its name
+        #[arg(long)]
+        store: bool,
     },
     /// Make a clone the owner of the snapshots that it was made of
     Promote {
         /// The clone
-        #[arg(value_name = "DATASET", value_parser = bytes())]
+        #[arg(value_name = "DATASET|STORE", value_parser = bytes())]
         name: Bytes,
+        /// An object store, also where a dataset has its name
+        #[arg(long)]
+        store: bool,
     },
     /// Write a snapshot to standard output as a stream, whole or what changed since an earlier one
     Send(Send),
@@ -290,6 +308,15 @@ pub struct Create {
     pub preference: Option<StoragePreference>,
 }
 
+#[derive(Debug, Args)]
+pub struct Snapshots {
+    /// Of object stores, also where a dataset has the name
+    #[arg(long, global = true)]
+    pub store: bool,
+    #[command(subcommand)]
+    pub command: SnapshotCommand,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
     /// Make a snapshot; of several datasets at one instant, when they get the same name
@@ -300,8 +327,8 @@ pub enum SnapshotCommand {
     },
     /// Names, times and sizes
     List {
-        /// Only those of this dataset
-        #[arg(value_name = "DATASET", value_parser = bytes())]
+        /// Only those of this dataset or store
+        #[arg(value_name = "DATASET|STORE", value_parser = bytes())]
         name: Option<Bytes>,
     },
     /// Destroy snapshots, in any order
@@ -316,7 +343,7 @@ pub enum SnapshotCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Make the dataset what it was in a snapshot
+    /// Make the dataset or store what it was in a snapshot
     Rollback {
         /// The snapshot
         #[arg(value_parser = snapshot_name())]
@@ -331,13 +358,13 @@ pub enum SnapshotCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Print the keys that were added (+), removed (-) or changed (M) since a snapshot, in order
+    /// Print the keys, or the names of objects, that were added (+), removed (-) or changed (M) since a snapshot, in order
     Diff {
         /// The snapshot
         #[arg(value_parser = snapshot_name())]
         snapshot: SnapshotName,
-        /// A later snapshot, or a dataset as it is now [default: the dataset of the snapshot]
-        #[arg(value_name = "SNAPSHOT|DATASET", value_parser = bytes())]
+        /// A later snapshot, or a dataset or store as it is now [default: that of the snapshot]
+        #[arg(value_name = "SNAPSHOT|DATASET|STORE", value_parser = bytes())]
         later: Option<Bytes>,
         /// How keys are written in the output
         #[arg(long, value_enum, value_name = "ENCODING", default_value_t)]
@@ -366,18 +393,18 @@ pub enum SnapshotCommand {
         /// The snapshot
         #[arg(value_parser = snapshot_name())]
         snapshot: SnapshotName,
-        /// The new name, with or without that of the dataset and @
+        /// The new name, with or without what is before the @
         #[arg(value_parser = bytes())]
         new_name: Bytes,
     },
-    /// Destroy the snapshots of a dataset that none of the numbers keeps; what is held or cloned always stays
+    /// Destroy the snapshots of a dataset or store that none of the numbers keeps; what is held or cloned always stays
     Prune(Prune),
 }
 
 #[derive(Debug, Args)]
 pub struct Prune {
-    /// The dataset
-    #[arg(value_name = "DATASET", value_parser = bytes())]
+    /// The dataset or store
+    #[arg(value_name = "DATASET|STORE", value_parser = bytes())]
     pub name: Bytes,
     #[command(flatten)]
     pub keep: Keep,
@@ -575,10 +602,10 @@ fn bytes() -> impl clap::builder::TypedValueParser<Value = Bytes> {
     OsStringValueParser::new().map(|argument| Bytes(argument.into_vec()))
 }
 
-/// `DATASET@NAME`. The last `@` ends the dataset's name: that of a snapshot has none.
+/// `DATASET@NAME` or `STORE@NAME`. The last `@` ends the name of the dataset or store: that of a snapshot has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotName {
-    /// The dataset.
+    /// The dataset or store.
     pub dataset: Vec<u8>,
     /// The snapshot of it.
     pub name: Vec<u8>,
@@ -655,7 +682,7 @@ fn compression(text: &str) -> Result<Compression, String> {
     }
 }
 
-/// Stands before a dataset's name on its way through clap.
+/// Stands before the name of a dataset or store on its way through clap.
 const SHIELD: u8 = 0x01;
 
 fn unshield(argument: OsString) -> Bytes {
@@ -666,18 +693,39 @@ fn unshield(argument: OsString) -> Bytes {
 impl CommandLine {
     /// Reads the arguments of the process; ends it for help and for what is wrong.
     pub fn read() -> Self {
-        Self::parse_from(shield_dataset(std::env::args_os().collect()))
+        Self::parse_from(shield_names(std::env::args_os().collect()))
     }
 }
 
-/// Marks the dataset of `kv DATASET VERB …`: clap would take a dataset with the name of a verb (`kv list list`) for the
-/// verb.
-fn shield_dataset(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Marks the dataset of `kv DATASET VERB …` and the store of `obj STORE VERB …`: clap would take one with the name of a verb
+/// (`kv list list`) for the verb. Puts the verb of `obj STORE meta NAME VERB …` before the name.
+fn shield_names(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let root = CommandLine::command();
-    let Some(kv) = root.find_subcommand("kv") else { return arguments };
+    let words = words_of(&root, &arguments);
+    let is = |word: usize, text: &[u8]| words.get(word).is_some_and(|at| arguments[*at].as_bytes() == text);
+    let is_object = is(0, b"obj") || is(0, b"object");
+    if !is_object && !is(0, b"kv") {
+        return arguments;
+    }
+    let is_verb = |word: usize| META_VERBS.iter().any(|verb| is(word, verb));
+    let turn = is_object && is(2, b"meta") && !is_verb(3) && is_verb(4);
+    if let (true, [_, _, _, name, verb, ..]) = (turn, &words[..]) {
+        arguments.swap(*name, *verb);
+    }
+    if let Some(at) = words.get(1) {
+        let mut shielded = vec![SHIELD];
+        shielded.extend_from_slice(arguments[*at].as_bytes());
+        arguments[*at] = OsString::from_vec(shielded);
+    }
+    arguments
+}
+
+/// Where the first words are that are no options or values of them, up to `--`.
+fn words_of(root: &clap::Command, arguments: &[OsString]) -> Vec<usize> {
+    let nouns = ["kv", "obj"].into_iter().filter_map(|noun| root.find_subcommand(noun));
     let with_value: Vec<_> = root
         .get_arguments()
-        .chain(kv.get_arguments())
+        .chain(nouns.flat_map(clap::Command::get_arguments))
         .filter(|option| option.get_action().takes_values())
         .collect();
     let takes_value = |option: &[u8]| match option {
@@ -701,7 +749,7 @@ fn shield_dataset(mut arguments: Vec<OsString>) -> Vec<OsString> {
         }
         _ => false,
     };
-    let mut words = 0;
+    let mut words = Vec::new();
     let mut index = 1;
     while let Some(argument) = arguments.get(index).map(|argument| argument.as_bytes()) {
         if argument == b"--" {
@@ -711,19 +759,10 @@ fn shield_dataset(mut arguments: Vec<OsString>) -> Vec<OsString> {
             index += if takes_value(argument) { 2 } else { 1 };
             continue;
         }
-        if words == 1 {
-            let mut shielded = vec![SHIELD];
-            shielded.extend_from_slice(argument);
-            arguments[index] = OsString::from_vec(shielded);
-            break;
-        }
-        if argument != b"kv" {
-            break;
-        }
-        words += 1;
+        words.push(index);
         index += 1;
     }
-    arguments
+    words
 }
 
 impl Command {
@@ -744,15 +783,40 @@ impl Command {
             Self::Dataset(DatasetCommand::Rename { .. }) => "dataset rename",
             Self::Dataset(DatasetCommand::Destroy { .. }) => "dataset destroy",
             Self::Dataset(DatasetCommand::Stats { .. }) => "dataset stats",
-            Self::Snapshot(SnapshotCommand::Create { .. }) => "snapshot create",
-            Self::Snapshot(SnapshotCommand::List { .. }) => "snapshot list",
-            Self::Snapshot(SnapshotCommand::Destroy { .. }) => "snapshot destroy",
-            Self::Snapshot(SnapshotCommand::Rollback { .. }) => "snapshot rollback",
-            Self::Snapshot(SnapshotCommand::Diff { .. }) => "snapshot diff",
-            Self::Snapshot(SnapshotCommand::Hold { .. }) => "snapshot hold",
-            Self::Snapshot(SnapshotCommand::Release { .. }) => "snapshot release",
-            Self::Snapshot(SnapshotCommand::Rename { .. }) => "snapshot rename",
-            Self::Snapshot(SnapshotCommand::Prune(_)) => "snapshot prune",
+            Self::Snapshot(snapshots) => match snapshots.command {
+                SnapshotCommand::Create { .. } => "snapshot create",
+                SnapshotCommand::List { .. } => "snapshot list",
+                SnapshotCommand::Destroy { .. } => "snapshot destroy",
+                SnapshotCommand::Rollback { .. } => "snapshot rollback",
+                SnapshotCommand::Diff { .. } => "snapshot diff",
+                SnapshotCommand::Hold { .. } => "snapshot hold",
+                SnapshotCommand::Release { .. } => "snapshot release",
+                SnapshotCommand::Rename { .. } => "snapshot rename",
+                SnapshotCommand::Prune(_) => "snapshot prune",
+            },
+            Self::Store(StoreCommand::Create { .. }) => "store create",
+            Self::Store(StoreCommand::List) => "store list",
+            Self::Store(StoreCommand::Rename { .. }) => "store rename",
+            Self::Store(StoreCommand::Destroy { .. }) => "store destroy",
+            Self::Store(StoreCommand::Stats { .. }) => "store stats",
+            Self::Obj(obj) => match obj.command {
+                ObjCommand::Put(_) => "obj put",
+                ObjCommand::Get { .. } => "obj get",
+                ObjCommand::Cat { .. } => "obj cat",
+                ObjCommand::List(_) => "obj list",
+                ObjCommand::Stat { .. } => "obj stat",
+                ObjCommand::Del { .. } => "obj del",
+                ObjCommand::Mv(_) => "obj mv",
+                ObjCommand::Cp(_) => "obj cp",
+                ObjCommand::Write { .. } => "obj write",
+                ObjCommand::Truncate { .. } => "obj truncate",
+                ObjCommand::Meta(MetaCommand::Get { .. }) => "obj meta get",
+                ObjCommand::Meta(MetaCommand::Set { .. }) => "obj meta set",
+                ObjCommand::Meta(MetaCommand::Del { .. }) => "obj meta del",
+                ObjCommand::Meta(MetaCommand::List { .. }) => "obj meta list",
+                ObjCommand::Import(_) => "obj import",
+                ObjCommand::Export(_) => "obj export",
+            },
             Self::Clone { .. } => "clone",
             Self::Promote { .. } => "promote",
             Self::Send(_) => "send",
@@ -781,7 +845,7 @@ mod tests {
 
     fn parse(words: &str) -> Result<CommandLine, clap::Error> {
         let words = std::iter::once("bectl").chain(words.split(' ')).map(OsString::from).collect();
-        CommandLine::try_parse_from(shield_dataset(words))
+        CommandLine::try_parse_from(shield_names(words))
     }
 
     fn dataset_of(words: &str) -> Vec<u8> {
@@ -816,6 +880,36 @@ mod tests {
         assert!(parse("kv list").is_err());
         assert!(parse("kv a lits").is_err());
         assert!(parse("kv").is_err());
+    }
+
+    #[test]
+    fn a_store_may_have_the_name_of_a_verb() {
+        let of = |words: &str| match parse(words).unwrap().command {
+            Command::Obj(obj) => (obj.store.0, obj.command),
+            other => panic!("{other:?}"),
+        };
+        for words in ["obj list list", "-c x object --name-enc hex list get 00", "obj list --tier 1 put a -"]
+        {
+            assert_eq!(of(words).0, b"list", "{words}");
+        }
+        // The verb of `meta` stands before or, as in Haura, behind the object.
+        for words in ["obj s meta set name key value", "obj s -q meta name set key value"] {
+            let (store, command) = of(words);
+            let ObjCommand::Meta(MetaCommand::Set { name, key, value }) = command else {
+                panic!("{command:?}")
+            };
+            let value = value.map(|value| value.0);
+            assert_eq!((&store[..], &name.0[..], &key.0[..]), (&b"s"[..], &b"name"[..], &b"key"[..]));
+            assert_eq!(value.as_deref(), Some(&b"value"[..]));
+        }
+        let (_, command) = of("obj s meta get get list");
+        let ObjCommand::Meta(MetaCommand::Get { name, .. }) = command else { panic!("{command:?}") };
+        assert_eq!(name.0, b"get");
+        assert!(parse("obj s meta a b c").is_err());
+        assert!(parse("obj s write name").is_err());
+        assert!(parse("obj s del").is_err());
+        assert!(parse("obj s del a --prefix b").is_err());
+        assert!(parse("obj s list --delimiter / --from a").is_err());
     }
 
     #[test]

@@ -4,8 +4,10 @@ use crate::failure::Failure;
 use anyhow::Context as _;
 use betree::pool::ConfigurationError;
 use betree::{DatabaseConfiguration, FileLeaf, LeafVdev, StoragePoolConfiguration, TierConfiguration, Vdev};
+use std::collections::HashSet;
 use std::env;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Size of the pool file where no configuration says otherwise. It is sparse: the disk fills as data comes.
@@ -196,6 +198,15 @@ pub fn leaves(storage: &StoragePoolConfiguration) -> impl Iterator<Item = (usize
     storage.tiers.iter().enumerate().flat_map(|(tier, vdevs)| {
         vdevs.top_level_vdevs.iter().flat_map(move |vdev| vdev.leaves().iter().map(move |leaf| (tier, leaf)))
     })
+}
+
+/// Devices and inodes of the files and block devices of a pool.
+pub fn file_ids(storage: &StoragePoolConfiguration) -> HashSet<(u64, u64)> {
+    let files = leaves(storage).filter_map(|(_, leaf)| match leaf {
+        LeafVdev::File(file) => std::fs::metadata(&file.path).ok(),
+        _ => None,
+    });
+    files.map(|file| (file.dev(), file.ino())).collect()
 }
 
 /// Whether any leaf of a pool outlives the process.

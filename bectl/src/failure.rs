@@ -5,12 +5,12 @@
 //! | 0 | done |
 //! | 1 | any other failure |
 //! | 2 | the command line is wrong |
-//! | 3 | pool, dataset, snapshot, hold or key not found |
+//! | 3 | pool, dataset, store, snapshot, hold, key or object not found |
 //! | 4 | bytes on a device, or of a stream, are not what was written |
 //! | 5 | no space |
 //! | 6 | the pool is in use |
 //! | 7 | redundancy is lost |
-//! | 8 | refused: it exists already, is needed by others, has changed since, or was not confirmed |
+//! | 8 | refused: it exists already, is needed by others, has changed since, is not as expected, or was not confirmed |
 //! | 130 | interrupted; the database is consistent |
 //!
 //! `check` has codes of its own, those of file system checkers: 0 clean, 1 leaked space and nothing else, 2 damage,

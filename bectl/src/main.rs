@@ -1,9 +1,10 @@
 //! `bectl`: works with betree databases from the command line.
 //!
 //! ```text
-//!   main ── args ──► cmd::{db, dataset, kv, snapshot, stream, config}
+//!   main ── args ──► cmd::{db, dataset, kv, store, obj, snapshot, stream, config}
 //!                      │ context: configuration, Database, Ctrl-C
 //!                      │ text, lines: bytes as text
+//!                      │ folder, workers: files, and threads that share them
 //!                      └ output, progress, confirm: standard output and standard error
 //! ```
 //!
@@ -21,11 +22,13 @@ mod configuration;
 mod confirm;
 mod context;
 mod failure;
+mod folder;
 mod interrupt;
 mod lines;
 mod output;
 mod progress;
 mod text;
+mod workers;
 
 use crate::args::CommandLine;
 use crate::context::Context;

@@ -174,6 +174,17 @@ impl Output {
         Ok(JsonList { sink, first: true })
     }
 
+    /// As [`Output::json_list`]; the list is the field `entries`, and behind it comes where it goes on.
+    ///
+    /// # Errors
+    /// Standard output fails.
+    pub fn json_entries(&self) -> anyhow::Result<JsonEntries> {
+        let mut sink = self.sink();
+        let version = serde_json::to_string(&self.version())?;
+        sink.bytes(format!("{{\"output_version\":{version},\"data\":{{\"entries\":[").as_bytes())?;
+        Ok(JsonEntries(JsonList { sink, first: true }))
+    }
+
     fn version(&self) -> OutputVersion {
         OutputVersion {
             command: format!("bectl {}", self.command),
@@ -330,5 +341,31 @@ impl JsonList {
     pub fn finish(mut self) -> anyhow::Result<()> {
         self.sink.line("]}")?;
         self.sink.finish()
+    }
+}
+
+/// A list that may be a part of a longer one.
+#[derive(Debug)]
+pub struct JsonEntries(JsonList);
+
+impl JsonEntries {
+    /// Adds an element.
+    ///
+    /// # Errors
+    /// Standard output fails.
+    pub fn push(&mut self, element: &impl Serialize) -> anyhow::Result<()> {
+        self.0.push(element)
+    }
+
+    /// Ends the document with the field `next`.
+    ///
+    /// # Errors
+    /// Standard output fails.
+    pub fn finish(self, next: Option<String>) -> anyhow::Result<()> {
+        let mut sink = self.0.sink;
+        sink.bytes(b"],\"next\":")?;
+        sink.json(&next)?;
+        sink.line("}}")?;
+        sink.finish()
     }
 }

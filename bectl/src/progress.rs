@@ -2,13 +2,14 @@
 
 use crate::output::Output;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Entries and bytes so far, with their rate; drawn on a terminal only.
+/// Entries and bytes so far, with their rate and, where the end is known, the time that is left; drawn on a terminal only.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    entries: u64,
+    entries: AtomicU64,
 }
 
 impl Progress {
@@ -18,7 +19,7 @@ impl Progress {
             let (bar, template) = match bytes {
                 Some(bytes) => (
                     ProgressBar::new(bytes),
-                    "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}",
+                    "{prefix} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta} {msg}",
                 ),
                 None if verb == "checking" => (ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}"),
                 None => (
@@ -34,7 +35,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { bar, entries: 0 }
+        Self { bar, entries: AtomicU64::new(0) }
     }
 
     /// Says how far it is in other words than entries and bytes.
@@ -52,14 +53,29 @@ impl Progress {
     }
 
     /// One more entry, of `bytes` bytes.
-    pub fn entry(&mut self, bytes: u64) {
-        self.entries += 1;
+    pub fn entry(&self, bytes: u64) {
+        let entries = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(bar) = &self.bar {
             bar.inc(bytes);
             // Making the text costs more than counting.
-            if self.entries.is_multiple_of(1024) {
-                bar.set_message(format!("{} entries", self.entries));
+            if entries.is_multiple_of(1024) {
+                bar.set_message(format!("{entries} entries"));
             }
+        }
+    }
+
+    /// So many bytes more of an entry that is not done.
+    pub fn bytes(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    /// Lets `tell` write to standard error, with the line out of the way.
+    pub fn aside(&self, tell: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(tell),
+            None => tell(),
         }
     }
 }

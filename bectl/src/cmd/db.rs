@@ -74,6 +74,7 @@ struct Status {
     /// Whether something newer than the opened checkpoint was, or may have been, durable.
     rolled_back: bool,
     datasets: usize,
+    object_stores: usize,
     tiers: Vec<TierSpace>,
     /// Slots that are damaged or unreadable.
     damaged_slots: Vec<String>,
@@ -90,6 +91,7 @@ fn status(context: &Context) -> anyhow::Result<()> {
         highest_generation: 0,
         rolled_back: false,
         datasets: database.datasets()?.len(),
+        object_stores: database.object_stores()?.len(),
         tiers: space_of(&database),
         damaged_slots: Vec::new(),
         stale_areas: Vec::new(),
@@ -111,6 +113,7 @@ fn status(context: &Context) -> anyhow::Result<()> {
         ("configuration", text(&status.configuration)),
         ("generation", Cell::Count(status.generation)),
         ("datasets", Cell::Count(status.datasets as u64)),
+        ("object stores", Cell::Count(status.object_stores as u64)),
     ];
     for tier in &status.tiers {
         let (used, total) = (context.output.size(tier.used), context.output.size(tier.total));

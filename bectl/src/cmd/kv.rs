@@ -260,7 +260,7 @@ impl Target<'_> {
         out: &mut impl Write,
         failed: impl Fn(io::Error) -> anyhow::Error,
     ) -> anyhow::Result<()> {
-        let mut progress = Progress::start(&self.context.output, "dumping", None);
+        let progress = Progress::start(&self.context.output, "dumping", None);
         let mut line = String::new();
         for entry in entries {
             self.context.interrupt.check()?;

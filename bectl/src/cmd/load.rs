@@ -76,7 +76,7 @@ impl Loader<'_> {
         &mut self,
         mut lines: Lines<impl BufRead>,
         format: LineFormat,
-        mut progress: Progress,
+        progress: Progress,
     ) -> anyhow::Result<()> {
         let interrupt = &self.target.context.interrupt;
         loop {

@@ -4,13 +4,17 @@ mod check;
 mod config;
 mod dataset;
 mod db;
+mod difference;
 mod init;
 mod kv;
 mod load;
+mod obj;
+mod owner;
 mod readable;
 mod recover;
 mod salvage;
 mod snapshot;
+mod store;
 mod stream;
 
 use crate::args::Command;
@@ -28,9 +32,11 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Db(command) => db::run(context, command),
         Command::Dataset(command) => dataset::run(context, command),
         Command::Kv(kv) => kv::run(context, kv),
-        Command::Snapshot(command) => snapshot::run(context, command),
-        Command::Clone { snapshot, name } => snapshot::clone(context, &snapshot, &name.0),
-        Command::Promote { name } => snapshot::promote(context, &name.0),
+        Command::Store(command) => store::run(context, command),
+        Command::Obj(obj) => obj::run(context, obj),
+        Command::Snapshot(snapshots) => snapshot::run(context, snapshots),
+        Command::Clone { snapshot, name, store } => snapshot::clone(context, &snapshot, &name.0, store),
+        Command::Promote { name, store } => snapshot::promote(context, &name.0, store),
         Command::Send(options) => stream::send(context, &options),
         Command::Receive(options) => stream::receive(context, &options),
         Command::Config(command) => config::run(context, &command),
@@ -43,9 +49,9 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
 /// How much there is of something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Amount {
-    /// Keys.
+    /// Keys, or objects.
     entries: u64,
-    /// Bytes of keys and values.
+    /// Bytes of keys and values, or of objects.
     bytes: u64,
 }
 
@@ -55,11 +61,17 @@ impl Amount {
         let noun = if self.entries == 1 { "entry" } else { "entries" };
         format!("{} {noun} ({})", self.entries, context.output.size(self.bytes))
     }
+
+    /// The same for objects.
+    fn objects(self, context: &Context) -> String {
+        let noun = if self.entries == 1 { "object" } else { "objects" };
+        format!("{} {noun} ({})", self.entries, context.output.size(self.bytes))
+    }
 }
 
 /// Counts entries; may be interrupted.
 fn count(context: &Context, entries: Entries) -> anyhow::Result<Amount> {
-    let mut progress = Progress::start(&context.output, "counting", None);
+    let progress = Progress::start(&context.output, "counting", None);
     let mut amount = Amount::default();
     for entry in entries {
         context.interrupt.check()?;

@@ -1,8 +1,8 @@
-//! What can be read: a dataset, or a snapshot of one.
+//! What can be read: a dataset, an object store, or a snapshot of one.
 
 use crate::args::SnapshotName;
 use crate::failure::{Failure, quoted};
-use betree::{Database, Dataset, Entries, ErrorKind, Snapshot, Value};
+use betree::{Database, Dataset, Entries, ErrorKind, Snapshot, StoreView, Value};
 use std::ops::Bound;
 
 /// A dataset or a snapshot, open for reading.
@@ -81,5 +81,44 @@ pub fn check_no_snapshot(database: &Database, name: &[u8]) -> anyhow::Result<()>
             Some(ErrorKind::NotFound | ErrorKind::InvalidArgument) => Ok(()),
             _ => Err(error),
         },
+    }
+}
+
+/// One state of the object store of this name, else of the snapshot.
+///
+/// # Errors
+/// There is neither; what reading needs.
+pub fn open_store_view(database: &Database, name: &[u8]) -> anyhow::Result<StoreView> {
+    let error = match database.open_object_store(name) {
+        Ok(store) => return Ok(store.view()?),
+        Err(error) => error,
+    };
+    match SnapshotName::parse(name) {
+        Some(full) if error.kind() == ErrorKind::NotFound => {
+            Ok(database.open_object_store(&full.dataset)?.open_snapshot(&full.name)?.view()?)
+        }
+        _ => Err(error.into()),
+    }
+}
+
+/// As [`check_no_snapshot`], of a name for an object store.
+///
+/// # Errors
+/// As there.
+pub fn check_no_store_snapshot(database: &Database, name: &[u8]) -> anyhow::Result<()> {
+    let Some(full) = SnapshotName::parse(name) else { return Ok(()) };
+    let snapshot = match database.open_object_store(name) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            database.open_object_store(&full.dataset).and_then(|store| store.open_snapshot(&full.name))
+        }
+        Err(error) => Err(error),
+    };
+    match snapshot {
+        Ok(_) => {
+            Err(Failure::Refused(format!("{} is a snapshot, which is never written to", quoted(name))).into())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -45,7 +45,7 @@ pub fn run(context: &Context, options: &Recover) -> anyhow::Result<()> {
         }
         Some(RecoverCommand::Dump { name, format }) => {
             let dataset = database.open_dataset(&name.0)?;
-            let mut progress = Progress::start(&context.output, "dumping", None);
+            let progress = Progress::start(&context.output, "dumping", None);
             let mut sink = context.output.sink();
             let mut line = String::new();
             for entry in dataset.range::<&[u8]>(..) {

@@ -122,7 +122,7 @@ pub fn run(context: &Context, options: &Salvage) -> anyhow::Result<()> {
             return Err(Failure::Refused(format!("{} is not empty", folder.display())).into());
         }
     }
-    let mut progress = Progress::start(&context.output, "salvaging", None);
+    let progress = Progress::start(&context.output, "salvaging", None);
     let mut all: Vec<Files> = Vec::new();
     let mut failed = None;
     let mut take = |salvaged: Salvaged<'_>| -> anyhow::Result<()> {

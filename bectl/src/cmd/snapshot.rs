@@ -1,80 +1,116 @@
 //! `bectl snapshot`, `clone` and `promote`.
 
-use super::readable::{Readable, check_no_snapshot};
-use crate::args::{Bytes, Keep, Prune, SnapshotCommand, SnapshotName};
+use super::difference::changes;
+use super::owner::Owner;
+use super::readable::{check_no_snapshot, check_no_store_snapshot};
+use crate::args::{Bytes, Keep, Prune, SnapshotCommand, SnapshotName, Snapshots};
 use crate::confirm::confirm;
 use crate::context::Context;
 use crate::failure::{Failure, quoted};
 use crate::output::Cell;
 use crate::progress::Progress;
 use crate::text::{self, Encoding, JsonBytes};
-use betree::{Database, Dataset, Difference, ErrorKind, KeepReason, Retention, SnapshotInfo};
+use betree::{Database, ErrorKind, KeepReason, Retention, SnapshotInfo};
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub fn run(context: &Context, command: SnapshotCommand) -> anyhow::Result<()> {
+pub fn run(context: &Context, snapshots: Snapshots) -> anyhow::Result<()> {
+    let Snapshots { store, command } = snapshots;
+    let change = |snapshot: &SnapshotName, work: &dyn Fn(&Owner) -> betree::Result<()>| {
+        change(context, &snapshot.dataset, store, work)
+    };
     match command {
-        SnapshotCommand::Create { snapshots } => create(context, &snapshots),
-        SnapshotCommand::List { name } => list(context, name.as_ref()),
-        SnapshotCommand::Destroy { snapshots, dry_run, yes } => destroy(context, &snapshots, dry_run, yes),
+        SnapshotCommand::Create { snapshots } => create(context, &snapshots, store),
+        SnapshotCommand::List { name } => list(context, name.as_ref(), store),
+        SnapshotCommand::Destroy { snapshots, dry_run, yes } => {
+            destroy(context, &snapshots, store, dry_run, yes)
+        }
         SnapshotCommand::Rollback { snapshot, force, dry_run, yes } => {
-            rollback(context, &snapshot, force, dry_run, yes)
+            if dry_run || !yes {
+                let told = tell_rollback(context, &snapshot, store, force, dry_run)?;
+                if dry_run {
+                    return Ok(());
+                }
+                confirm(context, yes, &told, &snapshot.bytes())?;
+            }
+            change(&snapshot, &|owner| owner.rollback(&snapshot.name, force))
         }
         SnapshotCommand::Diff { snapshot, later, key_enc } => {
-            diff(context, &snapshot, later.as_ref(), key_enc)
+            diff(context, &snapshot, later.as_ref(), store, key_enc)
         }
         SnapshotCommand::Hold { tag, snapshot } => {
-            change(context, &snapshot.dataset, |dataset| dataset.hold_snapshot(&snapshot.name, &tag.0))
+            change(&snapshot, &|owner| owner.hold_snapshot(&snapshot.name, &tag.0))
         }
         SnapshotCommand::Release { tag, snapshot } => {
-            change(context, &snapshot.dataset, |dataset| dataset.release_snapshot(&snapshot.name, &tag.0))
+            change(&snapshot, &|owner| owner.release_snapshot(&snapshot.name, &tag.0))
         }
         SnapshotCommand::Rename { snapshot, new_name } => {
             let new_name = renamed(&snapshot, &new_name.0)?;
-            change(context, &snapshot.dataset, |dataset| dataset.rename_snapshot(&snapshot.name, new_name))
+            change(&snapshot, &|owner| owner.rename_snapshot(&snapshot.name, new_name))
         }
-        SnapshotCommand::Prune(options) => prune(context, &options),
+        SnapshotCommand::Prune(options) => prune(context, &options, store),
     }
 }
 
-/// Makes a dataset of a snapshot.
-pub fn clone(context: &Context, snapshot: &SnapshotName, name: &[u8]) -> anyhow::Result<()> {
+/// Makes a dataset or object store of a snapshot.
+pub fn clone(context: &Context, snapshot: &SnapshotName, name: &[u8], store: bool) -> anyhow::Result<()> {
     let database = context.open()?;
-    check_no_snapshot(&database, name)?;
-    let snapshot = database.open_dataset(&snapshot.dataset)?.open_snapshot(&snapshot.name)?;
-    database.clone_snapshot(&snapshot, name)?;
-    drop(snapshot);
+    match Owner::open(&database, &snapshot.dataset, store)? {
+        Owner::Dataset(dataset) => {
+            check_no_snapshot(&database, name)?;
+            database.clone_snapshot(&dataset.open_snapshot(&snapshot.name)?, name)?;
+        }
+        Owner::Store(store) => {
+            check_no_store_snapshot(&database, name)?;
+            database.clone_store_snapshot(&store.open_snapshot(&snapshot.name)?, name)?;
+        }
+    }
     database.close()?;
     context.output.nothing()
 }
 
 /// Makes a clone the owner of what it was made of.
-pub fn promote(context: &Context, name: &[u8]) -> anyhow::Result<()> {
-    change(context, name, Dataset::promote)
+pub fn promote(context: &Context, name: &[u8], store: bool) -> anyhow::Result<()> {
+    change(context, name, store, &Owner::promote)
 }
 
-/// A change of one dataset, which is durable when the library returns.
+/// A change of one dataset or object store, which is durable when the library returns.
 fn change(
     context: &Context,
-    dataset: &[u8],
-    work: impl FnOnce(&Dataset) -> betree::Result<()>,
+    name: &[u8],
+    store: bool,
+    work: &dyn Fn(&Owner) -> betree::Result<()>,
 ) -> anyhow::Result<()> {
     let database = context.open()?;
-    work(&database.open_dataset(dataset)?)?;
+    work(&Owner::open(&database, name, store)?)?;
     database.close()?;
     context.output.nothing()
 }
 
-fn create(context: &Context, snapshots: &[SnapshotName]) -> anyhow::Result<()> {
+fn create(context: &Context, snapshots: &[SnapshotName], store: bool) -> anyhow::Result<()> {
     let Some(first) = snapshots.first() else { return context.output.nothing() };
     if snapshots.iter().any(|one| one.name != first.name) {
         let why = "snapshots that are made at one instant have one name behind the @";
         return Err(Failure::Usage(why.into()).into());
     }
     let database = context.open()?;
-    let open = |one: &SnapshotName| database.open_dataset(&one.dataset);
-    let datasets = snapshots.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    database.create_snapshot(&datasets.iter().collect::<Vec<_>>(), &first.name)?;
+    let mut datasets = Vec::new();
+    for one in snapshots {
+        match Owner::open(&database, &one.dataset, store)? {
+            Owner::Dataset(dataset) => datasets.push(dataset),
+            Owner::Store(store) if snapshots.len() == 1 => {
+                store.create_snapshot(&one.name)?;
+            }
+            Owner::Store(_) => {
+                let why = "a snapshot of an object store is made alone; nothing was changed";
+                return Err(Failure::Usage(why.into()).into());
+            }
+        }
+    }
+    if !datasets.is_empty() {
+        database.create_snapshot(&datasets.iter().collect::<Vec<_>>(), &first.name)?;
+    }
+    drop(datasets);
     database.close()?;
     context.output.nothing()
 }
@@ -83,7 +119,7 @@ fn create(context: &Context, snapshots: &[SnapshotName]) -> anyhow::Result<()> {
 fn renamed<'a>(snapshot: &SnapshotName, new_name: &'a [u8]) -> Result<&'a [u8], Failure> {
     let Some(at) = new_name.iter().rposition(|byte| *byte == b'@') else { return Ok(new_name) };
     if at > 0 && new_name[..at] != snapshot.dataset[..] {
-        return Err(Failure::Usage("a snapshot stays with its dataset".into()));
+        return Err(Failure::Usage("a snapshot stays with its dataset or object store".into()));
     }
     Ok(&new_name[at + 1..])
 }
@@ -91,7 +127,10 @@ fn renamed<'a>(snapshot: &SnapshotName, new_name: &'a [u8]) -> Result<&'a [u8], 
 /// A snapshot in JSON. Sizes are bytes.
 #[derive(Serialize)]
 struct Listed<'a> {
-    dataset: JsonBytes<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset: Option<JsonBytes<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<JsonBytes<'a>>,
     name: JsonBytes<'a>,
     created: String,
     generation: u64,
@@ -113,10 +152,19 @@ fn full_name(dataset: &[u8], info: &SnapshotInfo) -> Vec<u8> {
     SnapshotName { dataset: dataset.to_vec(), name: info.name.clone() }.bytes()
 }
 
-fn listed<'a>(dataset: &'a [u8], info: &'a SnapshotInfo) -> Listed<'a> {
+/// The name of what has a snapshot, and whether that is an object store.
+type Of = (Vec<u8>, bool);
+
+fn of(owner: &Owner) -> Of {
+    (owner.name(), matches!(owner, Owner::Store(_)))
+}
+
+fn listed<'a>((name, is_store): &'a Of, info: &'a SnapshotInfo) -> Listed<'a> {
+    let name = || JsonBytes(name, Encoding::Utf8);
     let all = |names: &'a [Vec<u8>]| names.iter().map(|name| JsonBytes(name, Encoding::Utf8)).collect();
     Listed {
-        dataset: JsonBytes(dataset, Encoding::Utf8),
+        dataset: (!is_store).then(name),
+        store: is_store.then(name),
         name: JsonBytes(&info.name, Encoding::Utf8),
         created: created(info),
         generation: info.generation,
@@ -138,31 +186,36 @@ fn names(names: &[Vec<u8>]) -> String {
     }
 }
 
-fn list(context: &Context, name: Option<&Bytes>) -> anyhow::Result<()> {
+fn list(context: &Context, name: Option<&Bytes>, store: bool) -> anyhow::Result<()> {
     let database = context.open_read_only()?;
-    let mut found: Vec<(Vec<u8>, SnapshotInfo)> = Vec::new();
-    let of = |dataset: Dataset| -> betree::Result<Vec<_>> {
-        let name = dataset.name();
-        Ok(dataset.snapshots()?.into_iter().map(|info| (name.clone(), info)).collect())
+    let mut found: Vec<(Of, SnapshotInfo)> = Vec::new();
+    let mut add = |owner: Owner| -> betree::Result<()> {
+        found.extend(owner.snapshots()?.into_iter().map(|info| (of(&owner), info)));
+        Ok(())
     };
     match name {
-        Some(name) => found.extend(of(database.open_dataset(&name.0)?)?),
+        Some(name) => add(Owner::open(&database, &name.0, store)?)?,
         None => {
-            for name in database.datasets()? {
+            let datasets = if store { Vec::new() } else { database.datasets()? };
+            for name in datasets {
                 context.interrupt.check()?;
                 match database.open_dataset(&name) {
-                    Ok(dataset) => found.extend(of(dataset)?),
+                    Ok(dataset) => add(Owner::Dataset(dataset))?,
                     Err(error) if error.kind() == ErrorKind::InvalidArgument => {
                         context.output.warn(&format!("left out: {error}"));
                     }
                     Err(error) => return Err(error.into()),
                 }
             }
+            for name in database.object_stores()? {
+                context.interrupt.check()?;
+                add(Owner::Store(database.open_object_store(&name)?))?;
+            }
         }
     }
-    let rows = found.iter().map(|(dataset, info)| {
+    let rows = found.iter().map(|((name, _), info)| {
         vec![
-            Cell::Text(text::escaped(&full_name(dataset, info))),
+            Cell::Text(text::escaped(&full_name(name, info))),
             Cell::Text(created(info)),
             Cell::Bytes(info.unique),
             Cell::Bytes(info.referenced),
@@ -172,13 +225,13 @@ fn list(context: &Context, name: Option<&Bytes>) -> anyhow::Result<()> {
         ]
     });
     let header = ["NAME", "CREATED", "USED", "REFERENCED", "WRITTEN", "HOLDS", "CLONES"];
-    let json: Vec<_> = found.iter().map(|(dataset, info)| listed(dataset, info)).collect();
+    let json: Vec<_> = found.iter().map(|(of, info)| listed(of, info)).collect();
     context.output.table(&header, rows.collect(), &json)
 }
 
-/// What there is to say about the snapshot `name` of `dataset`.
-fn find(dataset: &Dataset, name: &SnapshotName) -> anyhow::Result<SnapshotInfo> {
-    let found = dataset.snapshots()?.into_iter().find(|info| info.name == name.name);
+/// What there is to say about the snapshot `name` of `owner`.
+fn find(owner: &Owner, name: &SnapshotName) -> anyhow::Result<SnapshotInfo> {
+    let found = owner.snapshots()?.into_iter().find(|info| info.name == name.name);
     let absent = || Failure::NotFound(format!("snapshot {} does not exist", quoted(&name.bytes())));
     Ok(found.ok_or_else(absent)?)
 }
@@ -203,26 +256,33 @@ fn check_free(dataset: &[u8], info: &SnapshotInfo) -> Result<(), Failure> {
 fn to_destroy(
     database: &Database,
     snapshots: &[SnapshotName],
-) -> anyhow::Result<Vec<(Dataset, SnapshotInfo)>> {
-    let mut found: Vec<(Dataset, SnapshotInfo)> = Vec::new();
+    store: bool,
+) -> anyhow::Result<Vec<(Owner, SnapshotInfo)>> {
+    let mut found: Vec<(Owner, SnapshotInfo)> = Vec::new();
     for (index, name) in snapshots.iter().enumerate() {
         if snapshots[..index].contains(name) {
             continue;
         }
-        let dataset = database.open_dataset(&name.dataset)?;
-        let info = find(&dataset, name)?;
+        let owner = Owner::open(database, &name.dataset, store)?;
+        let info = find(&owner, name)?;
         check_free(&name.dataset, &info)?;
-        found.push((dataset, info));
+        found.push((owner, info));
     }
     Ok(found)
 }
 
-fn destroy(context: &Context, snapshots: &[SnapshotName], dry_run: bool, yes: bool) -> anyhow::Result<()> {
+fn destroy(
+    context: &Context,
+    snapshots: &[SnapshotName],
+    store: bool,
+    dry_run: bool,
+    yes: bool,
+) -> anyhow::Result<()> {
     let output = &context.output;
     if dry_run || !yes {
         let database = context.open_read_only()?;
-        let found = to_destroy(&database, snapshots)?;
-        let name = |(dataset, info): &(Dataset, SnapshotInfo)| full_name(&dataset.name(), info);
+        let found = to_destroy(&database, snapshots, store)?;
+        let name = |(owner, info): &(Owner, SnapshotInfo)| full_name(&owner.name(), info);
         let what = match &found[..] {
             [one] => {
                 format!("snapshot {} with {} of its own", quoted(&name(one)), output.size(one.1.unique))
@@ -234,18 +294,18 @@ fn destroy(context: &Context, snapshots: &[SnapshotName], dry_run: bool, yes: bo
         };
         if dry_run {
             output.note(&format!("would destroy {what}"));
-            let datasets: Vec<_> = found.iter().map(|(dataset, _)| dataset.name()).collect();
+            let owners: Vec<_> = found.iter().map(|(owner, _)| of(owner)).collect();
             let json: Vec<_> =
-                found.iter().zip(&datasets).map(|((_, info), dataset)| listed(dataset, info)).collect();
+                found.iter().zip(&owners).map(|((_, info), owner)| listed(owner, info)).collect();
             return if output.json { output.data(&json) } else { Ok(()) };
         }
         let typed = found.first().map(name).unwrap_or_default();
         confirm(context, yes, &format!("destroys {what}"), &typed)?;
     }
     let database = context.open()?;
-    for (dataset, info) in to_destroy(&database, snapshots)? {
+    for (owner, info) in to_destroy(&database, snapshots, store)? {
         context.interrupt.check()?;
-        dataset.delete_snapshot(&info.name)?;
+        owner.delete_snapshot(&info.name)?;
     }
     database.close()?;
     output.nothing()
@@ -254,56 +314,57 @@ fn destroy(context: &Context, snapshots: &[SnapshotName], dry_run: bool, yes: bo
 /// What a rollback loses, in JSON.
 #[derive(Serialize)]
 struct RolledBack<'a> {
-    /// Keys whose values change.
+    /// Keys whose values change, or objects that do.
     keys: u64,
     /// Names of the later snapshots, newest last.
     destroyed: Vec<JsonBytes<'a>>,
 }
 
-fn rollback(
+/// Says what a rollback does. With `dry_run`, prints it.
+fn tell_rollback(
     context: &Context,
     snapshot: &SnapshotName,
+    store: bool,
     force: bool,
     dry_run: bool,
-    yes: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let output = &context.output;
-    if dry_run || !yes {
-        let database = context.open_read_only()?;
-        let dataset = database.open_dataset(&snapshot.dataset)?;
-        let info = find(&dataset, snapshot)?;
-        let later: Vec<_> =
-            dataset.snapshots()?.into_iter().filter(|one| one.generation > info.generation).collect();
-        let names: Vec<_> =
-            later.iter().map(|one| quoted(&full_name(&snapshot.dataset, one)).into_owned()).collect();
-        if !later.is_empty() && !force {
-            let names = names.join(", ");
-            let why = format!("there are later snapshots: {names}; with --force they are destroyed");
-            return Err(Failure::Refused(why).into());
-        }
-        later.iter().try_for_each(|one| check_free(&snapshot.dataset, one))?;
-        let mut keys = 0_u64;
-        let mut progress = Progress::start(output, "comparing", None);
-        for difference in dataset.changes_since(&dataset.open_snapshot(&snapshot.name)?)? {
-            context.interrupt.check()?;
-            difference?;
-            keys += 1;
-            progress.entry(0);
-        }
-        drop(progress);
-        let (name, of) = (quoted(&snapshot.bytes()), quoted(&snapshot.dataset));
-        let mut what = format!("back to {name}, which changes {keys} keys");
-        if !later.is_empty() {
-            what = format!("{what} and destroys {}", names.join(", "));
-        }
-        if dry_run {
-            output.note(&format!("would roll dataset {of} {what}"));
-            let destroyed = later.iter().map(|one| JsonBytes(&one.name, Encoding::Utf8)).collect();
-            return if output.json { output.data(&RolledBack { keys, destroyed }) } else { Ok(()) };
-        }
-        confirm(context, yes, &format!("rolls dataset {of} {what}"), &snapshot.bytes())?;
+    let database = context.open_read_only()?;
+    let owner = Owner::open(&database, &snapshot.dataset, store)?;
+    let info = find(&owner, snapshot)?;
+    let later: Vec<_> =
+        owner.snapshots()?.into_iter().filter(|one| one.generation > info.generation).collect();
+    let names: Vec<_> =
+        later.iter().map(|one| quoted(&full_name(&snapshot.dataset, one)).into_owned()).collect();
+    if !later.is_empty() && !force {
+        let names = names.join(", ");
+        let why = format!("there are later snapshots: {names}; with --force they are destroyed");
+        return Err(Failure::Refused(why).into());
     }
-    change(context, &snapshot.dataset, |dataset| dataset.rollback(&snapshot.name, force))
+    later.iter().try_for_each(|one| check_free(&snapshot.dataset, one))?;
+    let mut keys = 0_u64;
+    let progress = Progress::start(output, "comparing", None);
+    for change in changes(&database, &owner, snapshot, &snapshot.dataset)? {
+        context.interrupt.check()?;
+        change?;
+        keys += 1;
+        progress.entry(0);
+    }
+    drop(progress);
+    let (name, of, noun) = (quoted(&snapshot.bytes()), quoted(&snapshot.dataset), owner.noun());
+    let entries = if matches!(owner, Owner::Store(_)) { "objects" } else { "keys" };
+    let mut what = format!("back to {name}, which changes {keys} {entries}");
+    if !later.is_empty() {
+        what = format!("{what} and destroys {}", names.join(", "));
+    }
+    if dry_run {
+        output.note(&format!("would roll {noun} {of} {what}"));
+        let destroyed = later.iter().map(|one| JsonBytes(&one.name, Encoding::Utf8)).collect();
+        if output.json {
+            output.data(&RolledBack { keys, destroyed })?;
+        }
+    }
+    Ok(format!("rolls {noun} {of} {what}"))
 }
 
 /// A key that differs, in JSON.
@@ -317,28 +378,20 @@ fn diff(
     context: &Context,
     snapshot: &SnapshotName,
     later: Option<&Bytes>,
+    store: bool,
     encoding: Encoding,
 ) -> anyhow::Result<()> {
     let database = context.open_read_only()?;
-    let before = database.open_dataset(&snapshot.dataset)?.open_snapshot(&snapshot.name)?;
-    let differences = match Readable::open(&database, later.map_or(&snapshot.dataset, |later| &later.0))? {
-        Readable::Dataset(dataset) => dataset.changes_since(&before)?,
-        Readable::Snapshot(later) => before.diff(&later)?,
-    };
+    let owner = Owner::open(&database, &snapshot.dataset, store)?;
+    let later = later.map_or(&snapshot.dataset, |later| &later.0);
+    let changes = changes(&database, &owner, snapshot, later)?;
     let output = &context.output;
-    let changes = differences.map(|difference| -> anyhow::Result<_> {
-        context.interrupt.check()?;
-        Ok(match difference? {
-            Difference::Delete { key } => ("removed", '-', key),
-            Difference::Put { key, .. } if before.contains_key(&key)? => ("changed", 'M', key),
-            Difference::Put { key, .. } => ("added", '+', key),
-        })
-    });
     if output.json {
         let mut list = output.json_list()?;
         for change in changes {
-            let (change, _, key) = change?;
-            list.push(&Changed { change, key: JsonBytes(&key, encoding) })?;
+            context.interrupt.check()?;
+            let (change, key) = change?;
+            list.push(&Changed { change: change.word(), key: JsonBytes(&key, encoding) })?;
         }
         return list.finish();
     }
@@ -346,9 +399,10 @@ fn diff(
     let mut sink = output.sink();
     let mut line = String::new();
     for change in changes {
-        let (_, sign, key) = change?;
+        context.interrupt.check()?;
+        let (change, key) = change?;
         line.clear();
-        line.extend([sign, separator]);
+        line.extend([change.sign(), separator]);
         encoding.encode(&key, &mut line);
         sink.line(&line)?;
     }
@@ -379,16 +433,16 @@ fn retention(keep: &Keep) -> Retention {
 /// A snapshot, and why it stays.
 type Verdict = (SnapshotInfo, Option<KeepReason>);
 
-fn prune(context: &Context, options: &Prune) -> anyhow::Result<()> {
+fn prune(context: &Context, options: &Prune, store: bool) -> anyhow::Result<()> {
     let name = &options.name.0;
     let retention = retention(&options.keep);
-    let judge = |dataset: &Dataset| -> betree::Result<Vec<Verdict>> {
-        let all = dataset.snapshots()?;
+    let judge = |owner: &Owner| -> betree::Result<Vec<Verdict>> {
+        let all = owner.snapshots()?;
         let reasons = retention.judge(&all);
         Ok(all.into_iter().zip(reasons).collect())
     };
     if options.dry_run || !options.yes {
-        let judged = judge(&context.open_read_only()?.open_dataset(name)?)?;
+        let judged = judge(&Owner::open(&context.open_read_only()?, name, store)?)?;
         if options.dry_run {
             return print_judged(context, name, &judged);
         }
@@ -404,13 +458,13 @@ fn prune(context: &Context, options: &Prune) -> anyhow::Result<()> {
         confirm(context, options.yes, &what, name)?;
     }
     let database = context.open()?;
-    let dataset = database.open_dataset(name)?;
-    let judged = judge(&dataset)?;
+    let owner = Owner::open(&database, name, store)?;
+    let judged = judge(&owner)?;
     for (info, _) in judged.iter().filter(|(_, reason)| reason.is_none()) {
         context.interrupt.check()?;
-        dataset.delete_snapshot(&info.name)?;
+        owner.delete_snapshot(&info.name)?;
     }
-    drop(dataset);
+    drop(owner);
     database.close()?;
     report_pruned(context, name, &judged)
 }

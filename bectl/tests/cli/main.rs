@@ -9,17 +9,23 @@ mod datasets;
 #[cfg(test)]
 mod entries;
 #[cfg(test)]
+mod folders;
+#[cfg(test)]
 mod home;
 #[cfg(test)]
 mod init;
 #[cfg(test)]
 mod loading;
 #[cfg(test)]
+mod objects;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod safety;
 #[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod stores;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -33,6 +33,26 @@ const READING: &[&str] = &[
     "kv d range-del --dry-run",
     "kv d@s get k",
     "kv d@s list",
+    "store list",
+    "store stats o",
+    "store destroy o",
+    "store destroy o --dry-run",
+    "obj o get n",
+    "obj o get absent",
+    "obj absent get n",
+    "obj o cat n --range 0:1",
+    "obj o list -l",
+    "obj o list --delimiter / --limit 1",
+    "obj o stat n",
+    "obj o del n --dry-run",
+    "obj o del --prefix n",
+    "obj o meta list n",
+    "obj o meta get n absent",
+    "obj o import . --dry-run",
+    "obj o export out --dry-run",
+    "obj o@s list",
+    "snapshot diff o@s",
+    "snapshot rollback o@s",
     "snapshot list",
     "snapshot list d",
     "snapshot diff d@s",
@@ -61,6 +81,8 @@ fn reading_changes_no_byte() {
     home.words("snapshot create d@s").ok();
     home.words("snapshot create d@t").ok();
     home.words("kv d put k2 v").ok();
+    home.words("obj o put n").ok();
+    home.words("snapshot create o@s").ok();
     let before = home.pool_bytes();
     let changed = fs::metadata(home.pool()).unwrap().modified().unwrap();
     for words in READING {

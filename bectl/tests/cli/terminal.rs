@@ -113,3 +113,21 @@ fn streams_are_not_for_terminals() {
     let (code, shown) = on_terminal(&home, "receive e", "");
     assert!(code == 2 && shown.contains("not typed"), "{shown}");
 }
+
+#[test]
+fn warnings_and_progress_share_the_terminal() {
+    let home = Home::with_pool();
+    std::fs::create_dir(home.path("in")).unwrap();
+    std::fs::write(home.path("in/file"), "123").unwrap();
+    std::os::unix::fs::symlink("file", home.path("in/link")).unwrap();
+    let (code, shown) = on_terminal(&home, "obj s import in --no-symlinks", "");
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("\"link\": left out: a symbolic link"), "{shown}");
+    assert!(shown.ends_with("imported 1 object (3 B), 1 skipped\r\n"), "{shown}");
+    let (code, shown) = on_terminal(&home, "obj s export out --no-progress", "");
+    assert_eq!((code, shown.as_str()), (0, "exported 1 object (3 B)\r\n"));
+    let (code, shown) = on_terminal(&home, "obj s del --prefix f", "s\n");
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("This deletes 1 object (3 B) of store \"s\""), "{shown}");
+    assert_eq!(home.words("obj s list").ok(), "");
+}

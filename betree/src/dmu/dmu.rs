@@ -403,8 +403,10 @@ impl Dmu {
     /// # Errors
     /// Device errors; [`DmuError::Corrupt`] when the range is not inside the extents.
     pub fn read(&self, extents: &[Extent], offset: u64, len: usize) -> Result<AlignedBuffer, DmuError> {
+        // Before any memory is asked for: the length may come from a device.
+        let parts = parts(extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
-        self.read_into(extents, offset, &mut buffer)?;
+        self.read_parts(parts, &mut buffer)?;
         Ok(buffer)
     }
 
@@ -413,7 +415,11 @@ impl Dmu {
     /// # Errors
     /// As [`Dmu::read`]; `out` is then unspecified.
     pub fn read_into(&self, extents: &[Extent], offset: u64, out: &mut [u8]) -> Result<(), DmuError> {
-        for part in parts(extents, offset, out.len())? {
+        self.read_parts(parts(extents, offset, out.len())?, out)
+    }
+
+    fn read_parts(&self, parts: Vec<Part>, out: &mut [u8]) -> Result<(), DmuError> {
+        for part in parts {
             let place = &mut out[part.range];
             let copied =
                 self.inner.copies.as_ref().is_some_and(|copies| copies.read(part.vdev, part.block, place));

@@ -83,7 +83,7 @@ impl<'a> ValuePart<'a> {
         let end = usize::try_from(length.saturating_sub(self.offset)).unwrap_or(usize::MAX);
         let end = end.min(self.bytes.len());
         let mut from = 0;
-        for range in self.written.iter().cloned().chain([end..end]) {
+        for range in self.written.iter().cloned().chain(std::iter::once(end..end)) {
             let gap = from..range.start.min(end);
             if !gap.is_empty() {
                 read(self.offset + gap.start as u64, &mut self.bytes[gap])?;

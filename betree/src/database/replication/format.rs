@@ -492,8 +492,7 @@ mod tests {
 
     #[test]
     fn headers_have_golden_bytes_and_refuse_damage() {
-        let stream =
-            [0x7a, 0x60, 0xe9, 0xd2, 0x5b, 0xde, 0x90, 0x6e, 0x1b, 0x13, 0x9f, 0xe3, 0x1f, 0x8e, 0xac, 0x2f];
+        let stream = [97, 92, 50, 155, 64, 140, 152, 10, 60, 146, 149, 40, 255, 133, 7, 114];
         assert_eq!(header(None).stream().0, stream);
         let of_section = [
             &[1, b'd', 1, b'a', 2, 3, 1, 1, b's'][..],
