@@ -137,7 +137,7 @@ fn an_interrupted_stream_goes_on_or_is_given_back() {
     assert_eq!((&waiting[0]["datasets"], &waiting[0]["snapshot"]), (&json!(["d"]), &json!("large")));
     let token = waiting[0]["token"].as_str().unwrap();
     let line = second.words("receive --status d -H").ok();
-    assert_eq!(line.split('\t').last().unwrap().trim_end(), token);
+    assert_eq!(line.split('\t').next_back().unwrap().trim_end(), token);
     first.words(&format!("send d@b --resume {token}")).fails(1, "of other snapshots");
     let rest = stream(&first, &format!("send d@large --resume {token}"));
     assert!(rest.len() < whole.len());

@@ -259,7 +259,7 @@ impl Check<'_> {
         let mut last = None;
         for id in ids {
             let record = catalogue.datasets.get(&id);
-            let name = record.map_or_else(|| format!("dataset {id}"), |record| dataset_name(record));
+            let name = record.map_or_else(|| format!("dataset {id}"), dataset_name);
             let number = walk.owners.tree(name.clone());
             let is_clone = record.is_some_and(|record| record.origin.is_some());
             let subject = Subject { name, id, number, cut: root.record.cut, is_clone };

@@ -212,7 +212,7 @@ mod tests {
         };
         let one = (name_key(b"a"), record(7, 0, false));
         assert_eq!(kinds(&[one.clone(), tickets.clone()]), []);
-        assert_eq!(kinds(&[one.clone()]), [(Kind::Record, "numbers below the next one")]);
+        assert_eq!(kinds(std::slice::from_ref(&one)), [(Kind::Record, "numbers below the next one")]);
         let twice = (name_key(b"b"), record(7, 0, false));
         assert_eq!(kinds(&[one.clone(), twice, tickets.clone()]), [(Kind::Record, "a number of one object")]);
         let stray = (custom_key(8, b""), vec![]);

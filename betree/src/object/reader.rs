@@ -31,9 +31,8 @@ impl Reader {
         let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut rest = &mut buffer[..length];
         let mut coming = VecDeque::with_capacity(CHUNKS_AHEAD);
-        let mut all = pieces(offset, length);
         let mut ahead = pieces(offset, length).skip(1);
-        while let Some(piece) = all.next() {
+        for piece in pieces(offset, length) {
             let (part, behind) = std::mem::take(&mut rest).split_at_mut(piece.range.len());
             rest = behind;
             while coming.len() < CHUNKS_AHEAD

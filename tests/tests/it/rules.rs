@@ -217,9 +217,9 @@ fn values_that_only_the_log_of_the_checkpoint_before_names_survive_a_crash_in_th
         let keys = || (0..3).map(|number| format!("key{number}"));
         run(&mut machine, keys().enumerate().map(|(number, key)| put(&key, &bytes(number, 60_000))))?;
         run(&mut machine, filler())?;
-        // Upserts that are folded into the values leave records in the log that need the old ones.
+        // Upserts of more than half of them are folded into the values, and leave records in the log that need the old ones.
         let upsert = |key: String| {
-            let change = Change::Upsert { key: key.into_bytes(), offset: 3, bytes: b"later".to_vec() };
+            let change = Change::Upsert { key: key.into_bytes(), offset: 3, bytes: bytes(7, 31_000) };
             Operation::Write { dataset: b"a".to_vec(), change }
         };
         run(&mut machine, keys().map(upsert))?;

@@ -94,7 +94,8 @@ pub(in crate::database) fn run_stream(bytes: &[u8]) -> bool {
     let mended = mend(bytes);
     let Ok(mut reader) = StreamReader::new(&mended[..]) else { return false };
     let header = reader.header().clone();
-    let again = StreamReader::new(&header.encode()[..]);
+    let encoded = header.encode();
+    let again = StreamReader::new(&encoded[..]);
     assert!(again.is_ok_and(|again| *again.header() == header), "a header that is read back differently");
     let mut last: Option<(u32, Vec<u8>)> = None;
     loop {
