@@ -2,7 +2,7 @@
 
 use crate::args::Global;
 use crate::failure::{self, Failure};
-use crate::text;
+use crate::text::{self, Encoding};
 use clap::ColorChoice;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -70,6 +70,21 @@ impl Output {
     /// Standard output, buffered. Nothing is lost only after [`Sink::finish`].
     pub fn sink(&self) -> Sink {
         Sink { out: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    }
+
+    /// Prints one value: its bytes as they are, with a line break for a terminal, or a line in another encoding.
+    pub fn value(&self, value: &[u8], encoding: Encoding) -> anyhow::Result<()> {
+        let mut sink = self.sink();
+        match encoding {
+            Encoding::Utf8 => {
+                sink.bytes(value)?;
+                if io::stdout().is_terminal() {
+                    sink.line("")?;
+                }
+            }
+            encoding => sink.line(&encoding.text(value))?,
+        }
+        sink.finish()
     }
 
     /// A size of a table or message.

@@ -13,7 +13,7 @@ use crate::text::{Encoding, JsonBytes};
 use anyhow::Context as _;
 use betree::{Database, Dataset, Durability, Entries, StoragePreference, VALUE_BYTES_MAX};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::ops::Bound;
 use std::path::Path;
 
@@ -128,17 +128,7 @@ impl Target<'_> {
             let value = Some(JsonBytes(&value, self.value));
             return output.data(&JsonEntry { key: JsonBytes(&key, self.key), value });
         }
-        let mut sink = output.sink();
-        match self.value {
-            Encoding::Utf8 => {
-                sink.bytes(&value)?;
-                if io::stdout().is_terminal() {
-                    sink.line("")?;
-                }
-            }
-            encoding => sink.line(&encoding.text(&value))?,
-        }
-        sink.finish()
+        output.value(&value, self.value)
     }
 
     fn delete(&self, key: &Bytes) -> anyhow::Result<()> {

@@ -4,14 +4,12 @@ use super::commit::Write;
 use super::core::Core;
 use super::error::Result;
 use crate::base::buffer::AlignedBuffer;
-use crate::base::checksum::crc;
 use crate::base::extent::Extent;
-use crate::base::ids::Generation;
 use crate::base::preference::StoragePreference;
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
-use crate::dmu::{DmuError, OwnedExtents, Privilege, Stream, WriteBatch};
+use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::dmu::{DmuError, OwnedExtents, Privilege, WriteBatch};
 use crate::run::Kind;
-use crate::tree::{CHECKSUM_CHUNK_BYTES, LargeValue};
+use crate::tree::LargeValue;
 
 /// Bytes of one request: neighbours are written together up to this length, longer values in such pieces.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -126,12 +124,9 @@ impl Core {
                 large.push(None);
                 continue;
             };
-            let extents = self.allocate_large(payload.len(), preference)?;
-            let space = OwnedExtents::unborn(&self.dmu, extents.clone());
-            neighbours.add(&extents, payload, &mut requests)?;
-            let checksums = payload.chunks(CHECKSUM_CHUNK_BYTES).map(crc).collect();
-            let pointer =
-                LargeValue { birth: Generation(0), length: payload.len() as u32, extents, checksums };
+            let pointer = self.allocate_large(payload, preference)?;
+            let space = OwnedExtents::unborn(&self.dmu, pointer.extents.clone());
+            neighbours.add(&pointer.extents, payload, &mut requests)?;
             large.push(Some(Large { pointer: pointer.encode(), space, bytes: pointer.stored_bytes() }));
         }
         neighbours.write(&mut requests)?;
@@ -141,15 +136,14 @@ impl Core {
         Ok(large)
     }
 
-    fn allocate_large(&self, bytes: usize, preference: StoragePreference) -> Result<Vec<Extent>> {
-        let blocks = blocks_for(bytes as u64) as u32;
+    fn allocate_large(&self, bytes: &[u8], preference: StoragePreference) -> Result<LargeValue> {
         let mut tries = 0;
         loop {
-            match self.dmu.allocate(Stream::Value, preference, blocks, Privilege::User) {
+            match LargeValue::allocate(&self.dmu, bytes, preference, Privilege::User) {
                 Err(DmuError::OutOfSpace { .. }) if tries < 2 => {
                     tries += 1;
                     let class = self.dmu.class_of(preference);
-                    self.reclaim(class, Privilege::User, bytes as u64 + 2 * BLOCK_BYTES_U64)?;
+                    self.reclaim(class, Privilege::User, bytes.len() as u64 + 2 * BLOCK_BYTES_U64)?;
                 }
                 allocated => return Ok(allocated?),
             }

@@ -89,5 +89,5 @@ pub use range::{Range, View};
 pub use relocate::{Migrated, Relocation};
 pub use stats::TreeStats;
 pub use tree::{Captured, Tree, TreeParts};
-pub use value::{CHECKSUM_CHUNK_BYTES, Caching, LargeValue, Value};
+pub use value::{Caching, LargeValue, Value};
 pub use verify::Verified;

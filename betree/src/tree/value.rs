@@ -9,7 +9,7 @@ use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
-use crate::dmu::{Admission, Charge, Dmu, DmuError, Piece, Privilege, Stream, WriteBatch};
+use crate::dmu::{Admission, Charge, Dmu, DmuError, Piece, Privilege, Stream};
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
@@ -157,8 +157,11 @@ impl LargeValue {
         privilege: Privilege,
     ) -> Result<Self, DmuError> {
         if bytes.len() > WRITE_BYTES_MAX {
+            let value = Self::allocate(dmu, bytes, preference, privilege)?;
             let mut batch = dmu.write_batch();
-            let value = Self::start(dmu, bytes, preference, privilege, &mut batch)?;
+            for (index, piece) in bytes.chunks(WRITE_BYTES_MAX).enumerate() {
+                batch.submit(&value.extents, (index * WRITE_BYTES_MAX) as u64, whole_blocks(piece));
+            }
             return batch.finish().map(|()| value.clone()).inspect_err(|_| dmu.release(&value.extents));
         }
         // One request needs no other thread.
@@ -167,27 +170,11 @@ impl LargeValue {
         written.map(|()| value.clone()).inspect_err(|_| dmu.release(&value.extents))
     }
 
-    /// As [`LargeValue::write`], but the writes go on until `batch` is finished: nothing refers to the value before, nor are
-    /// its extents given back.
+    /// A pointer to extents for `bytes`, which are still to be written.
     ///
     /// # Errors
     /// Out of space; nothing stays allocated then.
-    pub fn start(
-        dmu: &Dmu,
-        bytes: &[u8],
-        preference: StoragePreference,
-        privilege: Privilege,
-        batch: &mut WriteBatch,
-    ) -> Result<Self, DmuError> {
-        let value = Self::allocate(dmu, bytes, preference, privilege)?;
-        for (index, piece) in bytes.chunks(WRITE_BYTES_MAX).enumerate() {
-            batch.submit(&value.extents, (index * WRITE_BYTES_MAX) as u64, whole_blocks(piece));
-        }
-        Ok(value)
-    }
-
-    /// A pointer to extents for `bytes`, which are still to be written.
-    fn allocate(
+    pub fn allocate(
         dmu: &Dmu,
         bytes: &[u8],
         preference: StoragePreference,

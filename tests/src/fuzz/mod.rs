@@ -8,6 +8,7 @@
 //!
 //! libFuzzer is guided by coverage and keeps a corpus; [`smoke`] needs nothing but a stable compiler, and runs in the tests.
 
+mod choices;
 mod decoders;
 mod image;
 mod mutate;

@@ -8,7 +8,7 @@ use crate::output::Sink;
 use crate::text::{Encoding, JsonBytes};
 use anyhow::Context as _;
 use betree::METADATA_VALUE_BYTES_MAX;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::Read as _;
 
 impl Target<'_> {
     pub(super) fn metadata(&self, command: &MetaCommand) -> anyhow::Result<()> {
@@ -68,17 +68,7 @@ impl Target<'_> {
             let value = Some(JsonBytes(&value, self.values));
             return output.data(&JsonEntry { key: JsonBytes(&key, self.values), value });
         }
-        let mut sink = output.sink();
-        match self.values {
-            Encoding::Utf8 => {
-                sink.bytes(&value)?;
-                if io::stdout().is_terminal() {
-                    sink.line("")?;
-                }
-            }
-            encoding => sink.line(&encoding.text(&value))?,
-        }
-        sink.finish()
+        output.value(&value, self.values)
     }
 
     fn list_metadata(&self, name: &Bytes) -> anyhow::Result<()> {
