@@ -200,13 +200,16 @@ pub fn leaves(storage: &StoragePoolConfiguration) -> impl Iterator<Item = (usize
     })
 }
 
-/// Devices and inodes of the files and block devices of a pool.
+/// Devices and inodes of the files and block devices of a pool, and of symbolic links to them.
 pub fn file_ids(storage: &StoragePoolConfiguration) -> HashSet<(u64, u64)> {
-    let files = leaves(storage).filter_map(|(_, leaf)| match leaf {
-        LeafVdev::File(file) => std::fs::metadata(&file.path).ok(),
-        _ => None,
+    // A link to one as well: what takes its place takes the path away.
+    let files = leaves(storage).flat_map(|(_, leaf)| match leaf {
+        LeafVdev::File(file) => {
+            [std::fs::metadata(&file.path).ok(), std::fs::symlink_metadata(&file.path).ok()]
+        }
+        _ => [None, None],
     });
-    files.map(|file| (file.dev(), file.ino())).collect()
+    files.flatten().map(|file| (file.dev(), file.ino())).collect()
 }
 
 /// Whether any leaf of a pool outlives the process.

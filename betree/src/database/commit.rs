@@ -42,8 +42,14 @@ pub(super) enum Write<'a> {
         key: &'a [u8],
         payload: &'a [u8],
     },
-    /// A put of the `bytes` bytes that `compute` makes under the commit lock.
-    Computed { dataset: &'a Arc<DatasetState>, key: &'a [u8], bytes: usize, compute: &'a dyn Fn() -> Vec<u8> },
+    /// A put of the `bytes` bytes that `compute` makes under the commit lock, and that `committed` gets before it is released.
+    Computed {
+        dataset: &'a Arc<DatasetState>,
+        key: &'a [u8],
+        bytes: usize,
+        compute: &'a dyn Fn() -> Vec<u8>,
+        committed: &'a dyn Fn(&[u8]),
+    },
     /// A range delete; `end` is exclusive.
     RangeDelete { dataset: &'a Arc<DatasetState>, start: &'a [u8], end: Option<&'a [u8]> },
 }
@@ -122,7 +128,6 @@ impl Core {
         }
         let first = commit.next_sequence;
         let generation = commit.open_generation;
-        // No error but one of the log from here on: what is computed changes what its maker knows.
         let compute = |write: &Write<'_>| match write {
             Write::Computed { compute, .. } => compute(),
             _ => Vec::new(),
@@ -164,8 +169,9 @@ impl Core {
             let table = write.dataset().tree.active();
             bytes += write.bytes() as usize;
             match write {
-                Write::Computed { key, .. } => {
+                Write::Computed { key, committed, .. } => {
                     let (kind, preference) = (Kind::Put, StoragePreference::NONE);
+                    committed(&computed[index]);
                     table.insert(EntryRef { key, sequence, kind, preference, payload: &computed[index] });
                 }
                 Write::Message { kind, preference, key, payload, .. } => {

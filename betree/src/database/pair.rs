@@ -56,6 +56,9 @@ pub(crate) enum Side {
 /// Makes a value under the commit lock, where the order of writes is decided.
 pub(crate) type Compute<'a> = dyn Fn() -> Vec<u8> + 'a;
 
+/// Gets what was made when it is committed, under the same lock.
+pub(crate) type Committed<'a> = dyn Fn(&[u8]) + 'a;
+
 /// One write of a batch to a pair.
 pub(crate) enum PairWrite<'a> {
     Put {
@@ -75,12 +78,13 @@ pub(crate) enum PairWrite<'a> {
         value: Value,
         preference: StoragePreference,
     },
-    /// `bytes` is the length of the value that is computed.
+    /// `bytes` is the length of the value that is computed; `committed` gets it when it is.
     Compute {
         side: Side,
         key: Vec<u8>,
         bytes: usize,
         compute: Box<Compute<'a>>,
+        committed: Box<Committed<'a>>,
     },
     Upsert {
         side: Side,
@@ -265,9 +269,9 @@ impl Pair {
                 PairWrite::PutOwned { side, key, value } => {
                     self.message(*side, Kind::Put, StoragePreference::NONE, key, value)
                 }
-                PairWrite::Compute { side, key, bytes, compute } => {
+                PairWrite::Compute { side, key, bytes, compute, committed } => {
                     let dataset = self.of(*side).state();
-                    Write::Computed { dataset, key, bytes: *bytes, compute }
+                    Write::Computed { dataset, key, bytes: *bytes, compute, committed }
                 }
                 PairWrite::Upsert { side, key, message, preference } => {
                     self.message(*side, Kind::Upsert, *preference, key, message)

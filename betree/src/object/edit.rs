@@ -114,10 +114,8 @@ impl<'a> Edit<'a> {
     /// As [`Edit::create`], and opens it.
     pub fn create_open(&mut self, name: &[u8], preference: StoragePreference) -> Result<Arc<ObjectState>> {
         let record = self.create(name, preference)?;
-        // Nobody finds it before this is committed.
-        let state = self.store.state.open_new(record, name);
-        self.named(name).now = Some(Live { record, state: Some(Arc::clone(&state)) });
-        Ok(state)
+        // Others may write to it as soon as this is committed, so the commit leaves its state alone.
+        Ok(self.store.state.open_new(record, name))
     }
 
     /// Makes `bytes` the object `name`, in place of what has that name.

@@ -4,7 +4,7 @@ use super::chunk;
 use super::chunks::Chunks;
 use super::cursor::ObjectCursor;
 use super::edit::{check_end, touch};
-use super::format::{CHUNK_BYTES, ObjectRecord, RECORD_BYTES, chunk_key, custom_key, name_key};
+use super::format::{CHUNK_BYTES, ObjectRecord, chunk_key, custom_key};
 use super::info::ObjectInfo;
 use super::metadata::MetadataEntries;
 use super::reader::Reader;
@@ -215,14 +215,10 @@ impl ObjectHandle {
         change: impl Fn(&mut ObjectRecord) + 'a,
     ) -> Result<()> {
         let version = self.store.state.ticket(&self.store.pair)?;
-        let compute = Box::new(move || {
-            self.state.update(|record| {
-                touch(record, version);
-                change(record);
-            })
-        });
-        let key = name_key(&self.state.name());
-        writes.push(PairWrite::Compute { side: Side::Metadata, key, bytes: RECORD_BYTES, compute });
+        writes.push(self.state.write_record(move |record| {
+            touch(record, version);
+            change(record);
+        }));
         self.store.pair.commit(&writes, Durability::Buffered)
     }
 
@@ -358,9 +354,7 @@ impl ObjectHandle {
         let _gate = self.store.state.gate.read();
         let _shared = self.state.lock.read();
         self.state.check()?;
-        let compute = Box::new(move || self.state.update(|record| change(record)));
-        let key = name_key(&self.state.name());
-        writes.push(PairWrite::Compute { side: Side::Metadata, key, bytes: RECORD_BYTES, compute });
+        writes.push(self.state.write_record(change));
         self.store.pair.commit(&writes, Durability::Buffered)
     }
 

@@ -42,8 +42,8 @@
 //!
 //! * **O1 All or nothing.** Creating, deleting, renaming, copying, putting, a write of up to 16 MiB, and a batch are one batch
 //!   of the database each: after a crash, and to every reader, they are there whole or not at all.
-//! * **O2 Whose chunks.** Every chunk belongs to an id that a record names, or that is marked as being made. Whoever opens the
-//!   store for writing removes what is marked.
+//! * **O2 Whose chunks.** Every chunk belongs to an id that a record names, or that is marked as being made. Whoever takes the
+//!   first id after opening removes what is marked.
 //! * **O3 No id twice.** Ids and versions are tickets, taken from one counter that only goes up, over crashes, clones and
 //!   rollbacks too: a handle of a deleted object never reads or writes another one, and no two states of an object have
 //!   one version.

@@ -6,6 +6,9 @@ use super::state::remove_writes;
 use super::store::{OBJECT_WRITE_BYTES_MAX, ObjectStore};
 use crate::database::{Durability, PairWrite, Result, Side};
 
+/// Bytes of an entry beside those of its caller: number and kind, and the key of a chunk.
+const ENTRY_BYTES: usize = 64;
+
 /// The writes of an object that is being made; dropped, it leaves nothing.
 pub(super) struct Staging<'a> {
     store: &'a ObjectStore,
@@ -21,8 +24,9 @@ impl<'a> Staging<'a> {
         Ok(Self { store, id, writes: Vec::new(), bytes: 0, marked: false })
     }
 
-    /// Adds a write of about `bytes` bytes.
+    /// Adds a write of about `bytes` bytes, without what each entry takes.
     pub fn push(&mut self, write: PairWrite<'a>, bytes: usize) -> Result<()> {
+        let bytes = bytes + ENTRY_BYTES;
         if self.bytes > 0 && self.bytes + bytes > OBJECT_WRITE_BYTES_MAX {
             self.flush()?;
         }

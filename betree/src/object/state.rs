@@ -1,6 +1,8 @@
 //! What all handles of a store share in memory: who may change what, the objects that are open, and tickets.
 
-use super::format::{ObjectRecord, STAGED, TICKETS, chunk_key, custom_key, key_staged, name_key, staged_key};
+use super::format::{
+    ObjectRecord, RECORD_BYTES, STAGED, TICKETS, chunk_key, custom_key, key_staged, name_key, staged_key,
+};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard, RwLock};
 use crate::database::{Durability, Error, Pair, PairChange, PairWrite, Result, Side};
@@ -95,16 +97,26 @@ impl ObjectState {
         *self.record.lock() = Some(record);
     }
 
-    /// Changes the record in memory, and returns its bytes: what a commit computes.
-    pub fn update(&self, change: impl FnOnce(&mut ObjectRecord)) -> Vec<u8> {
-        let mut record = self.record.lock();
-        match &mut *record {
-            Some(record) => {
-                change(record);
-                record.encode()
-            }
+    /// The write of the record as `change` makes it of that of the newest commit: under the commit lock, and known here when
+    /// it is committed.
+    pub fn write_record<'a>(&'a self, change: impl Fn(&mut ObjectRecord) + 'a) -> PairWrite<'a> {
+        let compute = move || {
+            let mut record = *self.record.lock();
+            record.iter_mut().for_each(&change);
             // Only a loaded state is written to.
-            None => Vec::new(),
+            record.map_or_else(Vec::new, |record| record.encode())
+        };
+        let committed = |bytes: &[u8]| {
+            if let Ok(record) = ObjectRecord::decode(bytes) {
+                self.set_record(record);
+            }
+        };
+        PairWrite::Compute {
+            side: Side::Metadata,
+            key: name_key(&self.name()),
+            bytes: RECORD_BYTES,
+            compute: Box::new(compute),
+            committed: Box::new(committed),
         }
     }
 }
@@ -237,28 +249,34 @@ impl StoreState {
         let mut tickets = self.tickets.lock();
         // The counter does not go back, or numbers were taken again that were taken since the snapshot.
         tickets.next = tickets.next.max(stored_ticket(pair)?);
+        // The next one who wants a ticket writes the counter, also when this fails.
+        tickets.bound = tickets.next;
         self.turns.fetch_add(1, Ordering::AcqRel);
         let counter = tickets.next.to_le_bytes();
         let gone_back = pair.change(PairChange::Rollback { name, force, keep: (&[TICKETS], &counter) });
         self.turns.fetch_add(1, Ordering::AcqRel);
         gone_back?;
-        // The next one who wants a ticket writes the counter.
-        (tickets.bound, tickets.swept) = (tickets.next, false);
+        tickets.swept = false;
         drop(tickets);
+        let mut looked = Ok(());
         for shard in &self.table.shards {
             let states: Vec<Arc<ObjectState>> = shard.lock().values().filter_map(Weak::upgrade).collect();
             for state in states {
-                let name = state.name();
-                match read_record(pair, &name)?.filter(|record| record.id == state.id) {
-                    Some(record) => {
+                match read_record(pair, &state.name()) {
+                    Ok(Some(record)) if record.id == state.id => {
                         state.set_record(record);
                         state.gone.store(false, Ordering::Release);
                     }
-                    None => state.set_gone(),
+                    Ok(_) => state.set_gone(),
+                    // With its record from before it would write over what is there now.
+                    Err(error) => {
+                        state.set_gone();
+                        looked = Err(error);
+                    }
                 }
             }
         }
-        Ok(())
+        looked
     }
 }
 

@@ -211,6 +211,8 @@ impl ObjectStore {
     /// Device errors, damage, a store that was destroyed.
     pub fn open_object(&self, name: impl AsRef<[u8]>) -> Result<Option<ObjectHandle>> {
         self.pair.check()?;
+        // While the store goes back to a snapshot, nobody knows which objects there are.
+        let _gate = self.state.gate.read();
         let state = self.state.open(&self.pair, name.as_ref())?;
         Ok(state.map(|state| ObjectHandle::new(self, state)))
     }
@@ -477,7 +479,8 @@ impl ObjectStore {
         if source.has_metadata {
             for entry in reader.all_metadata_of(&source) {
                 let (key, value) = entry?;
-                let (side, key, bytes) = (Side::Metadata, custom_key(staging.id, &key), value.len());
+                let bytes = key.len() + value.len();
+                let (side, key) = (Side::Metadata, custom_key(staging.id, &key));
                 let preference = StoragePreference::NONE;
                 staging.push(PairWrite::PutValue { side, key, value, preference }, bytes)?;
             }

@@ -14,12 +14,11 @@ impl Database {
     pub fn verify(&self) -> Result<VerifyReport> {
         let mut report = self.verify_trees()?;
         for name in self.object_stores()? {
-            let store = match self.open_object_store(&name) {
-                // Somebody was faster.
-                Err(Error::NotFound { .. }) => continue,
-                opened => opened?,
-            };
-            report.objects += store.verify()?;
+            match self.open_object_store(&name).and_then(|store| store.verify()) {
+                // Somebody destroyed it meanwhile.
+                Err(Error::NotFound { .. }) => {}
+                verified => report.objects += verified?,
+            }
         }
         Ok(report)
     }

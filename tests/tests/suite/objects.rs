@@ -716,6 +716,29 @@ fn what_is_too_long_is_refused_and_changes_nothing() {
 }
 
 /// Guards snapshots of stores: of both parts at one instant, with everything that snapshots of datasets have.
+/// Guards ids: a rollback that is refused, in a store that was just opened, does not make tickets be given out that no counter
+/// on the devices covers.
+#[test]
+fn a_rollback_that_is_refused_gives_no_id_again() {
+    let folder = Folder::new();
+    let configuration = folder.one(64);
+    let mut ids = Vec::new();
+    for round in 0..3_u8 {
+        let database = Database::build(configuration.clone()).unwrap();
+        let store = database.open_or_create_object_store("store").unwrap();
+        assert_eq!(kind(store.rollback("missing", false)), Some(ErrorKind::NotFound));
+        let info = store.put([b'a' + round], [round; 100]).unwrap();
+        assert!(!ids.contains(&info.id), "{} again, after {ids:?}", info.id);
+        ids.push(info.id);
+        for earlier in 0..=round {
+            assert_eq!(store.get([b'a' + earlier]).unwrap().unwrap()[..], [earlier; 100]);
+        }
+        drop(store);
+        database.verify().unwrap();
+        database.close().unwrap();
+    }
+}
+
 /// Guards sizes: no bytes behind the end make no object longer, alone or in a batch.
 #[test]
 fn a_write_of_nothing_changes_nothing() {
