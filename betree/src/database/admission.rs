@@ -40,7 +40,7 @@ pub(super) struct Admission {
     /// One writer at a time finds out what is left.
     measuring: Mutex<()>,
     /// One reclaim at a time.
-    reclaiming: Mutex<()>,
+    pub(super) reclaiming: Mutex<()>,
     /// Of users' writes and of deletes: one more than the deletes at the last reclaim that freed too little, 0 without
     /// one. Another one is of no use before something is deleted.
     gave_up_at: [AtomicU64; 2],

@@ -30,6 +30,8 @@ impl Core {
             self.checkpoint(false)?;
         }
         let wanted = {
+            // Who else has a buffer in hand would put what is in it below, unmoved.
+            let _one = self.admission.reclaiming.lock();
             let _held = self.jobs.hold();
             tree.gather(&relocation).map_err(of_tree)?
         };

@@ -6,7 +6,7 @@ use super::flush::{merge_cursor, unconsumed};
 use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
 use super::relocate::{Migrated, Relocation};
-use super::tree::keepers;
+use super::tree::{is_patched, keepers};
 use super::{Job, Tree, TreeError};
 use crate::base::ids::Generation;
 use crate::dmu::{Privilege, Stream};
@@ -38,7 +38,9 @@ impl Tree {
             return Ok(Some(Migrated::default()));
         }
         let generation = self.edit.lock().generation;
-        let as_they_are = if relocation.is_some() { None } else { self.leaves_by_reference(&slot) };
+        // What has patches to fold does not stay as it is.
+        let folds = folding == Folding::ForSpace && slot.runs.iter().any(|run| is_patched(run));
+        let as_they_are = if relocation.is_some() || folds { None } else { self.leaves_by_reference(&slot) };
         let (leaves, effects, by_reference) = match as_they_are {
             Some(leaves) => (leaves, Default::default(), true),
             None => {

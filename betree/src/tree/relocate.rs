@@ -138,7 +138,14 @@ impl Tree {
         let (mut low, mut bytes) = (Some(relocation.low.clone()), 0);
         while let Some(from) = low.filter(|from| *from == relocation.low || relocation.covers(from)) {
             for level in (2..=self.version.load().root.level()).rev() {
-                self.empty_buffer(level, &from)?;
+                // A checkpoint that comes between leaves the buffer to another attempt.
+                for _ in 0..ATTEMPTS_MAX {
+                    self.empty_buffer(level, &from)?;
+                    let path = self.locate(&self.version.load_full().root, level, &from)?;
+                    if path.is_none_or(|path| path.slot().runs.is_empty()) {
+                        break;
+                    }
+                }
             }
             let version = self.version.load_full();
             let Some(path) = self.locate(&version.root, 1, &from)? else { break };

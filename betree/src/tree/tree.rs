@@ -689,9 +689,9 @@ fn frees_much(run: &Run, leaf_bytes: u64) -> bool {
 }
 
 /// Whether patches take so much beside the large values of a run that at least one of these is folded for space.
-fn is_patched(run: &Run) -> bool {
+pub(super) fn is_patched(run: &Run) -> bool {
     let RunRef { upsert_bytes, large_bytes, .. } = *run.reference();
-    large_bytes > 0 && upsert_bytes * Folding::ForSpace.share() >= large_bytes
+    large_bytes > 0 && upsert_bytes.saturating_mul(Folding::ForSpace.share()) >= large_bytes
 }
 
 /// Nodes of each level that are read at opening in search of work, in the background: some 40 MiB of headers.

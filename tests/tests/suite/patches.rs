@@ -252,3 +252,40 @@ fn patches_never_fill_a_pool_that_holds_their_values() {
         assert!(dataset.get(format!("{number:04}")).unwrap().unwrap() == *value, "{number}");
     }
 }
+
+/// Guards space: patches of leaves in which nothing else is due are folded, too, when others want their room.
+#[test]
+fn patches_of_settled_leaves_give_way_to_others() {
+    let folder = Folder::new();
+    let mib = 24;
+    let db = Database::build(wide(&folder, mib)).unwrap();
+    let dataset = db.open_or_create_dataset("a").unwrap();
+    let mut model: Vec<Vec<u8>> = (0..mib * 3).map(|number| value(number, 128 * KIB)).collect();
+    for (number, value) in model.iter().enumerate() {
+        dataset.insert(format!("{number:04}"), value).unwrap();
+    }
+    settle(&db);
+    // Three eighths of each value.
+    for place in 0..12 {
+        for (number, model) in model.iter_mut().enumerate() {
+            let bytes = value((place * 1000 + number) as u64, 4 * KIB);
+            patch(&dataset, model, &format!("{number:04}"), place * 8 * KIB, &bytes);
+        }
+        settle(&db);
+    }
+    let before = dataset.stats().unwrap();
+    assert!(before.delta_runs < 10 && before.upsert_bytes > mib * 3 * 40 * KIB as u64, "{before:?}");
+    let other = db.open_or_create_dataset("other").unwrap();
+    (0..).find_map(|number: u64| other.insert(number.to_be_bytes(), value(number, 8 * KIB)).err()).unwrap();
+    let after = dataset.stats().unwrap();
+    assert!(
+        after.upsert_bytes < before.upsert_bytes / 8,
+        "{} bytes of patches, {} before",
+        after.upsert_bytes,
+        before.upsert_bytes
+    );
+    for (number, value) in model.iter().enumerate() {
+        assert!(dataset.get(format!("{number:04}")).unwrap().unwrap() == *value, "{number}");
+    }
+    db.verify().unwrap();
+}
