@@ -288,13 +288,18 @@ impl Core {
             }
             stored.push((dataset, record, captured.drops, root, blocks));
         }
-        let mut finished = Vec::new();
+        let mut empty = Vec::new();
         for (dataset, _, drops, _, _) in stored.iter().filter(|(_, record, _, _, _)| record.destroyed) {
-            // Those that were cloned from it may still drop what left it.
-            if edits.delete_snapshots_of(dataset)? && drops.is_empty() && !self.has_clones(dataset.id) {
-                edits.forget_lists(dataset.id)?;
-                finished.push(Arc::clone(dataset));
+            if edits.delete_snapshots_of(dataset)? && drops.is_empty() {
+                empty.push(Arc::clone(dataset));
             }
+        }
+        // Those that were cloned from it may still drop what left it, unless they go with this checkpoint, too.
+        let mut finished: Vec<Arc<DatasetState>> = Vec::new();
+        while let Some(at) = empty.iter().position(|one| !self.has_clones(one.id, &finished)) {
+            let dataset = empty.remove(at);
+            edits.forget_lists(dataset.id)?;
+            finished.push(dataset);
         }
         edits.free_condemned()?;
         let edited = plan.edit(&mut edits, cut.sequence, &roots);

@@ -91,6 +91,7 @@ impl Core {
         if name == new_name {
             return Ok(());
         }
+        self.check_not_received_into(roles, name)?;
         for state in &states {
             self.catalog.read().check_absent(state.role, new_name)?;
         }
@@ -100,6 +101,21 @@ impl Core {
         states.iter().for_each(|state| self.catalog.write().rename(state, new_name));
         self.publish(&commit);
         Ok(())
+    }
+
+    /// Fails when a stream waits to go on into the dataset `name`: it would not find it.
+    fn check_not_received_into(&self, roles: &[Role], name: &[u8]) -> Result<()> {
+        let all = self.catalog.read().all();
+        let waits = |one: &&Arc<DatasetState>| {
+            roles.contains(&one.role) && !one.is_destroyed() && one.is_staging() && *one.name.read() == name
+        };
+        match all.iter().find(waits) {
+            Some(staging) => {
+                let (what, name) = (staging.role.noun(), staging.display_name());
+                Err(Error::Busy { what, name, by: staging.described() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Destroys the datasets `name` of all `roles`, and their snapshots.
@@ -113,6 +129,9 @@ impl Core {
         // A checkpoint being made contains the datasets as they were at its cut.
         let mut checkpointer = self.checkpointer.lock();
         let states = find()?;
+        if states.is_empty() {
+            return Ok(());
+        }
         for state in &states {
             let edits = RootEdits::new(self, &mut checkpointer, Generation(0));
             self.check_snapshots_free(&edits, state)?;

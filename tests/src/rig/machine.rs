@@ -343,7 +343,12 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
             database.create_custom_dataset::<Count>(name, StoragePreference::NONE).map(|_| false)
         }
         Operation::Create(name) => database.create_dataset(name).map(|_| false),
-        Operation::Rename(from, to) => database.rename_dataset(from, to).map(|()| false),
+        Operation::Rename(from, to) => match database.rename_dataset(from, to) {
+            Err(error) if error.kind() == ErrorKind::Busy && abort(database)? > 0 => {
+                database.rename_dataset(from, to).map(|()| false)
+            }
+            done => done.map(|()| false),
+        },
         Operation::Destroy(name) => match database.destroy_dataset(name) {
             Err(error) if error.kind() == ErrorKind::Busy && abort(database)? > 0 => {
                 database.destroy_dataset(name).map(|()| false)

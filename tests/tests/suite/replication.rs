@@ -348,6 +348,27 @@ impl Read for Failing<'_> {
     }
 }
 
+/// Guards the way back to a stream that was interrupted: its dataset keeps its name meanwhile.
+#[test]
+fn a_dataset_that_a_stream_waits_for_keeps_its_name() {
+    let first = built(&memory(64));
+    let second = built(&memory(64));
+    let source = first.create_dataset("source").unwrap();
+    source.insert("key", "before").unwrap();
+    let a = source.create_snapshot("a").unwrap();
+    (0..40).for_each(|number| source.insert(key(number), vec![number as u8; 60_000]).unwrap());
+    let b = source.create_snapshot("b").unwrap();
+    second.receive("replica", &PLAIN, &mut &sent(&a, None)[..]).unwrap();
+    let stream = sent(&b, Some(&a));
+    second.receive("replica", &PLAIN, &mut Failing(&stream[..stream.len() / 2])).unwrap_err();
+    assert_eq!(second.rename_dataset("replica", "other").unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(second.destroy_dataset("replica").unwrap_err().kind(), ErrorKind::Busy);
+    second.abort_receive("replica").unwrap();
+    second.rename_dataset("replica", "other").unwrap();
+    second.receive("other", &PLAIN, &mut &stream[..]).unwrap();
+    assert!(whole(&second.open_dataset("other").unwrap()) == whole(&source));
+}
+
 /// Guards W4: a stream that is interrupted again and again, with the database opened anew in between, arrives whole; and
 /// what is there of it is seen by nobody.
 #[test]

@@ -1017,6 +1017,24 @@ fn a_name_that_is_taken_is_not_taken_again() {
     database.verify().unwrap();
 }
 
+/// Guards the check: a clone and what it came of, destroyed one after the other, are gone with one checkpoint.
+#[test]
+fn a_clone_and_its_origin_may_go_together() {
+    let folder = Folder::new();
+    let configuration = folder.one(32);
+    let database = Database::build(configuration.clone()).unwrap();
+    let dataset = database.create_dataset("data").unwrap();
+    dataset.insert("key", vec![1; 20_000]).unwrap();
+    let clone = database.clone_snapshot(&dataset.create_snapshot("s").unwrap(), "clone").unwrap();
+    clone.insert("other", vec![2; 20_000]).unwrap();
+    drop((dataset, clone));
+    database.checkpoint().unwrap();
+    database.destroy_dataset("clone").unwrap();
+    database.destroy_dataset("data").unwrap();
+    database.close().unwrap();
+    demand_clean(&configuration, "right after closing");
+}
+
 /// Guards handles: a snapshot that moved when a clone was promoted is the same one, under the name of its new dataset.
 #[test]
 fn a_handle_follows_its_snapshot_to_a_clone_that_is_promoted() {

@@ -101,9 +101,12 @@ impl Core {
         self.change(&[Change::Stage { stagings }])
     }
 
-    /// Gives back what was received.
+    /// Gives back what was received. What has become a dataset meanwhile stays.
     pub(super) fn discard(&self, stagings: &Stagings) -> Result<()> {
-        self.destroy(&|| Ok(stagings.iter().map(|(state, _)| Arc::clone(state)).collect()))
+        self.destroy(&|| {
+            let states = stagings.iter().map(|(state, _)| Arc::clone(state));
+            Ok(states.filter(|state| state.is_staging()).collect())
+        })
     }
 
     /// Whether nothing was received of a stream yet.
@@ -157,5 +160,81 @@ impl Database {
         let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
         let _claimed = core.receives.claim(&names)?;
         found.iter().try_for_each(|one| core.discard(one))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::Uuid;
+    use crate::database::{DatabaseConfiguration, ErrorKind};
+    use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
+
+    fn database() -> Database {
+        let storage = StoragePoolConfiguration {
+            tiers: vec![TierConfiguration::new(vec![LeafVdev::memory(16 << 20).into()])],
+            ..StoragePoolConfiguration::default()
+        };
+        let configuration =
+            DatabaseConfiguration { storage, segment_size: 1 << 19, ..DatabaseConfiguration::default() };
+        Database::create_with(configuration, false).unwrap()
+    }
+
+    fn receiving() -> Receiving {
+        Receiving {
+            stream: Uuid([1; 16]),
+            section: 0,
+            sections: 1,
+            guid: Uuid([2; 16]),
+            base: Uuid::default(),
+            snapshot: b"s".to_vec(),
+            position: Position::default(),
+        }
+    }
+
+    /// Who gives up a stream looked for it before the last of it was there.
+    #[test]
+    fn a_staging_that_became_a_dataset_is_not_discarded() {
+        let database = database();
+        let core = database.core();
+        let options = database.create_dataset("other").unwrap().state().tree.options().clone();
+        let receiving = receiving();
+        let staging = Staging {
+            name: b"data",
+            action_name: "default",
+            action: None,
+            options,
+            base: None,
+            receiving: &receiving,
+        };
+        core.stage(&[staging]).unwrap();
+        let found = core.stagings_of(&[b"data"]).pop().unwrap();
+        found[0].0.receiving.lock().take();
+        core.catalog.write().reveal(&found[0].0);
+        core.discard(&found).unwrap();
+        assert!(database.open_dataset("data").is_ok());
+    }
+
+    /// The extents of a snapshot of a destroyed dataset are on their way to others.
+    #[test]
+    fn nothing_is_received_onto_a_dataset_that_is_destroyed() {
+        let database = database();
+        let dataset = database.create_dataset("data").unwrap();
+        let options = dataset.state().tree.options().clone();
+        let snapshot = dataset.create_snapshot("base").unwrap();
+        drop(dataset);
+        database.destroy_dataset("data").unwrap();
+        let receiving = receiving();
+        let staging = Staging {
+            name: b"data",
+            action_name: "default",
+            action: None,
+            options,
+            base: Some(&snapshot),
+            receiving: &receiving,
+        };
+        let staged = database.core().stage(&[staging]);
+        assert_eq!(staged.map_err(|error| error.kind()), Err(ErrorKind::NotFound));
+        assert_eq!(database.unfinished_receives().unwrap(), []);
     }
 }

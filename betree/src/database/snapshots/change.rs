@@ -315,7 +315,13 @@ impl Core {
                 Work::Clone { id: DatasetId(0), record: Box::new(record) }
             }
             Change::Promote { dataset } => self.plan_promote(&edits, dataset)?,
-            Change::Stage { stagings } => Work::Stage { wanted: stagings, made: Vec::new() },
+            Change::Stage { stagings } => {
+                let mut bases = stagings.iter().filter_map(|one| one.base);
+                if let Some(gone) = bases.find(|base| base.state().is_destroyed()) {
+                    return Err(gone.state().not_found());
+                }
+                Work::Stage { wanted: stagings, made: Vec::new() }
+            }
             Change::TakeOver { takeovers } => {
                 Work::TakeOver { takeovers: Takeovers::plan(self, &edits, takeovers)?, changed: false }
             }

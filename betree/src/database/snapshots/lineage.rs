@@ -143,10 +143,11 @@ impl Core {
         }
     }
 
-    /// Whether a dataset, which may be destroyed, was cloned from this one.
-    pub fn has_clones(&self, dataset: DatasetId) -> bool {
+    /// Whether a dataset, which may be destroyed, was cloned from this one, and is not in `gone`.
+    pub fn has_clones(&self, dataset: DatasetId, gone: &[Arc<DatasetState>]) -> bool {
         let all = self.catalog.read().all();
-        all.iter().any(|one| one.lineage.lock().origin.is_some_and(|origin| origin.dataset == dataset))
+        let mut left = all.iter().filter(|one| gone.iter().all(|gone| gone.id != one.id));
+        left.any(|one| one.lineage.lock().origin.is_some_and(|origin| origin.dataset == dataset))
     }
 
     /// The datasets that were cloned from this snapshot and still share its extents.
