@@ -398,8 +398,8 @@ impl Database {
     /// Gives the dataset `name` the name `new_name`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::AlreadyExists`] when `new_name` is taken; [`ErrorKind::Busy`] while a stream that was
-    /// interrupted waits to go on into it.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::AlreadyExists`] when `new_name` is taken; [`ErrorKind::Busy`] while a stream is on
+    /// its way into it, or was interrupted and may go on.
     pub fn rename_dataset(&self, name: impl AsRef<[u8]>, new_name: impl AsRef<[u8]>) -> Result<()> {
         self.core().rename_datasets(&[Role::Dataset], name.as_ref(), new_name.as_ref())
     }

@@ -1020,13 +1020,15 @@ fn what_others_do_meanwhile_is_not_lost() {
     }
     changed(during("replica", &stream, &|| drop(replica.create_snapshot("mine").unwrap())), "mine");
     replica.delete_snapshot("mine").unwrap();
-    // What is there of it is all of it: nothing but the end is sent again. Under another name, it is the same dataset.
+    // What is there of it is all of it: nothing but the end is sent again. The dataset keeps its name until that has arrived.
     let unfinished = second.unfinished_receives().unwrap().remove(0);
     let rest = resumed(&c, Some(&b), &unfinished.token);
     assert!(rest.len() < 500, "{} bytes", rest.len());
-    let rename = || second.rename_dataset("replica", "renamed").unwrap();
-    let mut input = Meanwhile { stream: &rest, at: rest.len() - 48, read: 0, work: Some(rename) };
+    let rename = || second.rename_dataset("replica", "renamed");
+    let refused = || assert_eq!(rename().unwrap_err().kind(), ErrorKind::Busy);
+    let mut input = Meanwhile { stream: &rest, at: rest.len() - 48, read: 0, work: Some(refused) };
     second.receive("replica", &PLAIN, &mut input).unwrap();
+    rename().unwrap();
     assert!(replica.name() == b"renamed" && contents(&replica).unwrap() == of_snapshot(&c));
     // A name that is given to another dataset.
     let error = during("new", &sent(&c, None), &|| drop(second.create_dataset("new").unwrap())).unwrap_err();
