@@ -47,6 +47,6 @@ pub use entry::{EntryCursor, EntryRef, Kind, RangeDelete};
 pub use format::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, RunRef};
 pub(crate) use inspection::{BlockEntries, RunFault, RunFlaw, RunReader};
 pub use merge::MergeCursor;
-pub use range_deletes::RangeDeleteSet;
+pub use range_deletes::{RangeDeleteSet, without_covered};
 pub use run::{Run, Search, key_hash};
 pub use writer::{HeatOfBlocks, RunOptions, RunWriter};

@@ -1,6 +1,8 @@
 //! Range deletes of a run, arranged so that a point query is a few binary searches however they overlap.
 
 use super::entry::RangeDelete;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Range deletes and a segment tree over their bounds (de Berg et al., Computational Geometry, section 10.3).
 ///
@@ -90,6 +92,50 @@ impl RangeDeleteSet {
     }
 }
 
+/// `list` without the range deletes all of whose keys newer ones cover, which delete the same and more. Newest first.
+#[must_use]
+pub fn without_covered(mut list: Vec<RangeDelete>) -> Vec<RangeDelete> {
+    list.sort_by(|a, b| b.sequence.cmp(&a.sequence));
+    // What the newer ones cover: start to end (`None`: no bound), disjoint and not touching.
+    let mut covered: BTreeMap<Box<[u8]>, Option<Box<[u8]>>> = BTreeMap::new();
+    list.retain(|delete| {
+        let before =
+            covered.range::<[u8], _>((Bound::Unbounded, Bound::Included(&*delete.start))).next_back();
+        let within = before.is_some_and(|(_, end)| is_by(delete.end.as_deref(), end.as_deref()));
+        if !within {
+            add(&mut covered, delete);
+        }
+        !within
+    });
+    list
+}
+
+/// Whether the end `this` is not behind the end `that`.
+fn is_by(this: Option<&[u8]>, that: Option<&[u8]>) -> bool {
+    that.is_none_or(|that| this.is_some_and(|this| this <= that))
+}
+
+/// Joins `delete` and the pieces that it touches.
+fn add(covered: &mut BTreeMap<Box<[u8]>, Option<Box<[u8]>>>, delete: &RangeDelete) {
+    let (mut start, mut end) = (delete.start.clone(), delete.end.clone());
+    let last = match &delete.end {
+        Some(end) => Bound::Included(&**end),
+        None => Bound::Unbounded,
+    };
+    while let Some((from, to)) = covered.range::<[u8], _>((Bound::Unbounded, last)).next_back() {
+        if to.as_deref().is_some_and(|to| *to < *delete.start) {
+            break;
+        }
+        let (from, to) = (from.clone(), to.clone());
+        covered.remove(&from);
+        start = start.min(from);
+        if is_by(end.as_deref(), to.as_deref()) {
+            end = to;
+        }
+    }
+    covered.insert(start, end);
+}
+
 /// Names the nodes of a segment tree over `leaves` leaves (leaf `i` is node `leaves + i`) that make up `from..to`.
 fn cover(leaves: usize, from: usize, to: usize, mut node: impl FnMut(usize)) {
     let (mut low, mut high) = (from + leaves, to + leaves);
@@ -145,6 +191,45 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What is left covers each key up to the same number, and none of it is of no use.
+    #[test]
+    fn what_newer_ones_cover_is_left_out() {
+        let mut left_out = 0;
+        for seed in 0..300 {
+            println!("seed {seed}");
+            let mut random = Random(seed);
+            let list: Vec<RangeDelete> = (0..random.below(20))
+                .map(|sequence| {
+                    let start = random.below(12);
+                    let end = start + 1 + random.below(6);
+                    let end = (random.below(8) > 0).then(|| key(end));
+                    RangeDelete { start: key(start), end, sequence: sequence * 7 % 23 }
+                })
+                .collect();
+            let kept = without_covered(list.clone());
+            left_out += list.len() - kept.len();
+            let newest = |list: &[RangeDelete], number: u64| {
+                list.iter().filter(|delete| delete.covers(&key(number))).map(|delete| delete.sequence).max()
+            };
+            for number in 0..20 {
+                assert_eq!(newest(&list, number), newest(&kept, number), "key {number}");
+            }
+            for delete in &kept {
+                assert!(
+                    (0..20).any(|number| newest(&kept, number) == Some(delete.sequence)),
+                    "{delete:?} is covered by newer ones"
+                );
+            }
+        }
+        assert!(left_out > 500, "{left_out}");
+        let of =
+            |start: u64, end: u64, sequence| RangeDelete { start: key(start), end: Some(key(end)), sequence };
+        let queue: Vec<RangeDelete> = (1..1000).map(|end| of(0, end, end)).collect();
+        assert_eq!(without_covered(queue), [of(0, 999, 999)]);
+        let touching = vec![of(1, 3, 9), of(3, 5, 8), of(2, 4, 1), of(0, 2, 5)];
+        assert_eq!(without_covered(touching), [of(1, 3, 9), of(3, 5, 8), of(0, 2, 5)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
 use crate::dmu::{Dmu, DmuError, OwnedExtents, Privilege};
-use crate::run::{EntryRef, Kind, PAYLOAD_BYTES_MAX, RangeDelete};
+use crate::run::{EntryRef, Kind, PAYLOAD_BYTES_MAX, RangeDelete, Run, without_covered};
 use std::sync::Arc;
 
 /// Where compacted messages go, in ascending order of keys.
@@ -487,4 +487,12 @@ fn put_upsert(
 ) -> Result<(), TreeError> {
     let Upsert { sequence, message, .. } = upsert;
     sink.put(EntryRef { key, sequence: *sequence, kind: Kind::Upsert, preference, payload: message })
+}
+/// The range deletes of `runs` that no newer ones of them cover.
+pub(super) fn range_deletes(runs: &[Arc<Run>]) -> Result<Vec<RangeDelete>, TreeError> {
+    let mut ranges = Vec::new();
+    for run in runs {
+        ranges.extend_from_slice(run.range_deletes()?.list());
+    }
+    Ok(without_covered(ranges))
 }

@@ -1,7 +1,7 @@
 //! Flush: messages move one level down. A memtable into the slots of the root; a slot's runs into the slots of its
 //! child.
 
-use super::compact::{Compactor, Effects};
+use super::compact::{Compactor, Effects, range_deletes};
 use super::drops::Dropping;
 use super::node::{NodeBody, Slot};
 use super::output::{OutputOptions, SlotOutputs};
@@ -11,7 +11,7 @@ use super::version::Table;
 use super::{Job, Tree, TreeError};
 use crate::base::ids::Generation;
 use crate::dmu::{Privilege, Stream};
-use crate::run::{EntryCursor, MergeCursor, RangeDelete, ReadMode, Run, RunCursor};
+use crate::run::{EntryCursor, MergeCursor, RangeDelete, ReadMode, Run, RunCursor, without_covered};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl Tree {
         }
         let body = root.root.load(&self.dmu)?;
         let action = self.folding_action();
-        let ranges = table.memtable.range_deletes(u64::MAX);
+        let ranges = without_covered(table.memtable.range_deletes(u64::MAX));
         let options = self.arrival_options(&body, table.memtable.bytes() as u64, Privilege::System, None);
         let mut compactor = Compactor::new(
             &self.dmu,
@@ -127,10 +127,7 @@ impl Tree {
         };
         let target = Arc::clone(below.body());
         let (moved, merged) = split_trivial(oldest, &target);
-        let mut ranges = Vec::new();
-        for run in &merged {
-            ranges.extend_from_slice(run.range_deletes()?.list());
-        }
+        let ranges = range_deletes(&merged)?;
         let generation = self.edit.lock().generation;
         let (runs, effects) = self.merge_into_slots(&merged, &target, low, ranges.clone(), generation)?;
         let heirs = keepers(runs.iter().flatten());

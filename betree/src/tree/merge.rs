@@ -1,7 +1,7 @@
 //! Merge: the deltas of a leaf and its base become a new base, and the leaf splits when it is too large; the runs of a
 //! buffer become one.
 
-use super::compact::{Compactor, Effects, Folding};
+use super::compact::{Compactor, Effects, Folding, range_deletes};
 use super::flush::{merge_cursor, unconsumed};
 use super::node::{NodeBody, Slot};
 use super::output::{LeafOutputs, NewLeaf, OutputOptions};
@@ -265,13 +265,4 @@ impl Tree {
         }
         Ok(())
     }
-}
-
-/// The range deletes of `runs`.
-pub(super) fn range_deletes(runs: &[Arc<Run>]) -> Result<Vec<crate::run::RangeDelete>, TreeError> {
-    let mut ranges = Vec::new();
-    for run in runs {
-        ranges.extend_from_slice(run.range_deletes()?.list());
-    }
-    Ok(ranges)
 }

@@ -6,7 +6,7 @@ use super::{TreeError, TreeOptions};
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::dmu::{Dmu, Privilege, Stream};
-use crate::run::{EntryRef, HeatOfBlocks, Kind, RangeDelete, Run, RunOptions, RunWriter};
+use crate::run::{EntryRef, HeatOfBlocks, Kind, RangeDelete, Run, RunOptions, RunWriter, without_covered};
 use std::sync::Arc;
 
 /// Writers for one place, one per tier that the entries want, so that hot and cold keys lie on their own tiers.
@@ -152,7 +152,8 @@ impl<'a> SlotOutputs<'a> {
     }
 }
 
-/// The parts of `ranges` inside `low..high`.
+/// The parts of `ranges` inside `low..high`, but for those that newer ones cover there: each would carry the bounds of the
+/// slot, which are long when keys are.
 pub(super) fn clip(ranges: &[RangeDelete], low: &[u8], high: Option<&[u8]>) -> Vec<RangeDelete> {
     let mut clipped = Vec::new();
     for range in ranges {
@@ -169,7 +170,7 @@ pub(super) fn clip(ranges: &[RangeDelete], low: &[u8], high: Option<&[u8]>) -> V
             });
         }
     }
-    clipped
+    without_covered(clipped)
 }
 
 impl Sink for SlotOutputs<'_> {

@@ -1,7 +1,7 @@
 //! Splits and joins of nodes, and the height of the tree.
 
 use super::claim::Gate;
-use super::merge::range_deletes;
+use super::compact::range_deletes;
 use super::node::{NodeBody, NodeCell, Slot};
 use super::tree::{Path, keepers};
 use super::{Job, Tree, TreeError};
