@@ -105,7 +105,7 @@ pub enum Command {
     },
     /// Write a snapshot to standard output as a stream, whole or what changed since an earlier one
     Send(Send),
-    /// Make a dataset and a snapshot of a stream on standard input, or apply changes
+    /// Make a dataset or object store, and a snapshot, of a stream on standard input, or apply changes
     #[command(visible_alias = "recv")]
     Receive(Receive),
     /// Configurations
@@ -124,7 +124,7 @@ pub struct Send {
     /// The snapshot; several that were made at one instant arrive at one instant, too
     #[arg(required = true, value_name = "SNAPSHOT", value_parser = snapshot_name())]
     pub snapshots: Vec<SnapshotName>,
-    /// Only what changed since this earlier snapshot, which the receiver has: DATASET@NAME, or @NAME of the same dataset
+    /// Only what changed since this earlier snapshot, which the receiver has: DATASET@NAME or STORE@NAME, or @NAME of the same
     #[arg(short = 'i', long = "from", value_name = "SNAPSHOT", value_parser = bytes())]
     pub from: Option<Bytes>,
     /// Go on where an earlier stream of the same snapshots was interrupted: a token of `receive --status`
@@ -136,15 +136,18 @@ pub struct Send {
     /// Say about how much there is, and send nothing
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    /// Of object stores, also where a dataset has the name
+    #[arg(long)]
+    pub store: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Receive {
-    /// The dataset: a new one for a snapshot that was sent whole, the one that has the snapshot before for changes. For a
-    /// stream of several, as many names, in the order in which they were sent
-    #[arg(value_name = "DATASET", value_parser = bytes(), required_unless_present = "status")]
-    pub datasets: Vec<Bytes>,
-    /// Go back to the snapshot that the changes start from, or replace the dataset: what is later, or there, is lost
+    /// The dataset or object store, as the stream says: a new one for a snapshot that was sent whole, the one that has the
+    /// snapshot before for changes. For a stream of several, as many names, in the order in which they were sent
+    #[arg(value_name = "DATASET|STORE", value_parser = bytes(), required_unless_present = "status")]
+    pub names: Vec<Bytes>,
+    /// Go back to the snapshot that the changes start from, or replace the dataset or store: what is later, or there, is lost
     #[arg(short = 'F', long, conflicts_with_all = ["status", "abort"])]
     pub force: bool,
     /// Read the stream, check that it is whole, say what it is, and change nothing
@@ -153,9 +156,12 @@ pub struct Receive {
     /// List what was received in part, with the tokens that `send --resume` takes
     #[arg(long, conflicts_with = "abort")]
     pub status: bool,
-    /// Give back what was received in part; the dataset stays as it is
+    /// Give back what was received in part; the dataset or store stays as it is
     #[arg(long)]
     pub abort: bool,
+    /// With --abort: into an object store, also where the name is that of a dataset that something is received into
+    #[arg(long, requires = "abort")]
+    pub store: bool,
 }
 
 #[derive(Debug, Args)]
@@ -319,7 +325,7 @@ pub struct Snapshots {
 
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
-    /// Make a snapshot; of several datasets at one instant, when they get the same name
+    /// Make a snapshot; of several datasets and stores at one instant, when they get the same name
     Create {
         /// The snapshots
         #[arg(required = true, value_name = "SNAPSHOT", value_parser = snapshot_name())]

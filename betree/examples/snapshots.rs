@@ -7,7 +7,8 @@
 //! The pool is a sparse file of about 500 bytes per key in FOLDER (default: the working directory), removed at the end.
 
 use betree::{
-    AccessMode, Database, DatabaseConfiguration, Dataset, StoragePoolConfiguration, TierConfiguration,
+    AccessMode, Database, DatabaseConfiguration, Dataset, SendOptions, StoragePoolConfiguration,
+    TierConfiguration,
 };
 use std::time::{Duration, Instant};
 
@@ -124,16 +125,23 @@ impl Bench {
         keys.into_iter().try_for_each(|number| self.dataset.insert(key(number), value(!number)))?;
         let to = self.dataset.create_snapshot("to")?;
         self.database.settle()?;
-        self.database.drop_cache();
-        let before = read();
-        let (time, found) = timed(|| from.diff(&to)?.try_fold(0_u64, |count, one| one.map(|_| count + 1)))?;
-        let read = read() - before;
-        println!(
-            "difference of {found} keys {what}: {:.1} ms, {} KiB read, {:.2} % of the data",
-            milliseconds(time),
-            read >> 10,
-            read as f64 * 100.0 / (self.keys * (16 + VALUE_BYTES as u64)) as f64
-        );
+        let percent = |bytes: u64| bytes as f64 * 100.0 / (self.keys * (16 + VALUE_BYTES as u64)) as f64;
+        let measured = |what: &str, work: &dyn Fn() -> betree::Result<u64>| -> betree::Result<()> {
+            self.database.drop_cache();
+            let before = read();
+            let (time, count) = timed(work)?;
+            let bytes = read() - before;
+            let (time, kib) = (milliseconds(time), bytes >> 10);
+            println!(
+                "{what}: {count} keys, {time:.1} ms, {kib} KiB read, {:.2} % of the data",
+                percent(bytes)
+            );
+            Ok(())
+        };
+        let differ = || from.diff(&to)?.try_fold(0, |count, one| one.map(|_| count + 1));
+        measured(&format!("difference {what}"), &differ)?;
+        let send = || Ok(to.send(Some(&from), &SendOptions::default(), &mut std::io::sink())?.puts);
+        measured(&format!("sending a difference {what}"), &send)?;
         self.dataset.delete_snapshot("from")?;
         self.dataset.delete_snapshot("to")
     }

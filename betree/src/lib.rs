@@ -17,14 +17,14 @@ pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
     DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
     KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions, ReceiveReport, Received, Result,
-    ResumeToken, Retention, SendOptions, SendPart, SendReport, Snapshot, SnapshotInfo, StorageInfo,
-    StreamError, StreamInfo, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
+    ResumeToken, Retention, SendOptions, SendReport, Snapshot, SnapshotInfo, StorageInfo, StreamError,
+    StreamInfo, StreamKind, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use object::{
     AsyncObjectStore, CHUNK_BYTES, Chunks, Condition, ListOptions, METADATA_KEY_BYTES_MAX,
     METADATA_VALUE_BYTES_MAX, MetadataEntries, OBJECT_BYTES_MAX, OBJECT_NAME_BYTES_MAX,
     OBJECT_WRITE_BYTES_MAX, ObjectBatch, ObjectCursor, ObjectHandle, ObjectInfo, ObjectPage, ObjectStore,
-    ObjectView, Objects, Pending, StoreSnapshot, StoreView, Version,
+    ObjectView, Objects, Pending, SendPart, StoreSnapshot, StoreView, Version,
 };
 pub use pool::{
     ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,

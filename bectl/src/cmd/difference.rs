@@ -53,13 +53,11 @@ pub fn changes(
                 Readable::Dataset(later) => later.changes_since(&before)?,
                 Readable::Snapshot(later) => before.diff(&later)?,
             };
-            Ok(Box::new(differences.map(move |difference| -> anyhow::Result<_> {
+            Ok(Box::new(differences.map(|difference| -> anyhow::Result<_> {
                 Ok(match difference? {
                     Difference::Delete { key } => (Change::Removed, key.to_vec()),
-                    Difference::Put { key, .. } if before.contains_key(&key)? => {
-                        (Change::Changed, key.to_vec())
-                    }
-                    Difference::Put { key, .. } => (Change::Added, key.to_vec()),
+                    Difference::Put { key, is_new: true, .. } => (Change::Added, key.to_vec()),
+                    Difference::Put { key, .. } => (Change::Changed, key.to_vec()),
                 })
             })))
         }

@@ -94,23 +94,16 @@ fn create(context: &Context, snapshots: &[SnapshotName], store: bool) -> anyhow:
         return Err(Failure::Usage(why.into()).into());
     }
     let database = context.open()?;
-    let mut datasets = Vec::new();
+    let (mut datasets, mut stores) = (Vec::new(), Vec::new());
     for one in snapshots {
         match Owner::open(&database, &one.dataset, store)? {
             Owner::Dataset(dataset) => datasets.push(dataset),
-            Owner::Store(store) if snapshots.len() == 1 => {
-                store.create_snapshot(&one.name)?;
-            }
-            Owner::Store(_) => {
-                let why = "a snapshot of an object store is made alone; nothing was changed";
-                return Err(Failure::Usage(why.into()).into());
-            }
+            Owner::Store(store) => stores.push(store),
         }
     }
-    if !datasets.is_empty() {
-        database.create_snapshot(&datasets.iter().collect::<Vec<_>>(), &first.name)?;
-    }
-    drop(datasets);
+    let (all, all_stores): (Vec<_>, Vec<_>) = (datasets.iter().collect(), stores.iter().collect());
+    database.create_snapshots(&all, &all_stores, &first.name)?;
+    drop((datasets, stores));
     database.close()?;
     context.output.nothing()
 }

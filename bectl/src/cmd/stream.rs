@@ -1,6 +1,7 @@
 //! `bectl send` and `bectl receive`: snapshots as streams on standard output and input.
 
-use super::readable::check_no_snapshot;
+use super::owner::Owner;
+use super::readable::{check_no_snapshot, check_no_store_snapshot};
 use crate::args::{Bytes, Receive, Send, SnapshotName};
 use crate::context::Context;
 use crate::failure::{Failure, quoted};
@@ -9,8 +10,8 @@ use crate::output::{Cell, Sink};
 use crate::progress::Progress;
 use crate::text::{self, Encoding, JsonBytes};
 use betree::{
-    Database, Error, ReceiveOptions, ReceiveReport, SendOptions, SendPart, Snapshot, StreamError, StreamInfo,
-    Unfinished,
+    Database, Error, ErrorKind, ReceiveOptions, ReceiveReport, SendOptions, SendPart, Snapshot,
+    StoreSnapshot, StreamError, StreamInfo, StreamKind, Unfinished,
 };
 use serde::Serialize;
 use std::io::{self, IsTerminal as _, Read, Write};
@@ -62,17 +63,56 @@ fn explained(context: &Context, error: Error) -> anyhow::Error {
     }
 }
 
-/// The snapshot that a stream for `snapshot` starts from: `@NAME` is one of the same dataset.
+/// The snapshot that a stream for `snapshot` starts from: `@NAME` is one of the same dataset or store.
 fn from_name(snapshot: &SnapshotName, from: &[u8]) -> Result<SnapshotName, Failure> {
+    let wanted = || Failure::Usage("-i wants DATASET@NAME or STORE@NAME, or @NAME of the same one".into());
     let full = match from.strip_prefix(b"@") {
         Some(name) => SnapshotName { dataset: snapshot.dataset.clone(), name: name.to_vec() },
-        None => SnapshotName::parse(from)
-            .ok_or_else(|| Failure::Usage("-i wants DATASET@NAME, or @NAME of the same dataset".into()))?,
+        None => SnapshotName::parse(from).ok_or_else(wanted)?,
     };
     if full.name.is_empty() {
-        return Err(Failure::Usage("-i wants DATASET@NAME, or @NAME of the same dataset".into()));
+        return Err(wanted());
     }
     Ok(full)
+}
+
+/// A snapshot, and the one before.
+enum Opened {
+    Dataset(Snapshot, Option<Snapshot>),
+    Store(StoreSnapshot, Option<StoreSnapshot>),
+}
+
+impl Opened {
+    /// Opens the snapshot `name`, and the one that its stream starts from.
+    fn open(
+        database: &Database,
+        name: &SnapshotName,
+        from: Option<&[u8]>,
+        store: bool,
+    ) -> anyhow::Result<Self> {
+        let from = from.map(|from| from_name(name, from)).transpose()?;
+        let from = from.as_ref();
+        Ok(match Owner::open(database, &name.dataset, store)? {
+            Owner::Dataset(dataset) => {
+                let open =
+                    |from: &SnapshotName| database.open_dataset(&from.dataset)?.open_snapshot(&from.name);
+                Self::Dataset(dataset.open_snapshot(&name.name)?, from.map(open).transpose()?)
+            }
+            Owner::Store(store) => {
+                let open = |from: &SnapshotName| {
+                    database.open_object_store(&from.dataset)?.open_snapshot(&from.name)
+                };
+                Self::Store(store.open_snapshot(&name.name)?, from.map(open).transpose()?)
+            }
+        })
+    }
+
+    fn part(&self) -> SendPart<'_> {
+        match self {
+            Self::Dataset(snapshot, from) => SendPart::Dataset { snapshot, from: from.as_ref() },
+            Self::Store(snapshot, from) => SendPart::ObjectStore { snapshot, from: from.as_ref() },
+        }
+    }
 }
 
 /// An estimate, in JSON.
@@ -102,17 +142,9 @@ pub fn send(context: &Context, options: &Send) -> anyhow::Result<()> {
         );
     }
     let database = context.open_read_only()?;
-    let open = |name: &SnapshotName| database.open_dataset(&name.dataset)?.open_snapshot(&name.name);
-    let mut opened: Vec<(Snapshot, Option<Snapshot>)> = Vec::new();
-    for name in &options.snapshots {
-        let from = match from {
-            Some(from) => Some(open(&from_name(name, from)?)?),
-            None => None,
-        };
-        opened.push((open(name)?, from));
-    }
-    let parts: Vec<SendPart<'_>> =
-        opened.iter().map(|(snapshot, from)| SendPart { snapshot, from: from.as_ref() }).collect();
+    let open = |name| Opened::open(&database, name, from, options.store);
+    let opened = options.snapshots.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
+    let parts: Vec<SendPart<'_>> = opened.iter().map(Opened::part).collect();
     if options.dry_run {
         return estimate(context, &database, options, &parts);
     }
@@ -157,10 +189,28 @@ fn estimate(
 /// A snapshot that was received, in JSON.
 #[derive(Serialize)]
 struct Received<'a> {
-    dataset: JsonBytes<'a>,
+    #[serde(flatten)]
+    of: Named<'a>,
     snapshot: JsonBytes<'a>,
-    /// Whether the dataset is new.
+    /// Whether the dataset or store is new.
     created: bool,
+}
+
+/// A dataset or object store, in JSON.
+#[derive(Serialize)]
+struct Named<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset: Option<JsonBytes<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<JsonBytes<'a>>,
+}
+
+impl<'a> Named<'a> {
+    fn new(kind: StreamKind, name: &'a [u8]) -> Self {
+        let is_store = kind == StreamKind::ObjectStore;
+        let name = || JsonBytes(name, Encoding::Utf8);
+        Self { dataset: (!is_store).then(name), store: is_store.then(name) }
+    }
 }
 
 /// What was received, or would be, in JSON.
@@ -175,23 +225,23 @@ struct Arrived<'a> {
 /// A stream that was interrupted, in JSON.
 #[derive(Serialize)]
 struct Waiting<'a> {
-    datasets: Vec<JsonBytes<'a>>,
+    into: Vec<Named<'a>>,
     snapshot: JsonBytes<'a>,
     bytes: u64,
     token: String,
 }
 
-/// Makes datasets of a stream on standard input, or looks after those that were interrupted.
+/// Makes datasets and object stores of a stream on standard input, or looks after those that were interrupted.
 pub fn receive(context: &Context, options: &Receive) -> anyhow::Result<()> {
     if options.status {
-        return status(context, options.datasets.first());
+        return status(context, options.names.first());
     }
-    let Some(first) = options.datasets.first() else {
-        return Err(Failure::Usage("the name of a dataset is missing".into()).into());
+    let Some(first) = options.names.first() else {
+        return Err(Failure::Usage("the name of a dataset or object store is missing".into()).into());
     };
     if options.abort {
         let database = context.open()?;
-        database.abort_receive(&first.0)?;
+        abort(&database, &first.0, options.store)?;
         database.close()?;
         return context.output.nothing();
     }
@@ -207,8 +257,10 @@ pub fn receive(context: &Context, options: &Receive) -> anyhow::Result<()> {
         return look(context, options, &mut input);
     }
     let database = context.open()?;
-    let names: Vec<&[u8]> = options.datasets.iter().map(|name| &name.0[..]).collect();
+    let names: Vec<&[u8]> = options.names.iter().map(|name| &name.0[..]).collect();
+    // What of the two it is, only the stream says.
     names.iter().try_for_each(|name| check_no_snapshot(&database, name))?;
+    names.iter().try_for_each(|name| check_no_store_snapshot(&database, name))?;
     let done = database.receive_all(&names, &ReceiveOptions { force: options.force }, &mut input);
     let left = if done.is_err() { kept(&database, &names) } else { None };
     let behind = done.is_ok() && input.read(&mut [0]).unwrap_or(0) > 0;
@@ -231,10 +283,24 @@ pub fn receive(context: &Context, options: &Receive) -> anyhow::Result<()> {
     arrived(context, &report)
 }
 
+/// Gives back what is there of a stream into the dataset `name`, else into the object store.
+fn abort(database: &Database, name: &[u8], store: bool) -> betree::Result<()> {
+    if store {
+        return database.abort_store_receive(name);
+    }
+    match database.abort_receive(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match database.abort_store_receive(name) {
+            Err(other) if other.kind() == ErrorKind::NotFound => Err(error),
+            aborted => aborted,
+        },
+        aborted => aborted,
+    }
+}
+
 /// What is there of a stream into one of `names`.
 fn kept(database: &Database, names: &[&[u8]]) -> Option<Unfinished> {
     let all = database.unfinished_receives().ok()?;
-    all.into_iter().find(|one| one.datasets.iter().any(|dataset| names.contains(&&dataset[..])))
+    all.into_iter().find(|one| one.names.iter().any(|(_, name)| names.contains(&&name[..])))
 }
 
 fn arrived(context: &Context, report: &ReceiveReport) -> anyhow::Result<()> {
@@ -242,7 +308,7 @@ fn arrived(context: &Context, report: &ReceiveReport) -> anyhow::Result<()> {
     let utf8 = |bytes| JsonBytes(bytes, Encoding::Utf8);
     if output.json {
         let received = report.received.iter().map(|one| Received {
-            dataset: utf8(&one.dataset),
+            of: Named::new(one.kind, &one.name),
             snapshot: utf8(&one.snapshot),
             created: one.created,
         });
@@ -252,7 +318,7 @@ fn arrived(context: &Context, report: &ReceiveReport) -> anyhow::Result<()> {
     let names: Vec<_> = report
         .received
         .iter()
-        .map(|one| SnapshotName { dataset: one.dataset.clone(), name: one.snapshot.clone() })
+        .map(|one| SnapshotName { dataset: one.name.clone(), name: one.snapshot.clone() })
         .map(|name| quoted(&name.bytes()).into_owned())
         .collect();
     let (what, size) = (changes(report.puts, report.deletes), output.size(report.bytes));
@@ -263,31 +329,30 @@ fn arrived(context: &Context, report: &ReceiveReport) -> anyhow::Result<()> {
 /// Reads a stream to its end and says what it is.
 fn look(context: &Context, options: &Receive, input: &mut impl Read) -> anyhow::Result<()> {
     let info = StreamInfo::read(input).map_err(|error| explained(context, error))?;
-    if info.parts.len() != options.datasets.len() {
-        let (parts, names) = (info.parts.len(), options.datasets.len());
-        return Err(
-            Failure::Usage(format!("the stream has {parts} datasets, and there are {names} names")).into()
-        );
+    if info.parts.len() != options.names.len() {
+        let (parts, names) = (info.parts.len(), options.names.len());
+        let why = format!("the stream has {parts} datasets and object stores, and there are {names} names");
+        return Err(Failure::Usage(why).into());
     }
     let output = &context.output;
     let utf8 = |bytes| JsonBytes(bytes, Encoding::Utf8);
     if output.json {
-        let received = info.parts.iter().zip(&options.datasets).map(|(part, name)| Received {
-            dataset: utf8(&name.0),
+        let received = info.parts.iter().zip(&options.names).map(|(part, name)| Received {
+            of: Named::new(part.kind, &name.0),
             snapshot: utf8(&part.snapshot),
             created: part.base.is_none(),
         });
         let (puts, deletes, bytes) = (info.puts, info.deletes, info.bytes);
         return output.data(&Arrived { received: received.collect(), puts, deletes, bytes });
     }
-    for (part, name) in info.parts.iter().zip(&options.datasets) {
+    for (part, name) in info.parts.iter().zip(&options.names) {
         let name = quoted(&SnapshotName { dataset: name.0.clone(), name: part.snapshot.clone() }.bytes())
             .into_owned();
         let from = match &part.base {
             Some((base, _)) => format!("what changed since \"@{}\"", text::escaped(base)),
             None => String::from("all of it"),
         };
-        output.note(&format!("would receive {name}: {from}"));
+        output.note(&format!("would receive {} {name}: {from}", part.kind.noun()));
     }
     let (what, size) = (changes(info.puts, info.deletes), output.size(info.bytes));
     output.note(&format!("the stream is whole: {what}, {size}"));
@@ -298,20 +363,20 @@ fn status(context: &Context, name: Option<&Bytes>) -> anyhow::Result<()> {
     let database = context.open_read_only()?;
     let mut all = database.unfinished_receives()?;
     if let Some(name) = name {
-        all.retain(|one| one.datasets.contains(&name.0));
+        all.retain(|one| one.names.iter().any(|(_, into)| *into == name.0));
     }
     let utf8 = |bytes| JsonBytes(bytes, Encoding::Utf8);
     let json: Vec<_> = all
         .iter()
         .map(|one| Waiting {
-            datasets: one.datasets.iter().map(|dataset| utf8(&dataset[..])).collect(),
+            into: one.names.iter().map(|(kind, name)| Named::new(*kind, name)).collect(),
             snapshot: utf8(&one.snapshot),
             bytes: one.bytes,
             token: one.token.to_string(),
         })
         .collect();
     let rows = all.iter().map(|one| {
-        let names: Vec<String> = one.datasets.iter().map(|dataset| text::escaped(dataset)).collect();
+        let names: Vec<String> = one.names.iter().map(|(_, name)| text::escaped(name)).collect();
         vec![
             Cell::Text(names.join(",")),
             Cell::Text(text::escaped(&one.snapshot)),
@@ -319,5 +384,5 @@ fn status(context: &Context, name: Option<&Bytes>) -> anyhow::Result<()> {
             Cell::Text(one.token.to_string()),
         ]
     });
-    context.output.table(&["DATASET", "SNAPSHOT", "RECEIVED", "TOKEN"], rows.collect(), &json)
+    context.output.table(&["NAME", "SNAPSHOT", "RECEIVED", "TOKEN"], rows.collect(), &json)
 }

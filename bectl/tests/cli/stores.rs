@@ -97,8 +97,11 @@ fn snapshots_of_stores_are_listed_and_compared() {
     let json = home.words("snapshot diff s@a --json").json("snapshot diff");
     assert_eq!(json[2], json!({"change": "removed", "key": "removed"}));
     home.words("snapshot diff s@c").fails(3, "c");
-    home.words("snapshot create s@c d@c").fails(2, "made alone");
+    home.words("snapshot create s@b d@b").fails(8, "already exists");
     assert_eq!(home.words("snapshot list -H").ok().lines().count(), 3);
+    home.words("snapshot create s@c d@c").ok();
+    let list = home.words("snapshot list --json").json("snapshot list");
+    assert_eq!(list[1]["generation"], list[4]["generation"]);
 }
 
 #[test]

@@ -72,6 +72,48 @@ fn several_datasets_arrive_as_one() {
 }
 
 #[test]
+fn object_stores_travel_like_datasets() {
+    let (first, second) = pools();
+    // A dataset and a store of one name.
+    first.fed("obj d put kept", b"of the store").ok();
+    first.fed("obj d put removed", b"old").ok();
+    first.words("snapshot create d@one --store").ok();
+    first.words("obj d del removed").ok();
+    first.fed("obj d put new", b"new").ok();
+    first.words("snapshot create d@two --store").ok();
+    first.words("send d@one").fails(3, "\"d@one\" does not exist");
+    let (sent, received) = piped(&first, "send --store d@one", &second, "receive photos --json");
+    assert_eq!(sent.code, 0, "{}", sent.stderr);
+    let received = received.json("receive");
+    assert_eq!(received["received"], json!([{"store": "photos", "snapshot": "one", "created": true}]));
+    let since = stream(&first, "send --store d@two -i @one");
+    let told = second.fed("receive photos -n", &since);
+    let would = "would receive object store \"photos@two\": what changed since \"@one\"\n";
+    assert!(told.code == 0 && told.stderr.starts_with(would), "{}", told.stderr);
+    second.fed("receive photos", &since[..since.len() - 1]).fails(4, "--abort");
+    let waiting = second.words("receive --status --json").json("receive");
+    assert_eq!(waiting[0]["into"], json!([{"store": "photos"}]));
+    assert_eq!(second.words("obj photos cat removed").ok(), "old");
+    second.words("store rename photos other").fails(8, "unfinished receive");
+    second.words("receive --abort photos").ok();
+    second.words("receive --abort photos --store").fails(3, "photos");
+    second.fed("receive photos", &since).ok();
+    assert_eq!(second.words("obj photos list").ok(), "kept\nnew\n");
+    assert_eq!(second.words("obj photos@one cat removed").ok(), "old");
+    // What is there without a dataset of its name needs no word.
+    let (sent, received) = piped(&second, "send photos@two", &first, "receive back");
+    assert_eq!((sent.code, received.code), (0, 0), "{} {}", sent.stderr, received.stderr);
+    assert_eq!(first.words("obj back cat kept").ok(), "of the store");
+    first.words("snapshot create d@all back@all").ok();
+    let all = stream(&first, "send d@all back@all");
+    second.fed("receive photos photos", &all).fails(8, "already exists");
+    second.fed("receive d d", &all).ok();
+    assert_eq!(second.words("kv d get changed").ok(), "new");
+    assert_eq!(second.words("obj d cat new").ok(), "new");
+    second.words("check --deep").ok();
+}
+
+#[test]
 fn what_is_wrong_is_said_and_changes_nothing() {
     let (first, second) = pools();
     let (whole, since) = (stream(&first, "send d@a"), stream(&first, "send d@b -i @a"));
@@ -83,7 +125,7 @@ fn what_is_wrong_is_said_and_changes_nothing() {
     let mut newer = whole.clone();
     newer[8] = 9;
     second.fed("receive d", &newer).fails(1, "format version 9");
-    assert_eq!(second.words("receive --status").ok(), "DATASET  SNAPSHOT  RECEIVED  TOKEN\n");
+    assert_eq!(second.words("receive --status").ok(), "NAME  SNAPSHOT  RECEIVED  TOKEN\n");
     assert!(before.len() == second.pool_bytes().len() && second.words("db list-datasets").ok().is_empty());
     second.fed("receive d", &whole).ok();
     second.fed("receive d", &whole).fails(8, "already exists");
@@ -134,7 +176,7 @@ fn an_interrupted_stream_goes_on_or_is_given_back() {
     failed.fails(4, "are kept: `bectl send --resume");
     second.words("kv d count").fails(3, "does not exist");
     let waiting = second.words("receive --status --json").json("receive");
-    assert_eq!((&waiting[0]["datasets"], &waiting[0]["snapshot"]), (&json!(["d"]), &json!("large")));
+    assert_eq!((&waiting[0]["into"], &waiting[0]["snapshot"]), (&json!([{"dataset": "d"}]), &json!("large")));
     let token = waiting[0]["token"].as_str().unwrap();
     let line = second.words("receive --status d -H").ok();
     assert_eq!(line.split('\t').next_back().unwrap().trim_end(), token);
@@ -176,7 +218,11 @@ fn a_dry_run_tells_and_does_nothing() {
     let (whole, since) = (stream(&first, "send d@a"), stream(&first, "send d@b -i @a"));
     let before = second.pool_bytes();
     let told = second.fed("receive d -n", &since);
-    assert!(told.stderr.contains("would receive \"d@b\": what changed since \"@a\""), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("would receive dataset \"d@b\": what changed since \"@a\""),
+        "{}",
+        told.stderr
+    );
     assert!(told.stderr.contains("the stream is whole: 1 entry and 1 deleted key"), "{}", told.stderr);
     let told = second.fed("receive d -n --json", &whole).json("receive");
     assert_eq!((&told["puts"], &told["received"][0]["created"]), (&json!(3), &json!(true)));

@@ -9,6 +9,7 @@ use super::format::{NAME_BYTES_MAX, Role};
 use super::limits::check_length;
 use super::metrics::Metrics;
 use super::naming::{check_name, new_record};
+use super::pair::Pair;
 use super::recovery::Opening;
 use super::snapshots::{Change, Snapshot};
 use super::verify::VerifyReport;
@@ -422,17 +423,33 @@ impl Database {
         datasets: &[&Dataset<M>],
         name: impl AsRef<[u8]>,
     ) -> Result<Vec<Snapshot>> {
-        let mut states: Vec<Arc<DatasetState>> = Vec::with_capacity(datasets.len());
+        self.create_all_snapshots(datasets, &[], name.as_ref())?;
+        datasets.iter().map(|dataset| dataset.open_snapshot(name.as_ref())).collect()
+    }
+
+    /// Makes a snapshot `name` of each of `datasets` and of both datasets of each of `pairs`, all of one instant.
+    pub(crate) fn create_all_snapshots<M>(
+        &self,
+        datasets: &[&Dataset<M>],
+        pairs: &[&Pair],
+        name: &[u8],
+    ) -> Result<()> {
+        let mut states: Vec<Arc<DatasetState>> = Vec::with_capacity(datasets.len() + 2 * pairs.len());
         for dataset in datasets {
             dataset.check_of(&self.handle, "database")?;
-            if states.iter().any(|state| state.id == dataset.state().id) {
-                let reason = format!("{} is there twice", dataset.state().display_name());
-                return Err(Error::InvalidArgument { what: "datasets", reason });
-            }
             states.push(Arc::clone(dataset.state()));
         }
-        create_snapshots(&self.handle, &states, name.as_ref())?;
-        states.iter().map(|state| Snapshot::open(&self.handle, state, name.as_ref())).collect()
+        for dataset in pairs.iter().flat_map(|pair| [&pair.metadata, &pair.chunks]) {
+            dataset.check_of(&self.handle, "database")?;
+            states.push(Arc::clone(dataset.state()));
+        }
+        for (index, state) in states.iter().enumerate() {
+            if states[..index].iter().any(|other| other.id == state.id) {
+                let reason = format!("{} is there twice", state.display_name());
+                return Err(Error::InvalidArgument { what: "datasets", reason });
+            }
+        }
+        create_snapshots(&self.handle, &states, name)
     }
 
     /// Makes the dataset `name` of `snapshot`: writable, and sharing its space until it is overwritten. Durable when this

@@ -157,7 +157,7 @@ impl Role {
         }
     }
 
-    fn from_bits(bits: u16) -> Option<Self> {
+    pub(super) fn from_bits(bits: u16) -> Option<Self> {
         [Self::Dataset, Self::Metadata, Self::Chunks].into_iter().find(|role| *role as u16 == bits)
     }
 }

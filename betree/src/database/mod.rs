@@ -115,9 +115,10 @@ pub(crate) use recovery::{Amends, Opening, dmu_options};
 #[cfg(test)]
 pub(crate) use replication::Receiving;
 pub use replication::{
-    ReceiveOptions, ReceiveReport, Received, ResumeToken, SendOptions, SendPart, SendReport, StreamError,
-    StreamInfo, StreamPart, Unfinished,
+    ReceiveOptions, ReceiveReport, Received, ResumeToken, SendOptions, SendReport, StreamError, StreamInfo,
+    StreamKind, StreamPart, Unfinished,
 };
+pub(crate) use replication::{SendSection, StoreCare, StoreTurn, TakeOver};
 #[cfg(test)]
 pub(crate) use snapshots::Origin;
 pub(crate) use snapshots::format::{

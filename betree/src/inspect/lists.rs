@@ -13,7 +13,7 @@ use crate::base::checksum::crc;
 use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::units::BLOCK_BYTES;
-use crate::database::{ChunkRecord, DatasetRecord, DeadEntry, RootRecord, SubList, decode_chunk};
+use crate::database::{ChunkRecord, DatasetRecord, DeadEntry, Role, RootRecord, SubList, decode_chunk};
 use crate::run::{EntryRef, Kind as MessageKind, Run, RunReader, RunRef};
 use crate::tree::{LargeValue, NodeRef};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -138,8 +138,10 @@ impl Lists<'_> {
         let catalogue = self.catalogue;
         // Those of one stream are made together: stream, number of sections, and how many of them there are.
         let mut streams: Vec<(Uuid, u32, u32)> = Vec::new();
+        let mut halves: Vec<(Uuid, &DatasetRecord)> = Vec::new();
         for (dataset, record) in &catalogue.datasets {
             let Some(receiving) = &record.receiving else { continue };
+            halves.push((receiving.stream, record));
             match (streams.last_mut(), receiving.section) {
                 (_, 0) => streams.push((receiving.stream, receiving.sections, 1)),
                 (Some((stream, sections, found)), section)
@@ -162,6 +164,23 @@ impl Lists<'_> {
             if let Some(other) = other {
                 let expected = format!("no snapshot but {}", receiving.guid);
                 walk.ledger.report(Code::Staging, &object, None, expected, other.guid);
+            }
+        }
+        // Each metadata has its chunks behind it, in one stream, and there are no other chunks.
+        let is_pair = |(of, metadata): &(Uuid, &DatasetRecord), (stream, chunks): &(Uuid, &DatasetRecord)| {
+            (metadata.role, chunks.role) == (Role::Metadata, Role::Chunks)
+                && (of, &metadata.name) == (stream, &chunks.name)
+        };
+        for (at, half) in halves.iter().enumerate() {
+            let is_whole = match half.1.role {
+                Role::Dataset => true,
+                Role::Metadata => halves.get(at + 1).is_some_and(|next| is_pair(half, next)),
+                Role::Chunks => at > 0 && is_pair(&halves[at - 1], half),
+            };
+            if !is_whole {
+                let object = format!("what is received into {}", dataset_name(half.1));
+                let expected = "both datasets of an object store, behind each other";
+                walk.ledger.report(Code::Staging, &object, None, expected, "this one alone");
             }
         }
         for (stream, sections, found) in streams.into_iter().filter(|(_, sections, found)| sections != found)

@@ -24,7 +24,7 @@ type Side<'a> = (DatasetId, &'a DatasetRecord);
 impl StoreCheck<'_> {
     pub fn check(&self, ledger: &mut Ledger<'_>) {
         let mut stores: BTreeMap<&[u8], [Option<Side<'_>>; 2]> = BTreeMap::new();
-        for (id, record) in self.catalogue.datasets.iter().filter(|(_, record)| !record.destroyed) {
+        for (id, record) in self.catalogue.datasets.iter().filter(|(_, record)| record.is_named()) {
             let side = match record.role {
                 Role::Dataset => continue,
                 Role::Metadata => 0,

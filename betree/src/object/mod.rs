@@ -34,6 +34,7 @@
 //! | `migration` | moving objects between tiers |
 //! | `cursor` | an object as a stream |
 //! | `snapshot` | states that stay |
+//! | `stream` | stores on their way to other pools, alone and with datasets |
 //! | `condition` | writes that are made only when the object is as expected |
 //! | `audit`, `verify` | whether the two datasets say the same |
 //! | `asynchronous` | futures |
@@ -54,7 +55,8 @@
 //! # Locks
 //!
 //! Gate of the store → stripes of names, in order → objects, by id → tickets → those of the database → the record in memory of
-//! an object. Readers take none, but wait for the gate while the store goes back to a snapshot. A write takes the lock of its
+//! an object. Readers take none, but wait for the gate while the store goes back to a snapshot or becomes what was
+//! received. A write takes the lock of its
 //! object shared, and alone when it makes the object longer by a part of a chunk; deleting, renaming, truncating and punching
 //! holes take it alone.
 //!
@@ -84,6 +86,7 @@ mod snapshot;
 mod staging;
 mod state;
 mod store;
+mod stream;
 mod verify;
 
 pub use asynchronous::{AsyncObjectStore, Pending};
@@ -101,3 +104,4 @@ pub use store::{
     METADATA_KEY_BYTES_MAX, METADATA_VALUE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECT_NAME_BYTES_MAX,
     OBJECT_WRITE_BYTES_MAX, ObjectStore,
 };
+pub use stream::SendPart;

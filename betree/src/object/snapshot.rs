@@ -176,6 +176,12 @@ impl StoreSnapshot {
         self.metadata.dataset_name()
     }
 
+    /// What names the snapshot in every pool that it was sent to: the guid of the metadata, as text.
+    #[must_use]
+    pub fn guid(&self) -> String {
+        self.metadata.guid()
+    }
+
     /// When it was made, to the second.
     #[must_use]
     pub fn created(&self) -> SystemTime {

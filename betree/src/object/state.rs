@@ -18,9 +18,9 @@ const RESERVED: u64 = 1 << 20;
 /// State of a store, one per database; it holds no handle.
 #[derive(Debug)]
 pub(super) struct StoreState {
-    /// Held shared by whoever changes something, and alone by who goes back to a snapshot.
+    /// Held shared by whoever changes something, and alone by who puts another state in its place.
     pub gate: RwLock<()>,
-    /// Odd while somebody goes back to a snapshot.
+    /// Odd while another state takes the place of what the store holds.
     turns: AtomicU64,
     /// Who changes what a name means holds the stripe of the name.
     stripes: Vec<Mutex<()>>,
@@ -238,13 +238,27 @@ impl StoreState {
         Ok(tickets.next - 1)
     }
 
-    /// Counts the times that the store went back: even when it is not about to.
+    /// Counts the times that the store became another: even when it is not about to.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Acquire)
     }
 
-    /// Puts the snapshot `name` in place of what the store holds, and looks what became of the open objects.
+    /// Puts the snapshot `name` in place of what the store holds.
     pub fn go_back(&self, pair: &Pair, name: &[u8], force: bool) -> Result<()> {
+        self.become_other(pair, u64::MAX, |next| {
+            let counter = next.to_le_bytes();
+            pair.change(PairChange::Rollback { name, force, keep: (&[TICKETS], &counter) })
+        })
+    }
+
+    /// Lets `change` put another state in place of what the store holds, and looks what became of the open objects. `change`
+    /// is told the ticket from which on none was taken here. An id below `shared` is of the same object in both states.
+    pub fn become_other(
+        &self,
+        pair: &Pair,
+        shared: u64,
+        change: impl FnOnce(u64) -> Result<()>,
+    ) -> Result<()> {
         let _gate = self.gate.write();
         let mut tickets = self.tickets.lock();
         // The counter does not go back, or numbers were taken again that were taken since the snapshot.
@@ -252,10 +266,9 @@ impl StoreState {
         // The next one who wants a ticket writes the counter, also when this fails.
         tickets.bound = tickets.next;
         self.turns.fetch_add(1, Ordering::AcqRel);
-        let counter = tickets.next.to_le_bytes();
-        let gone_back = pair.change(PairChange::Rollback { name, force, keep: (&[TICKETS], &counter) });
+        let changed = change(tickets.next);
         self.turns.fetch_add(1, Ordering::AcqRel);
-        gone_back?;
+        changed?;
         tickets.swept = false;
         drop(tickets);
         let mut looked = Ok(());
@@ -263,7 +276,7 @@ impl StoreState {
             let states: Vec<Arc<ObjectState>> = shard.lock().values().filter_map(Weak::upgrade).collect();
             for state in states {
                 match read_record(pair, &state.name()) {
-                    Ok(Some(record)) if record.id == state.id => {
+                    Ok(Some(record)) if record.id == state.id && record.id < shared => {
                         state.set_record(record);
                         state.gone.store(false, Ordering::Release);
                     }
@@ -298,8 +311,13 @@ fn damaged_tickets(reason: &str) -> Error {
 
 /// The ticket from which on none was taken, as the store has it.
 fn stored_ticket(pair: &Pair) -> Result<u64> {
-    let Some(value) = pair.metadata.get([TICKETS])? else { return Ok(1) };
-    let bytes = value[..].try_into().map_err(|_| damaged_tickets("not a number"))?;
+    ticket_of(pair.metadata.get([TICKETS])?.as_deref())
+}
+
+/// The ticket from which on none was taken, of a store with this counter.
+pub(super) fn ticket_of(counter: Option<&[u8]>) -> Result<u64> {
+    let Some(value) = counter else { return Ok(1) };
+    let bytes = value.try_into().map_err(|_| damaged_tickets("not a number"))?;
     Ok(u64::from_le_bytes(bytes))
 }
 

@@ -3,21 +3,35 @@
 //! Both trees are descended side by side. Where they have the same node, all below it is the same. A key can differ only if
 //! a run that one has and the other has not says something about it: such runs are merged, without those that both have,
 //! and where the newest message of a key in them is the same on both sides, so is its value, because a sequence number is
-//! given once. Only the keys that are left are read in both states. A range delete names no keys: what it covers is looked up
+//! given once. Only the keys that are left are read in both states; what the later one has is mostly known by then, as nothing that
+//! both have is newer. A range delete names no keys: what it covers is looked up
 //! in the other state. Memtables are runs that have no place in the tree: they are merged over all keys, beside the trees.
 
 use super::TreeError;
 use super::memtable::MemtableCursor;
 use super::node::NodeCell;
 use super::range::{Range, View};
-use super::value::Value;
+use super::resolve::Resolver;
+use super::value::{LargeValue, Value};
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
-use crate::run::{EntryCursor, RangeDelete, ReadMode, Run, RunCursor};
+use crate::base::preference::StoragePreference;
+use crate::run::{EntryCursor, EntryRef, Kind, RangeDelete, ReadMode, Run, RunCursor};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Iterator over the keys whose values differ, in order, each with its value in the later state.
+/// A key whose values differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Differing {
+    /// The key.
+    pub key: Value,
+    /// Whether it has a value in the earlier state.
+    pub was_there: bool,
+    /// Its value in the later state, and where that was asked to go.
+    pub after: Option<(Value, StoragePreference)>,
+}
+
+/// Iterator over the keys whose values differ, in order.
 pub struct Diff {
     before: View,
     after: View,
@@ -33,21 +47,36 @@ pub struct Diff {
 
 enum Candidate {
     Unknown,
-    Key(Vec<u8>),
+    Key(Found),
     None,
 }
 
 impl Candidate {
-    fn of(key: Option<Vec<u8>>) -> Self {
-        key.map_or(Self::None, Self::Key)
+    fn of(found: Option<Found>) -> Self {
+        found.map_or(Self::None, Self::Key)
     }
 
     fn key(&self) -> Option<&[u8]> {
         match self {
-            Self::Key(key) => Some(key),
+            Self::Key(found) => Some(&found.key),
             Self::Unknown | Self::None => None,
         }
     }
+}
+
+/// A key whose values may differ.
+struct Found {
+    key: Vec<u8>,
+    /// What makes the value of the later state, when that is known without looking there.
+    newest: Option<Message>,
+}
+
+/// The newest message of a key in the later state.
+struct Message {
+    sequence: u64,
+    kind: Kind,
+    preference: StoragePreference,
+    payload: Vec<u8>,
 }
 
 impl std::fmt::Debug for Diff {
@@ -90,6 +119,11 @@ fn identity(run: &Run) -> (Generation, Option<Extent>) {
 struct Segment {
     sources: Vec<Source>,
     high: Option<Vec<u8>>,
+    /// A message of the later state that is newer than this one hides all that is not looked at; `None` when range deletes may
+    /// hide it, too.
+    hides: Option<u64>,
+    /// What is newer than this the later state does not see.
+    visible: u64,
 }
 
 enum Source {
@@ -136,10 +170,20 @@ impl Segment {
         let known =
             [0, 1].map(|side: usize| all[side].iter().map(|run| identity(run)).collect::<HashSet<_>>());
         let mut sources = Vec::new();
+        let mut hides = views[1].version.tables().all(|table| table.memtable.is_empty()).then_some(0);
         for (side, runs) in all.iter().enumerate() {
             for run in runs {
-                let touches = run.reference().overlaps(&low, high.as_deref());
-                if !touches || known[1 - side].contains(&identity(run)) {
+                let reference = run.reference();
+                if !reference.overlaps(&low, high.as_deref()) {
+                    continue;
+                }
+                if side == 1 && reference.range_deletes > 0 {
+                    hides = None;
+                }
+                if known[1 - side].contains(&identity(run)) {
+                    if side == 1 {
+                        hides = hides.map(|newest| newest.max(reference.max_sequence));
+                    }
                     continue;
                 }
                 let mut cursor = Box::new(RunCursor::new(Arc::clone(run), ReadMode::Scan));
@@ -153,7 +197,8 @@ impl Segment {
                 }
             }
         }
-        Ok((!sources.is_empty()).then_some(Self { sources, high }))
+        let visible = views[1].visible;
+        Ok((!sources.is_empty()).then_some(Self { sources, high, hides, visible }))
     }
 
     /// What the memtables of the two say from `low` on.
@@ -169,11 +214,11 @@ impl Segment {
                 }
             }
         }
-        Ok(Self { sources, high: None })
+        Ok(Self { sources, high: None, hides: None, visible: 0 })
     }
 
     /// The next key whose values may differ.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, TreeError> {
+    fn next(&mut self) -> Result<Option<Found>, TreeError> {
         loop {
             let smallest = self.sources.iter().filter_map(Source::key).min();
             let Some(key) = smallest.filter(|key| self.high.as_deref().is_none_or(|high| *key < high)) else {
@@ -181,10 +226,21 @@ impl Segment {
             };
             let key = key.to_vec();
             let (mut newest, mut covered) = ([None; 2], false);
+            let mut message: Option<Message> = None;
             for source in &mut self.sources {
                 match source {
                     Source::Run { cursor, side } => {
                         while let Some(entry) = cursor.entry().filter(|entry| entry.key == key) {
+                            if *side == 1 && newest[1] < Some(entry.sequence) {
+                                let is_known =
+                                    |hides: &u64| entry.sequence > *hides && entry.sequence <= self.visible;
+                                message = self.hides.filter(is_known).map(|_| Message {
+                                    sequence: entry.sequence,
+                                    kind: entry.kind,
+                                    preference: entry.preference,
+                                    payload: entry.payload.to_vec(),
+                                });
+                            }
                             newest[*side] = newest[*side].max(Some(entry.sequence));
                             cursor.next()?;
                         }
@@ -198,7 +254,9 @@ impl Segment {
                 }
             }
             if covered || newest[0] != newest[1] {
-                return Ok(Some(key));
+                // An upsert says half of it.
+                let newest = message.filter(|message| message.kind != Kind::Upsert);
+                return Ok(Some(Found { key, newest }));
             }
         }
     }
@@ -261,11 +319,11 @@ impl Diff {
     }
 
     /// The next key of the trees whose values may differ.
-    fn next_in_trees(&mut self) -> Result<Option<Vec<u8>>, TreeError> {
+    fn next_in_trees(&mut self) -> Result<Option<Found>, TreeError> {
         loop {
             if let Some(segment) = &mut self.segment {
-                if let Some(key) = segment.next()? {
-                    return Ok(Some(key));
+                if let Some(found) = segment.next()? {
+                    return Ok(Some(found));
                 }
                 self.segment = None;
             }
@@ -276,31 +334,77 @@ impl Diff {
         }
     }
 
-    fn step(&mut self) -> Result<Option<(Value, Option<Value>)>, TreeError> {
-        loop {
-            if matches!(self.candidates[0], Candidate::Unknown) {
-                self.candidates[0] = Candidate::of(self.next_in_trees()?);
+    /// The next key whose values may differ.
+    fn next_found(&mut self) -> Result<Option<Found>, TreeError> {
+        if matches!(self.candidates[0], Candidate::Unknown) {
+            self.candidates[0] = Candidate::of(self.next_in_trees()?);
+        }
+        if matches!(self.candidates[1], Candidate::Unknown) {
+            self.candidates[1] = Candidate::of(self.memory.next()?);
+        }
+        let smallest = self.candidates.iter().filter_map(Candidate::key).min();
+        let Some(key) = smallest.map(<[u8]>::to_vec) else { return Ok(None) };
+        let mut found = Found { key, newest: None };
+        for candidate in &mut self.candidates {
+            if candidate.key() != Some(found.key.as_slice()) {
+                continue;
             }
-            if matches!(self.candidates[1], Candidate::Unknown) {
-                self.candidates[1] = Candidate::of(self.memory.next()?);
-            }
-            let smallest = self.candidates.iter().filter_map(Candidate::key).min();
-            let Some(key) = smallest.map(<[u8]>::to_vec) else { return Ok(None) };
-            for candidate in &mut self.candidates {
-                if candidate.key() == Some(key.as_slice()) {
-                    *candidate = Candidate::Unknown;
-                }
-            }
-            let (before, after) = (self.before.get(&key)?, self.after.get(&key)?);
-            if before != after {
-                return Ok(Some((Value::from(key), after)));
+            if let Candidate::Key(Found { newest, .. }) = std::mem::replace(candidate, Candidate::Unknown) {
+                found.newest = found.newest.or(newest);
             }
         }
+        Ok(Some(found))
+    }
+
+    /// The value of what was found in the later state, and where that was asked to go.
+    fn after(&self, found: &Found) -> Result<Option<(Value, StoragePreference)>, TreeError> {
+        let Some(Message { sequence, kind, preference, payload }) = &found.newest else {
+            return self.after.get_preferred(&found.key);
+        };
+        let (key, sequence, kind, preference) = (&found.key[..], *sequence, *kind, *preference);
+        let mut resolver = Resolver::new();
+        // All older ones are hidden.
+        let _done = resolver.push(EntryRef { key, sequence, kind, preference, payload });
+        let tree = &self.after.tree;
+        let value = resolver.finish(key, &tree.dmu, None, tree.action_name(), LargeValue::caching)?;
+        Ok(value.map(|value| (value, preference)))
+    }
+
+    fn step(&mut self) -> Result<Option<Differing>, TreeError> {
+        while let Some(found) = self.next_found()? {
+            let (before, after) = (self.before.get(&found.key)?, self.after(&found)?);
+            if before.as_ref() != after.as_ref().map(|(value, _)| value) {
+                return Ok(Some(Differing {
+                    key: Value::from(found.key),
+                    was_there: before.is_some(),
+                    after,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the later state has of the next key that was written since: its value, with where that was asked to go, or nothing.
+    /// It may be what it was: the earlier state is not read for it.
+    pub fn next_written(&mut self) -> Option<Result<Written, TreeError>> {
+        if self.done {
+            return None;
+        }
+        let next = self.next_found().and_then(|found| {
+            let written = |found: Found| Ok((Value::from(found.key.as_slice()), self.after(&found)?));
+            found.map(written).transpose()
+        });
+        let next = next.transpose();
+        self.done = !matches!(next, Some(Ok(_)));
+        next
     }
 }
 
+/// A key, and its value with where that was asked to go, unless it has none.
+pub type Written = (Value, Option<(Value, StoragePreference)>);
+
 impl Iterator for Diff {
-    type Item = Result<(Value, Option<Value>), TreeError>;
+    type Item = Result<Differing, TreeError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {

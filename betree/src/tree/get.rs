@@ -6,6 +6,7 @@ use super::resolve::Resolver;
 use super::value::{LargeValue, Value};
 use super::version::Version;
 use super::{Job, Tree, TreeError};
+use crate::base::preference::StoragePreference;
 use crate::run::{Search, key_hash};
 use std::sync::atomic::Ordering;
 
@@ -35,9 +36,25 @@ impl Tree {
     /// # Errors
     /// As [`Tree::get`].
     pub fn get_in(&self, version: &Version, visible: u64, key: &[u8]) -> Result<Option<Value>, TreeError> {
+        Ok(self.get_preferred_in(version, visible, key)?.map(|(value, _)| value))
+    }
+
+    /// As [`Tree::get_in`], with the preference that the value was written with.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn get_preferred_in(
+        &self,
+        version: &Version,
+        visible: u64,
+        key: &[u8],
+    ) -> Result<Option<(Value, StoragePreference)>, TreeError> {
         let resolver = self.collect(version, visible, key)?;
+        let preference = resolver.preference();
         let action = if resolver.needs_action() { self.action() } else { None };
-        resolver.finish(key, &self.dmu, action.as_ref(), self.action_name(), LargeValue::caching)
+        let value =
+            resolver.finish(key, &self.dmu, action.as_ref(), self.action_name(), LargeValue::caching)?;
+        Ok(value.map(|value| (value, preference)))
     }
 
     /// As [`Tree::get_in`], of the part of the value from byte `offset` that fits into `out`. Of a large value only the

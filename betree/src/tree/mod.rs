@@ -75,7 +75,7 @@ mod verify;
 mod version;
 
 pub use action::{Action, DefaultMessageAction, MessageAction};
-pub use diff::Diff;
+pub use diff::{Diff, Differing, Written};
 pub use drops::{Dropping, Drops};
 pub use error::TreeError;
 pub use format::NodeRef;
@@ -85,7 +85,7 @@ pub use job::{Held, Job, JobQueue, Taken};
 pub use memtable::Memtable;
 pub use options::{MergePolicy, TreeOptions};
 pub use part::{PartRead, ValuePart};
-pub use range::{Range, View};
+pub use range::{Preferred, Range, View};
 pub use relocate::{Migrated, Relocation};
 pub use stats::TreeStats;
 pub use tree::{Captured, Tree, TreeParts};

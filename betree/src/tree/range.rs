@@ -44,6 +44,7 @@ pub struct Range {
 struct Ahead {
     key: Value,
     value: Coming,
+    preference: StoragePreference,
     /// Bytes that it counts for.
     bytes: usize,
 }
@@ -52,6 +53,9 @@ enum Coming {
     Known(Result<Value, TreeError>),
     Reading(PendingJob<Result<Option<Value>, TreeError>>),
 }
+
+/// An entry, and where its value was asked to go.
+pub type Preferred = (Value, Value, StoragePreference);
 
 /// What the versions of a key come to.
 enum Found {
@@ -89,6 +93,14 @@ impl View {
     /// As [`Tree::get`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, TreeError> {
         self.tree.get_in(&self.version, self.visible, key)
+    }
+
+    /// As [`View::get`], with the preference that the value was written with.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn get_preferred(&self, key: &[u8]) -> Result<Option<(Value, StoragePreference)>, TreeError> {
+        self.tree.get_preferred_in(&self.version, self.visible, key)
     }
 
     /// The part of the value of `key` from byte `offset` that fits into `out`.
@@ -259,19 +271,20 @@ impl Range {
     }
 
     /// The next entry from the front, in which the values behind it are being read when values are large.
-    fn next_front(&mut self) -> Result<Option<(Value, Value)>, TreeError> {
+    fn next_front(&mut self) -> Result<Option<Preferred>, TreeError> {
         loop {
             while self.ahead.is_empty() || self.ahead_bytes < self.window {
                 let next = match self.next_found() {
-                    Ok(Some((key, Found::Value(value)))) if self.window == 0 => {
-                        return Ok(Some((key, value)));
+                    Ok(Some((key, Found::Value(value), preference))) if self.window == 0 => {
+                        return Ok(Some((key, value, preference)));
                     }
-                    Ok(Some((key, found))) => self.start_reading(key, found),
+                    Ok(Some((key, found, preference))) => self.start_reading(key, found, preference),
                     Ok(None) => break,
                     Err(error) if self.ahead.is_empty() => return Err(error),
                     // What was found before it comes first.
                     Err(error) => {
-                        Ahead { key: Value::from(&[][..]), value: Coming::Known(Err(error)), bytes: 0 }
+                        let (key, preference) = (Value::from(&[][..]), StoragePreference::NONE);
+                        Ahead { key, value: Coming::Known(Err(error)), preference, bytes: 0 }
                     }
                 };
                 let failed = matches!(next.value, Coming::Known(Err(_)));
@@ -281,7 +294,9 @@ impl Range {
                     break;
                 }
             }
-            let Some(Ahead { key, value, bytes }) = self.ahead.pop_front() else { return Ok(None) };
+            let Some(Ahead { key, value, preference, bytes }) = self.ahead.pop_front() else {
+                return Ok(None);
+            };
             self.ahead_bytes -= bytes;
             let value = match value {
                 Coming::Known(value) => {
@@ -296,16 +311,16 @@ impl Range {
                 }
             };
             if let Some(value) = value {
-                return Ok(Some((key, value)));
+                return Ok(Some((key, value, preference)));
             }
         }
     }
 
-    fn start_reading(&self, key: Value, found: Found) -> Ahead {
+    fn start_reading(&self, key: Value, found: Found, preference: StoragePreference) -> Ahead {
         let resolver = match found {
             Found::Value(value) => {
                 let bytes = ENTRY_BYTES + value.len();
-                return Ahead { key, value: Coming::Known(Ok(value)), bytes };
+                return Ahead { key, value: Coming::Known(Ok(value)), preference, bytes };
             }
             Found::Open(resolver) => resolver,
         };
@@ -323,7 +338,7 @@ impl Range {
             0 => PendingJob::ready(Ok(read())),
             _ => self.view.tree.dmu.read_in_background(bytes, move || Ok(read())),
         };
-        Ahead { key, value: Coming::Reading(job), bytes }
+        Ahead { key, value: Coming::Reading(job), preference, bytes }
     }
 
     /// Takes back what was found ahead and not returned: the other end may come to it first.
@@ -351,7 +366,7 @@ impl Range {
     }
 
     /// The versions of the next key from the front that may have a value.
-    fn next_found(&mut self) -> Result<Option<(Value, Found)>, TreeError> {
+    fn next_found(&mut self) -> Result<Option<(Value, Found, StoragePreference)>, TreeError> {
         loop {
             if self.front.is_none() {
                 self.front = Some(self.open_front()?);
@@ -376,13 +391,14 @@ impl Range {
             let visible = self.view.visible;
             if entry.kind == Kind::Put && entry.sequence <= visible && !side.has_range_deletes() {
                 // By far the most frequent case: the newest version says it all.
+                let preference = entry.preference;
                 let (key, value) = Value::pair(entry.key, entry.payload, &mut self.scratch);
                 side.bytes += self.scratch.len();
                 side.skip(&key)?;
                 if side.bytes >= BYTES_BEFORE_NEXT_LEAF && self.coming.is_none() {
                     self.coming = Self::prepare_next(&self.view, side, self.high.as_deref());
                 }
-                return Ok(Some((key, Found::Value(value))));
+                return Ok(Some((key, Found::Value(value), preference)));
             }
             let key = Value::from(entry.key);
             let mut resolver = side.resolver(&key, visible)?;
@@ -393,11 +409,12 @@ impl Range {
                 }
                 side.cursor.next()?;
             }
+            let preference = resolver.preference();
             if resolver.large_bytes() > 0 {
-                return Ok(Some((key, Found::Open(resolver))));
+                return Ok(Some((key, Found::Open(resolver), preference)));
             }
             if let Some(value) = finish(&self.view, resolver, &key)? {
-                return Ok(Some((key, Found::Value(value))));
+                return Ok(Some((key, Found::Value(value), preference)));
             }
         }
     }
@@ -456,16 +473,15 @@ impl Drop for Range {
     }
 }
 
-impl Iterator for Range {
-    type Item = Result<(Value, Value), TreeError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Range {
+    /// The next entry from the front, with the preference that its value was written with.
+    pub fn next_preferred(&mut self) -> Option<Result<Preferred, TreeError>> {
         if self.done {
             return None;
         }
         let next = self.next_front().transpose();
         match &next {
-            Some(Ok((key, _))) => {
+            Some(Ok((key, _, _))) => {
                 self.last.clear();
                 self.last.extend_from_slice(key);
                 self.returned = true;
@@ -473,6 +489,14 @@ impl Iterator for Range {
             _ => self.done = true,
         }
         next
+    }
+}
+
+impl Iterator for Range {
+    type Item = Result<(Value, Value), TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_preferred().map(|next| next.map(|(key, value, _)| (key, value)))
     }
 }
 

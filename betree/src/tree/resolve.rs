@@ -4,6 +4,7 @@ use super::TreeError;
 use super::action::Action;
 use super::part::{PartRead, ValuePart};
 use super::value::{Caching, LargeValue, Value};
+use crate::base::preference::StoragePreference;
 use crate::dmu::Dmu;
 use crate::run::{EntryRef, Kind};
 use std::ops::ControlFlow;
@@ -30,13 +31,22 @@ pub(super) struct Resolver {
     base: Base,
     /// Newest first.
     upserts: Vec<Vec<u8>>,
+    /// The newest one that says something.
+    preference: StoragePreference,
     error: Option<TreeError>,
     done: bool,
 }
 
 impl Resolver {
     pub fn new() -> Self {
-        Self { deleted_before: 0, base: Base::None, upserts: Vec::new(), error: None, done: false }
+        Self {
+            deleted_before: 0,
+            base: Base::None,
+            upserts: Vec::new(),
+            preference: StoragePreference::NONE,
+            error: None,
+            done: false,
+        }
     }
 
     /// A range delete of this sequence covers the key.
@@ -50,6 +60,7 @@ impl Resolver {
             self.done = true;
             return ControlFlow::Break(());
         }
+        self.preference = self.preference.or(entry.preference);
         match entry.kind {
             Kind::Upsert => {
                 self.upserts.push(entry.payload.to_vec());
@@ -69,6 +80,11 @@ impl Resolver {
     /// Whether no older version matters.
     pub fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// Where the value was asked to go: the newest preference among the versions that make it.
+    pub fn preference(&self) -> StoragePreference {
+        self.preference
     }
 
     /// Bytes of the large value below, 0 without one.

@@ -1,7 +1,7 @@
 //! Bytes choose operations on object stores, which a model follows.
 
 use super::choices::{self, Choices, follow};
-use crate::rig::{ObjectChange, Operation, State, StoreOperation, Value};
+use crate::rig::{ObjectChange, Operation, State, StoreArrival, StoreOperation, Value};
 use betree::CHUNK_BYTES;
 use betree::base::fuzzing::Target;
 
@@ -61,7 +61,7 @@ fn change(choices: &mut Choices<'_>, in_batch: bool) -> ObjectChange {
 fn operation(choices: &mut Choices<'_>, state: &State) -> Operation {
     let kind = choices.next();
     let store = vec![b's' + kind % 2];
-    if !state.stores.contains_key(&store) {
+    if !state.stores.contains_key(&store) && !(236..=239).contains(&kind) {
         return Operation::Store(StoreOperation::Create(store));
     }
     Operation::Store(match kind {
@@ -77,7 +77,21 @@ fn operation(choices: &mut Choices<'_>, state: &State) -> Operation {
         206..=209 => StoreOperation::Rename(store, vec![b's' + choices.next() % 2]),
         210..=212 => StoreOperation::Destroy(store),
         213..=226 => return Operation::Checkpoint,
-        227..=239 => return Operation::Settle,
+        227..=235 => return Operation::Settle,
+        236..=239 => {
+            let base = choices.next() % 4;
+            let base = (base > 0).then(|| vec![b'0' + base - 1]);
+            let changes = vec![ObjectChange::Put(name(choices), value(choices))];
+            // No other has this name.
+            let arrived = vec![b'r', choices.next()];
+            StoreOperation::Receive(StoreArrival {
+                store,
+                base,
+                name: arrived,
+                changes,
+                is_whole: kind < 239,
+            })
+        }
         240..=247 => return Operation::Reopen,
         _ => return Operation::Kill,
     })

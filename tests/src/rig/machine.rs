@@ -12,7 +12,7 @@ use betree::vdev::{SimClock, SimDisk};
 use betree::{
     Batch, Database, DatabaseConfiguration, Dataset, DatasetView, Durability, Entries, Error, ErrorKind,
     LeafVdev, ReceiveOptions, SendOptions, Snapshot, StoragePoolConfiguration, StoragePreference,
-    StreamError, TierConfiguration,
+    StreamError, StreamKind, TierConfiguration,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -368,7 +368,12 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
                 done => done.map(|()| true),
             }
         }
-        Operation::Store(operation) => stores::perform(database, operation),
+        Operation::Store(operation) => match stores::perform(database, operation) {
+            Err(error) if error.kind() == ErrorKind::Busy && abort(database)? > 0 => {
+                stores::perform(database, operation)
+            }
+            done => done,
+        },
         Operation::Receive(arrival) => receive(database, arrival),
         Operation::Abort => abort(database).map(|_| false),
         Operation::Reopen | Operation::Kill => Ok(false),
@@ -376,10 +381,14 @@ pub(super) fn perform(database: &Database, operation: &Operation) -> Result<bool
 }
 
 /// Gives back what was received in part; returns of how many streams.
-fn abort(database: &Database) -> Result<usize, Error> {
+pub(super) fn abort(database: &Database) -> Result<usize, Error> {
     let unfinished = database.unfinished_receives()?;
     for one in &unfinished {
-        database.abort_receive(one.datasets.first().map_or(&[][..], Vec::as_slice))?;
+        match one.names.first() {
+            Some((StreamKind::ObjectStore, name)) => database.abort_store_receive(name)?,
+            Some((_, name)) => database.abort_receive(name)?,
+            None => {}
+        }
     }
     Ok(unfinished.len())
 }
@@ -387,18 +396,7 @@ fn abort(database: &Database) -> Result<usize, Error> {
 /// Sends what is to arrive from a pool of its own, whose snapshot before came from here.
 fn receive(database: &Database, arrival: &Arrival) -> Result<bool, Error> {
     let Arrival { dataset: name, base, name: snapshot, changes, is_whole } = arrival;
-    let tier = TierConfiguration::new(vec![LeafVdev::memory(16 << 20).into()]);
-    let elsewhere = Database::create_with(
-        DatabaseConfiguration {
-            storage: StoragePoolConfiguration { tiers: vec![tier], ..StoragePoolConfiguration::default() },
-            background_threads: Some(0),
-            segment_size: 1 << 19,
-            memtable_size: 64 << 10,
-            cache_size: 1 << 20,
-            ..DatabaseConfiguration::default()
-        },
-        false,
-    )?;
+    let elsewhere = elsewhere()?;
     let mut stream = Vec::new();
     let from = match base {
         Some(base) => {
@@ -418,13 +416,41 @@ fn receive(database: &Database, arrival: &Arrival) -> Result<bool, Error> {
     }
     stream.clear();
     there.create_snapshot(snapshot)?.send(from.as_ref(), &SendOptions::default(), &mut stream)?;
+    take(database, name, stream, base.is_some(), *is_whole, changes.len())
+}
+
+/// A pool of its own in memory.
+pub(super) fn elsewhere() -> Result<Database, Error> {
+    let tier = TierConfiguration::new(vec![LeafVdev::memory(16 << 20).into()]);
+    Database::create_with(
+        DatabaseConfiguration {
+            storage: StoragePoolConfiguration { tiers: vec![tier], ..StoragePoolConfiguration::default() },
+            background_threads: Some(0),
+            segment_size: 1 << 19,
+            memtable_size: 64 << 10,
+            cache_size: 1 << 20,
+            ..DatabaseConfiguration::default()
+        },
+        false,
+    )
+}
+
+/// Receives `stream`, or what an interruption leaves of it: where that is, `number` says.
+pub(super) fn take(
+    database: &Database,
+    name: &[u8],
+    mut stream: Vec<u8>,
+    force: bool,
+    is_whole: bool,
+    number: usize,
+) -> Result<bool, Error> {
     if !is_whole {
-        // Without its end, without that of the dataset, or in the middle of its entries.
-        let cut = [48, 84, 1 + stream.len() / 3][changes.len() % 3];
+        // Without its end, without that of the last section, or in the middle of its entries.
+        let cut = [48, 84, 1 + stream.len() / 3][number % 3];
         stream.truncate(stream.len() - cut);
     }
-    match database.receive(name, &ReceiveOptions { force: base.is_some() }, &mut &stream[..]) {
-        Ok(_) if *is_whole => Ok(true),
+    match database.receive(name, &ReceiveOptions { force }, &mut &stream[..]) {
+        Ok(_) if is_whole => Ok(true),
         Ok(_) => Err(Error::Corrupt { what: "stream", reason: String::from("it ends early, and was taken") }),
         Err(Error::Stream(StreamError::Truncated { .. })) if !is_whole => Ok(false),
         Err(error) => {

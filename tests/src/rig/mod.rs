@@ -50,7 +50,7 @@ pub use misfortune::{Misfortune, Misfortunes};
 pub use model::{Arrival, COUNTS, Change, Count, Operation, State, Value};
 pub use plug::Plug;
 pub use recipe::Recipe;
-pub use stores::{Object, ObjectChange, Objects, Store, StoreOperation};
+pub use stores::{Object, ObjectChange, Objects, Store, StoreArrival, StoreOperation};
 pub use timeline::{Step, Timeline};
 pub use trial::{Class, Counts, Ending, Trial};
 pub use workload::Workload;

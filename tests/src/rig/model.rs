@@ -294,6 +294,23 @@ impl State {
         }
     }
 
+    /// This state with what the datasets and stores that are in both hold in `after`; snapshots are those of this one.
+    #[must_use]
+    pub fn with_heads_of(&self, after: &Self) -> Self {
+        let mut mixed = self.clone();
+        for (name, entries) in &mut mixed.datasets {
+            if let Some(then) = after.datasets.get(name) {
+                entries.clone_from(then);
+            }
+        }
+        for (name, store) in &mut mixed.stores {
+            if let Some(then) = after.stores.get(name) {
+                store.take_head_of(then);
+            }
+        }
+        mixed
+    }
+
     /// Does `operation`, whose dataset exists.
     pub fn apply(&mut self, operation: &Operation) {
         match operation {

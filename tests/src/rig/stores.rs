@@ -1,9 +1,13 @@
 //! Object stores: what is done to them, the model of it, and the reading of all they hold.
 
 use super::Failure;
+use super::machine::{elsewhere, take};
 use super::model::{Entries, Operation, State, Value, snapshot_name};
 use betree::vdev::SimRng;
-use betree::{CHUNK_BYTES, Database, Durability, Error, ObjectBatch, ObjectHandle, ObjectStore, StoreView};
+use betree::{
+    CHUNK_BYTES, Database, Durability, Error, ObjectBatch, ObjectHandle, ObjectStore, ReceiveOptions,
+    SendOptions, StoreView,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -49,6 +53,23 @@ pub enum StoreOperation {
     DeleteSnapshot(Vec<u8>, Vec<u8>),
     /// Goes back to one.
     Rollback(Vec<u8>, Vec<u8>),
+    /// Receives a snapshot that was made elsewhere.
+    Receive(StoreArrival),
+}
+
+/// A snapshot that was made in another pool and is received.
+#[derive(Debug, Clone)]
+pub struct StoreArrival {
+    /// The store that it is received into.
+    pub store: Vec<u8>,
+    /// The snapshot of it that the changes start from; later ones are lost. Without one it is sent whole, as a new store.
+    pub base: Option<Vec<u8>>,
+    /// The name of the snapshot.
+    pub name: Vec<u8>,
+    /// What was done in the other pool.
+    pub changes: Vec<ObjectChange>,
+    /// Whether the stream is there to its end.
+    pub is_whole: bool,
 }
 
 /// An object.
@@ -163,6 +184,18 @@ impl Store {
         }
     }
 
+    /// Holds the objects of `other`, with the snapshots that it has.
+    pub(super) fn take_head_of(&mut self, other: &Self) {
+        self.objects.clone_from(&other.objects);
+    }
+
+    /// What it was in `base`, without what came later; a new one without.
+    fn back_to(&self, base: &[u8]) -> Option<Self> {
+        let snapshots = self.snapshots[..=self.position(base)?].to_vec();
+        let objects = snapshots.last().map_or_else(Objects::new, |(_, objects)| Objects::clone(objects));
+        Some(Self { objects, snapshots })
+    }
+
     fn position(&self, snapshot: &[u8]) -> Option<usize> {
         self.snapshots.iter().position(|(name, _)| name == snapshot)
     }
@@ -188,6 +221,19 @@ pub(super) fn allows(stores: &BTreeMap<Vec<u8>, Store>, operation: &StoreOperati
         }
         StoreOperation::DeleteSnapshot(name, snapshot) | StoreOperation::Rollback(name, snapshot) => {
             stores.get(name).is_some_and(|store| store.position(snapshot).is_some())
+        }
+        StoreOperation::Receive(StoreArrival { store, base, changes, .. }) => {
+            let then = match base {
+                None => (!stores.contains_key(store)).then(Store::default),
+                Some(base) => stores.get(store).and_then(|store| store.back_to(base)),
+            };
+            then.is_some_and(|mut then| {
+                changes.iter().all(|change| {
+                    let allowed = then.allows(change);
+                    then.apply(change);
+                    allowed
+                })
+            })
         }
     }
 }
@@ -230,6 +276,15 @@ pub(super) fn apply(stores: &mut BTreeMap<Vec<u8>, Store>, operation: &StoreOper
                 store.objects = Objects::clone(&store.snapshots[at].1);
             }
         }
+        StoreOperation::Receive(arrival) if !arrival.is_whole => {}
+        StoreOperation::Receive(arrival) => {
+            let StoreArrival { store: name, base, name: snapshot, changes, is_whole: _ } = arrival;
+            let back = |base: &Vec<u8>| stores.get(name).and_then(|store| store.back_to(base));
+            let mut store = base.as_ref().and_then(back).unwrap_or_default();
+            changes.iter().for_each(|change| store.apply(change));
+            store.snapshots.push((snapshot.clone(), Arc::new(store.objects.clone())));
+            stores.insert(name.clone(), store);
+        }
     }
 }
 
@@ -261,7 +316,29 @@ pub(super) fn perform(database: &Database, operation: &StoreOperation) -> Result
         StoreOperation::Rollback(name, snapshot) => {
             database.open_object_store(name)?.rollback(snapshot, true).map(|()| true)
         }
+        StoreOperation::Receive(arrival) => receive(database, arrival),
     }
+}
+
+/// Sends what is to arrive from a pool of its own, whose snapshot before came from here.
+fn receive(database: &Database, arrival: &StoreArrival) -> Result<bool, Error> {
+    let StoreArrival { store: name, base, name: snapshot, changes, is_whole } = arrival;
+    let elsewhere = elsewhere()?;
+    let mut stream = Vec::new();
+    let from = match base {
+        Some(base) => {
+            let base = database.open_object_store(name)?.open_snapshot(base)?;
+            base.send(None, &SendOptions::default(), &mut stream)?;
+            elsewhere.receive(name, &ReceiveOptions::default(), &mut &stream[..])?;
+            Some(elsewhere.open_object_store(name)?.open_snapshot(base.name())?)
+        }
+        None => None,
+    };
+    let there = elsewhere.open_or_create_object_store(name)?;
+    changes.iter().try_for_each(|change| change_one(&there, change))?;
+    stream.clear();
+    there.create_snapshot(snapshot)?.send(from.as_ref(), &SendOptions::default(), &mut stream)?;
+    take(database, name, stream, base.is_some(), *is_whole, changes.len())
 }
 
 fn change_one(store: &ObjectStore, change: &ObjectChange) -> Result<(), Error> {
@@ -363,6 +440,8 @@ const NAMES: [&[u8]; 5] = [b"a", b"a/b", b"a/c", b"b\xff", b"cat.jpg"];
 pub(super) struct StoreWorkload {
     rng: SimRng,
     written: u64,
+    /// Chooses what comes from other pools, when something does.
+    arrivals: Option<SimRng>,
 }
 
 impl StoreWorkload {
@@ -370,13 +449,22 @@ impl StoreWorkload {
     /// of the constant, those that found something before there were stores.
     pub fn new(seed: u64) -> Option<Self> {
         let mut rng = SimRng::new(seed ^ 0x000B_1ECF);
-        rng.chance(1, 2).then_some(Self { rng, written: 0 })
+        rng.chance(1, 2).then_some(Self { rng, written: 0, arrivals: None })
+    }
+
+    /// With snapshots that are received from another pool.
+    pub fn receiving(self) -> Self {
+        let arrivals = Some(SimRng::new(self.rng.clone().next_u64()));
+        Self { arrivals, ..self }
     }
 
     /// The next operation on `state`; `None` when it is the turn of something else.
     pub fn next(&mut self, state: &State) -> Option<Operation> {
         if !self.rng.chance(1, 2) {
             return None;
+        }
+        if let Some(arrival) = self.arrival(state) {
+            return Some(Operation::Store(StoreOperation::Receive(arrival)));
         }
         let operation = self.operation(state);
         allows(&state.stores, &operation).then_some(Operation::Store(operation))
@@ -407,6 +495,37 @@ impl StoreWorkload {
             (95, _) => StoreOperation::Destroy(name),
             _ => StoreOperation::Change(name, self.change(false)),
         }
+    }
+
+    /// Something from another pool, now and then.
+    fn arrival(&mut self, state: &State) -> Option<StoreArrival> {
+        let mut rng = self.arrivals.take()?;
+        let chosen = rng.chance(1, 10);
+        let arrival = chosen.then(|| {
+            let store = STORES[rng.index(2)].to_vec();
+            let found = state.stores.get(&store);
+            // Without a snapshot there is nothing that the changes could start from.
+            let base = match found.map(|found| found.snapshots.last()) {
+                Some(newest) => Some(newest?.0.clone()),
+                None => None,
+            };
+            self.written += 1;
+            let name = format!("or{}", self.written).into_bytes();
+            let mut then =
+                found.zip(base.as_ref()).and_then(|(found, base)| found.back_to(base)).unwrap_or_default();
+            let mut changes = Vec::new();
+            for _ in 0..1 + rng.below(6) {
+                let change = self.change(false);
+                if then.allows(&change) {
+                    then.apply(&change);
+                    changes.push(change);
+                }
+            }
+            let is_small = then.live_bytes() <= 100 << 10;
+            is_small.then(|| StoreArrival { store, base, name, changes, is_whole: rng.chance(3, 4) })
+        });
+        self.arrivals = Some(rng);
+        arrival.flatten()
     }
 
     fn change(&mut self, in_batch: bool) -> ObjectChange {

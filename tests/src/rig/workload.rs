@@ -38,7 +38,7 @@ impl Workload {
     /// With snapshots that are received from another pool.
     #[must_use]
     pub fn receiving(self) -> Self {
-        Self { receives: true, ..self }
+        Self { receives: true, stores: self.stores.map(StoreWorkload::receiving), ..self }
     }
 
     /// The next operation on `state`.

@@ -42,6 +42,7 @@ mod replication;
 mod snapshots;
 #[cfg(test)]
 mod space;
+mod store_streams;
 #[cfg(test)]
 mod threads;
 #[cfg(test)]

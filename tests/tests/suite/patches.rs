@@ -107,7 +107,7 @@ fn patches_are_there_after_opening_and_below_what_came_later() {
     settle(&db);
     let changed: Vec<_> = dataset.changes_since(&again).unwrap().map(Result::unwrap).collect();
     let (key, value) = (b"neighbour"[..].into(), b"x"[..].into());
-    assert_eq!(changed, [Difference::Put { key, value }]);
+    assert_eq!(changed, [Difference::Put { key, value, is_new: true }]);
     dataset.range_delete("a".."d").unwrap();
     patch(&dataset, &mut Vec::new(), "chunk", 5, b"abc");
     settle(&db);
@@ -181,7 +181,7 @@ fn many_patches_on_few_large_values_agree_with_a_model() {
                         let mut then = was.clone();
                         for change in dataset.changes_since(&snapshot).unwrap() {
                             match change.unwrap() {
-                                Difference::Put { key, value } => {
+                                Difference::Put { key, value, .. } => {
                                     drop(then.insert(key.to_vec(), value.to_vec()))
                                 }
                                 Difference::Delete { key } => drop(then.remove(&*key)),

@@ -9,7 +9,7 @@ use betree::vdev::SimRng;
 use betree::{
     Compression, Database, DatabaseConfiguration, Dataset, Error, ErrorKind, LeafVdev, MessageAction,
     ReceiveOptions, ReceiveReport, ResumeToken, SendOptions, SendPart, Snapshot, StoragePreference,
-    StreamError, StreamInfo,
+    StreamError, StreamInfo, StreamKind,
 };
 use betree_tests::rig::number_from_environment;
 use std::io::{self, Read};
@@ -239,8 +239,8 @@ fn what_does_not_fit_is_refused_and_says_why() {
     assert!(matches!(error(b"hello"), StreamError::Foreign));
     assert!(matches!(error(b""), StreamError::Truncated { at: 0 }));
     let mut newer = stream.clone();
-    newer[8] = 2;
-    assert!(matches!(error(&newer), StreamError::Newer { version: 2, known: 1 }));
+    newer[8] = 3;
+    assert!(matches!(error(&newer), StreamError::Newer { version: 3, known: 2 }));
     // The sender refuses what makes no stream.
     let send = |snapshot: &Snapshot, from: Option<&Snapshot>| {
         snapshot
@@ -404,8 +404,8 @@ fn a_stream_goes_on_where_it_was_interrupted() {
             let unfinished = second.unfinished_receives().unwrap();
             let [one] = &unfinished[..] else { panic!("{unfinished:?}") };
             assert_eq!(
-                (one.datasets.as_slice(), &one.snapshot),
-                (&[b"replica".to_vec()][..], &snapshot.name())
+                (one.names.as_slice(), &one.snapshot),
+                (&[(StreamKind::Dataset, b"replica".to_vec())][..], &snapshot.name())
             );
             assert!(one.bytes > read, "nothing of {length} bytes is there");
             read = one.bytes;
@@ -544,7 +544,7 @@ fn several_datasets_arrive_as_one() {
         let options = SendOptions { compression: Compression::Zstd { level: 3 }, ..SendOptions::default() };
         first.send(parts, &options, &mut stream).map(|_| stream)
     };
-    let part = |snapshot, from| SendPart { snapshot, from };
+    let part = |snapshot, from| SendPart::Dataset { snapshot, from };
     let both = stream_of(&[part(&data_a, None), part(&index_a, None)]).unwrap();
     let since = stream_of(&[part(&data_b, Some(&data_a)), part(&index_b, Some(&index_a))]).unwrap();
     for parts in [&[][..], &[part(&data_a, None), part(&index_b, None)], &[part(&data_a, None); 2]] {
@@ -557,7 +557,8 @@ fn several_datasets_arrive_as_one() {
     assert_eq!(twice.kind(), ErrorKind::InvalidArgument);
     receive(&both[..both.len() - 1]).unwrap_err();
     let [unfinished] = &second.unfinished_receives().unwrap()[..] else { panic!("one stream") };
-    assert_eq!(unfinished.datasets, [b"x".to_vec(), b"y".to_vec()]);
+    let dataset = |name: &[u8]| (StreamKind::Dataset, name.to_vec());
+    assert_eq!(unfinished.names, [dataset(b"x"), dataset(b"y")]);
     assert!(second.datasets().unwrap().is_empty());
     second.abort_receive("y").unwrap();
     assert!(second.unfinished_receives().unwrap().is_empty());
@@ -671,6 +672,31 @@ fn changes_in_few_leaves_are_sent_without_reading_the_rest() {
     assert_eq!(puts, KEYS / 100);
     println!("read of {all}: {together} for changes together, {apart} for changes anywhere");
     assert!(apart < all, "{apart} of {all} bytes were read");
+}
+
+/// Guards streams that were kept: those of an older version are received as they were meant.
+#[test]
+fn streams_of_the_first_version_are_received() {
+    let database = built(&memory(64));
+    let streams = [
+        (
+            &include_bytes!("../../fixtures/streams/v1-whole.stream")[..],
+            &[("changed", "old"), ("kept", "old"), ("removed", "old")][..],
+        ),
+        (include_bytes!("../../fixtures/streams/v1-changes.stream"), &[("changed", "new"), ("kept", "old")]),
+    ];
+    for (stream, expected) in streams {
+        assert_eq!(stream[8..10], [1, 0]);
+        for cut in 0..stream.len() {
+            StreamInfo::read(&stream[..cut]).unwrap_err();
+        }
+        received(&database, "d", stream).unwrap();
+        let expected: Contents = expected
+            .iter()
+            .map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()))
+            .collect();
+        assert_eq!(contents(&database.open_dataset("d").unwrap()).unwrap(), expected);
+    }
 }
 
 /// The action of a dataset that the receiver need not know.

@@ -5,7 +5,7 @@
 //! | offset | bytes | field | unit | meaning | threat guarded |
 //! |---|---|---|---|---|---|
 //! | 0 | 8 | magic | | `BETRSEND` | other files |
-//! | 8 | 2 | version | | 1 | format drift |
+//! | 8 | 2 | version | | 2; 1 is read, too | format drift |
 //! | 10 | 2 | flags | | bit 0: goes on where an earlier stream ended | unknown additions |
 //! | 12 | 4 | length | bytes | of the body | |
 //! | 16 | 16 | stream | | names what is sent: the first bytes of a blake3 hash of all guids | resuming with another stream |
@@ -13,9 +13,11 @@
 //! | … | … | sections | | varint count, each as below | |
 //! | … | 4 | crc32c | | of all before | damage |
 //!
-//! Section: dataset name, action name (varint length, bytes each), codec u8, level u8, preference u8 (of the dataset), snapshot
-//! name (varint length, bytes), guid (16 bytes), created u64 (seconds since 1970, below 2^63), base guid (16 bytes, zeros when the
-//! snapshot is sent whole), base name (varint length, bytes).
+//! Section: role u8 (0 a dataset, 1 the metadata and 2 the chunks of an object store; not in version 1), dataset name, action name
+//! (varint length, bytes each), codec u8, level u8, preference u8 (of the dataset), snapshot name (varint length, bytes), guid (16
+//! bytes), created u64 (seconds since 1970, below 2^63), base guid (16 bytes, zeros when the snapshot is sent whole), base name
+//! (varint length, bytes). An object store is two sections, chunks behind metadata, of one name, one snapshot name and one base
+//! name.
 //!
 //! Position: section u32, key present u8, key (varint length, bytes, when present: the last one that was sent), chain (32
 //! bytes), bytes u64 (of stream, so far; below 2^63).
@@ -32,8 +34,8 @@
 //! | 12 | 4 | crc32c | | of the bytes of all frames before and of the header, without their checksums, then of the 12 bytes before and of the payload | damage; frames left out, moved, or of another stream |
 //! | 16 | … | payload | | | |
 //!
-//! Payload of entries: each kind u8 (0 deleted, 1 put), key (varint length, bytes), for a put value (varint length, bytes);
-//! keys ascend through all frames of a section. End of a section: section u32, puts u64, deletes u64 (in this stream). End of
+//! Payload of entries: each kind u8 (0 deleted, 1 put, 2 put with a preference), key (varint length, bytes), for kind 2 preference
+//! u8, for a put value (varint length, bytes); keys ascend through all frames of a section. End of a section: section u32, puts u64, deletes u64 (in this stream). End of
 //! the stream: the chain so far.
 //!
 //! The *chain* is the digest: 32 zero bytes at first, and then, for the header and for each frame, the blake3 hash of the
@@ -46,19 +48,21 @@
 //! bytes each), snapshot name (varint length, bytes), position (that of section 0 counts).
 //!
 //! Why this order: who cannot read the version reads no further; checksums stand where everything that they cover is known.
-//! History: version 1, the first.
+//! History: version 1, the first. Version 2: roles of sections, for object stores; preferences of entries. The token and the state
+//! of a staging stay what they were.
 
 use crate::base::checksum::{crc, crc_append};
 use crate::base::codec::{DecodeError, Decoder, Encoder};
 use crate::base::compression::{Codec, Compression};
 use crate::base::ids::Uuid;
 use crate::base::preference::StoragePreference;
-use crate::database::format::NAME_BYTES_MAX;
+use crate::database::format::{NAME_BYTES_MAX, Role};
 use crate::database::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::database::snapshots::SNAPSHOT_NAME_BYTES_MAX;
 
 /// The newest version that is understood.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+const TOKEN_VERSION: u16 = 1;
 pub(crate) const MAGIC: &[u8; 8] = b"BETRSEND";
 /// Bytes of a header before its body.
 pub(crate) const HEADER_HEAD_BYTES: usize = 16;
@@ -136,6 +140,7 @@ pub(crate) struct Base {
 /// What a stream says of one dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Section {
+    pub role: Role,
     pub dataset: Vec<u8>,
     pub action: String,
     pub compression: Compression,
@@ -150,6 +155,7 @@ pub(crate) struct Section {
 
 impl Section {
     fn encode(&self, out: &mut Encoder) {
+        out.u8(self.role as u8);
         out.bytes(&self.dataset);
         out.bytes(self.action.as_bytes());
         let (codec, level) = match self.compression {
@@ -167,7 +173,10 @@ impl Section {
         out.bytes(self.base.as_ref().map_or(&[], |base| &base.name));
     }
 
-    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+    fn decode(input: &mut Decoder<'_>, version: u16) -> Result<Self, DecodeError> {
+        let role =
+            if version < 2 { Some(Role::Dataset) } else { Role::from_bits(u16::from(input.u8("role")?)) };
+        let role = role.ok_or_else(|| input.invalid("role"))?;
         let dataset = input.bytes(NAME_BYTES_MAX, "dataset name")?.to_vec();
         let action = String::from_utf8(input.bytes(NAME_BYTES_MAX, "action name")?.to_vec());
         let action = action.map_err(|_| input.invalid("action name"))?;
@@ -196,7 +205,20 @@ impl Section {
             (false, false) if base != guid => Some(Base { guid: base, name }),
             _ => return Err(input.invalid("base")),
         };
-        Ok(Self { dataset, action, compression, preference, snapshot, guid, created, base })
+        Ok(Self { role, dataset, action, compression, preference, snapshot, guid, created, base })
+    }
+
+    /// Whether it is the other half of what `metadata` belongs to.
+    fn is_chunks_of(&self, metadata: &Self) -> bool {
+        let base = |section: &Self| section.base.as_ref().map(|base| base.name.clone());
+        (metadata.role, self.role) == (Role::Metadata, Role::Chunks)
+            && (&self.dataset, &self.snapshot, base(self))
+                == (&metadata.dataset, &metadata.snapshot, base(metadata))
+    }
+
+    /// Whether it is the first one of a dataset or object store.
+    pub fn is_first(&self) -> bool {
+        self.role != Role::Chunks
     }
 }
 
@@ -240,8 +262,8 @@ impl Header {
         out.finish()
     }
 
-    /// Reads the body, whose checksum is right; `flags` stand before it.
-    pub fn decode_body(bytes: &[u8], flags: u16) -> Result<Self, DecodeError> {
+    /// Reads the body, whose checksum is right; `version` and `flags` stand before it.
+    pub fn decode_body(bytes: &[u8], version: u16, flags: u16) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(bytes);
         if flags > RESUMED {
             return Err(input.invalid("flags"));
@@ -252,8 +274,18 @@ impl Header {
         if count == 0 || count > SECTIONS_MAX as u64 {
             return Err(input.invalid("sections"));
         }
-        let sections = (0..count).map(|_| Section::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+        let sections =
+            (0..count).map(|_| Section::decode(&mut input, version)).collect::<Result<Vec<_>, _>>()?;
         input.finish("header")?;
+        // Each metadata has its chunks behind it, and there are no other chunks.
+        let is_whole = |(at, section): (usize, &Section)| match section.role {
+            Role::Dataset => true,
+            Role::Metadata => sections.get(at + 1).is_some_and(|next| next.is_chunks_of(section)),
+            Role::Chunks => at > 0 && section.is_chunks_of(&sections[at - 1]),
+        };
+        if !sections.iter().enumerate().all(is_whole) {
+            return Err(input.invalid("sections"));
+        }
         let header = Self { resumed, sections };
         let beyond = header.resumed.as_ref().is_some_and(|position| u64::from(position.section) > count);
         if beyond || header.stream() != stream {
@@ -352,30 +384,47 @@ pub(crate) fn frame_checksum(before: u32, head: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// Appends an entry; without `value` it says that the key was deleted.
-pub(crate) fn put_entry(out: &mut Encoder, key: &[u8], value: Option<&[u8]>) {
-    out.u8(u8::from(value.is_some()));
+pub(crate) fn put_entry(out: &mut Encoder, entry: Entry<'_>) {
+    let Entry { key, value, preference } = entry;
+    let is_preferred = value.is_some() && preference != StoragePreference::NONE;
+    out.u8(u8::from(value.is_some()) + u8::from(is_preferred));
     out.bytes(key);
+    if is_preferred {
+        out.u8(preference.as_u8());
+    }
     if let Some(value) = value {
         out.bytes(value);
     }
 }
 
-/// An entry: a key, and its value unless it was deleted.
-pub(crate) type Entry<'a> = (&'a [u8], Option<&'a [u8]>);
+/// What is to be done to one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    pub key: &'a [u8],
+    /// `None` when it was deleted.
+    pub value: Option<&'a [u8]>,
+    /// Where the value goes.
+    pub preference: StoragePreference,
+}
 
 /// The entries of a payload.
 pub(crate) fn decode_entries(payload: &[u8]) -> Result<Vec<Entry<'_>>, DecodeError> {
     let mut input = Decoder::new(payload);
     let mut entries = Vec::new();
     while input.remaining() > 0 {
-        let has_value = match input.u8("kind of entry")? {
-            0 => false,
-            1 => true,
-            _ => return Err(input.invalid("kind of entry")),
-        };
+        let kind = input.u8("kind of entry")?;
+        if kind > 2 {
+            return Err(input.invalid("kind of entry"));
+        }
         let key = input.bytes(KEY_BYTES_MAX, "key")?;
-        let value = if has_value { Some(input.bytes(VALUE_BYTES_MAX, "value")?) } else { None };
-        entries.push((key, value));
+        let mut preference = StoragePreference::NONE;
+        if kind == 2 {
+            let stated = StoragePreference::from_u8(input.u8("preference")?);
+            let stated = stated.filter(|stated| *stated != StoragePreference::NONE);
+            preference = stated.ok_or_else(|| input.invalid("preference"))?;
+        }
+        let value = if kind > 0 { Some(input.bytes(VALUE_BYTES_MAX, "value")?) } else { None };
+        entries.push(Entry { key, value, preference });
     }
     Ok(entries)
 }
@@ -408,7 +457,7 @@ impl SectionEnd {
 /// The bytes of a token.
 pub(crate) fn encode_token(stream: Uuid, position: &Position) -> Vec<u8> {
     let mut out = Encoder::new();
-    out.u16(VERSION);
+    out.u16(TOKEN_VERSION);
     out.u16(0);
     out.raw(&stream.0);
     position.encode(&mut out);
@@ -420,7 +469,7 @@ pub(crate) fn encode_token(stream: Uuid, position: &Position) -> Vec<u8> {
 pub(crate) fn decode_token(bytes: &[u8]) -> Result<(Uuid, Position), DecodeError> {
     let mut input = Decoder::new(bytes);
     let covered = bytes.len().saturating_sub(4);
-    if input.u16("version")? != VERSION || input.u16("flags")? != 0 {
+    if input.u16("version")? != TOKEN_VERSION || input.u16("flags")? != 0 {
         return Err(input.invalid("version"));
     }
     let found = (input.uuid("stream")?, Position::decode(&mut input)?);
@@ -474,6 +523,7 @@ mod tests {
 
     fn header(resumed: Option<Position>) -> Header {
         let section = Section {
+            role: Role::Dataset,
             dataset: b"d".to_vec(),
             action: String::from("a"),
             compression: Compression::Zstd { level: 3 },
@@ -495,7 +545,7 @@ mod tests {
         let stream = [97, 92, 50, 155, 64, 140, 152, 10, 60, 146, 149, 40, 255, 133, 7, 114];
         assert_eq!(header(None).stream().0, stream);
         let of_section = [
-            &[1, b'd', 1, b'a', 2, 3, 1, 1, b's'][..],
+            &[0, 1, b'd', 1, b'a', 2, 3, 1, 1, b's'][..],
             &[1; 16],
             &[4, 0, 0, 0, 0, 0, 0, 0],
             &[2; 16],
@@ -507,29 +557,77 @@ mod tests {
             let flag = u8::from(resumed.is_some());
             let before = if resumed.is_some() { of_position.as_slice() } else { &[] };
             let body = [&stream[..], before, &[1], &of_section].concat();
-            let head = [&b"BETRSEND\x01\0"[..], &[flag, 0, body.len() as u8, 0, 0, 0]].concat();
+            let head = [&b"BETRSEND\x02\0"[..], &[flag, 0, body.len() as u8, 0, 0, 0]].concat();
             let mut golden = [head.as_slice(), &body].concat();
             golden.extend_from_slice(&crc(&golden).to_le_bytes());
             let header = header(resumed);
             assert_eq!(header.encode(), golden);
             let head = HeaderHead::decode(golden[..16].try_into().unwrap()).unwrap();
-            assert_eq!(head, HeaderHead { version: 1, flags: u16::from(flag), length: body.len() });
-            assert_eq!(Header::decode_body(&body, head.flags), Ok(header));
+            assert_eq!(head, HeaderHead { version: 2, flags: u16::from(flag), length: body.len() });
+            assert_eq!(Header::decode_body(&body, 2, head.flags), Ok(header.clone()));
+            let old = [&stream[..], before, &[1], &of_section[1..]].concat();
+            assert_eq!(Header::decode_body(&old, 1, head.flags), Ok(header));
             for cut in 0..body.len() {
-                assert!(Header::decode_body(&body[..cut], head.flags).is_err());
+                assert!(Header::decode_body(&body[..cut], 2, head.flags).is_err());
             }
         }
         assert_eq!(HeaderHead::decode(b"BETRDEAD\x01\0\0\0\0\0\0\0"), None);
     }
 
     #[test]
+    fn both_halves_of_a_store_follow_each_other() {
+        let section = |role, name: &[u8], number| Section {
+            role,
+            dataset: name.to_vec(),
+            guid: Uuid([number; 16]),
+            ..header(None).sections.remove(0)
+        };
+        let decoded = |sections: &[Section]| {
+            let header = Header { resumed: None, sections: sections.to_vec() };
+            let bytes = header.encode();
+            Header::decode_body(&bytes[HEADER_HEAD_BYTES..bytes.len() - 4], VERSION, 0)
+                .map(|read| read == header)
+        };
+        let (dataset, metadata) = (section(Role::Dataset, b"o", 3), section(Role::Metadata, b"o", 4));
+        let chunks = section(Role::Chunks, b"o", 5);
+        assert_eq!(decoded(&[dataset.clone(), metadata.clone(), chunks.clone()]), Ok(true));
+        let whole = Section { base: None, ..chunks.clone() };
+        let (other, named) =
+            (section(Role::Chunks, b"p", 6), Section { snapshot: b"t".to_vec(), ..chunks.clone() });
+        let (metadata, chunks, dataset) = (&metadata, &chunks, &dataset);
+        for wrong in [
+            &[metadata.clone()][..],
+            std::slice::from_ref(chunks),
+            &[chunks.clone(), metadata.clone()],
+            &[metadata.clone(), dataset.clone(), chunks.clone()],
+            &[metadata.clone(), chunks.clone(), chunks.clone()],
+            &[metadata.clone(), other],
+            &[metadata.clone(), named],
+            &[metadata.clone(), whole],
+        ] {
+            assert!(decoded(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn frames_have_golden_bytes_and_refuse_damage() {
         let mut payload = Encoder::new();
-        put_entry(&mut payload, b"k", Some(b"vv"));
-        put_entry(&mut payload, b"l", None);
-        let payload = payload.finish();
+        let entry = |key, value, preference| Entry { key, value, preference };
+        let entries = [
+            entry(b"k", Some(&b"vv"[..]), StoragePreference::NONE),
+            entry(b"l", None, StoragePreference::NONE),
+            entry(b"m", Some(b"w"), StoragePreference::SLOW),
+        ];
+        entries[..2].iter().for_each(|entry| put_entry(&mut payload, *entry));
+        let mut preferred = Encoder::new();
+        put_entry(&mut preferred, entries[2]);
+        let (payload, preferred) = (payload.finish(), preferred.finish());
         assert_eq!(payload, [1, 1, b'k', 2, b'v', b'v', 0, 1, b'l']);
-        assert_eq!(decode_entries(&payload), Ok(vec![(&b"k"[..], Some(&b"vv"[..])), (b"l", None)]));
+        assert_eq!(preferred, [2, 1, b'm', 2, 1, b'w']);
+        assert_eq!(decode_entries(&[&payload[..], &preferred].concat()), Ok(entries.to_vec()));
+        for wrong in [&[3, 1, b'm', 1, b'w'][..], &[2, 1, b'm', 9, 1, b'w'], &[2, 1, b'm', 254, 1, b'w']] {
+            assert!(decode_entries(wrong).is_err(), "{wrong:?}");
+        }
         let (head, checksum) = encode_frame_head(FrameKind::Entries, Codec::None, 9, &payload, 7);
         let start = [1, 0, 0, 0, 9, 0, 0, 0, 9, 0, 0, 0];
         assert_eq!(head, [&start[..], &checksum.to_le_bytes()].concat());

@@ -1,8 +1,8 @@
 //! Fuzz targets of replication: streams behind right checksums and digests, and tokens.
 
 use super::format::{
-    Base, FrameKind, Header, Position, Section, SectionEnd, chain_append, encode_frame_head, frame_checksum,
-    put_entry,
+    Base, Entry, FrameKind, Header, Position, Section, SectionEnd, chain_append, encode_frame_head,
+    frame_checksum, put_entry,
 };
 use super::reader::{Part, StreamReader};
 use super::token::ResumeToken;
@@ -11,9 +11,11 @@ use crate::base::codec::Encoder;
 use crate::base::compression::{Codec, Compression};
 use crate::base::ids::Uuid;
 use crate::base::preference::StoragePreference;
+use crate::database::format::Role;
 
-fn section(number: u8, base: Option<u8>) -> Section {
+fn section(role: Role, number: u8, base: Option<u8>) -> Section {
     Section {
+        role,
         dataset: b"dataset".to_vec(),
         action: String::from("default"),
         compression: Compression::Lz4,
@@ -47,20 +49,31 @@ fn stream(header: &Header, frames: &[(FrameKind, Vec<u8>)]) -> Vec<u8> {
 pub(in crate::database) fn stream_seeds() -> Vec<Vec<u8>> {
     let entries = |entries: &[(&[u8], Option<&[u8]>)]| {
         let mut payload = Encoder::new();
-        entries.iter().for_each(|(key, value)| put_entry(&mut payload, key, *value));
+        let preference = StoragePreference::NONE;
+        entries
+            .iter()
+            .for_each(|(key, value)| put_entry(&mut payload, Entry { key, value: *value, preference }));
         (FrameKind::Entries, payload.finish())
     };
     let section_end =
         |section, puts, deletes| (FrameKind::SectionEnd, SectionEnd { section, puts, deletes }.encode());
     let end = || (FrameKind::End, vec![0; 32]);
-    let whole = Header { resumed: None, sections: vec![section(1, None)] };
+    let whole = Header { resumed: None, sections: vec![section(Role::Dataset, 1, None)] };
     let frames = [entries(&[(b"", Some(b"")), (b"a", Some(&[7; 300]))]), entries(&[(b"b", Some(b"c"))])];
     let whole = stream(&whole, &[&frames[..], &[section_end(0, 3, 0), end()]].concat());
     let position = Position { section: 0, key: Some(b"k".to_vec()), chain: [8; 32], bytes: 300 };
-    let since = Header { resumed: Some(position), sections: vec![section(1, Some(3)), section(2, Some(4))] };
+    let since = Header {
+        resumed: Some(position),
+        sections: vec![section(Role::Dataset, 1, Some(3)), section(Role::Dataset, 2, Some(4))],
+    };
     let frames =
         [entries(&[(b"l", None), (b"m", Some(b"n"))]), section_end(0, 1, 1), section_end(1, 0, 0), end()];
-    vec![whole, stream(&since, &frames)]
+    let since = stream(&since, &frames);
+    let halves = vec![section(Role::Metadata, 1, None), section(Role::Chunks, 2, None)];
+    let mut payload = Encoder::new();
+    put_entry(&mut payload, Entry { key: b"k", value: Some(b"v"), preference: StoragePreference::SLOW });
+    let frames = [section_end(0, 0, 0), (FrameKind::Entries, payload.finish()), section_end(1, 1, 0), end()];
+    vec![whole, since, stream(&Header { resumed: None, sections: halves }, &frames)]
 }
 
 /// The same bytes with the checksums and digests that they should have, as far as they are a stream.
@@ -73,7 +86,7 @@ fn mend(bytes: &[u8]) -> Vec<u8> {
     let Some(body) = length(&bytes, 12).filter(|body| bytes.len() >= 20 + body) else { return bytes };
     let mut checksum = crc(&bytes[..16 + body]);
     bytes[16 + body..20 + body].copy_from_slice(&checksum.to_le_bytes());
-    let resumed = Header::decode_body(&bytes[16..16 + body], u16::from(bytes[10]))
+    let resumed = Header::decode_body(&bytes[16..16 + body], u16::from(bytes[8]), u16::from(bytes[10]))
         .ok()
         .and_then(|header| header.resumed);
     let mut chain = chain_append(&resumed.unwrap_or_default().chain, &[&bytes[..20 + body]]);
@@ -103,8 +116,8 @@ pub(in crate::database) fn run_stream(bytes: &[u8]) -> bool {
         match reader.next() {
             Ok(Part::Entries(payload)) => {
                 let entries = super::format::decode_entries(&payload).unwrap_or_default();
-                for (key, _) in entries {
-                    let next = (section, key.to_vec());
+                for entry in entries {
+                    let next = (section, entry.key.to_vec());
                     assert!(last.as_ref().is_none_or(|last| *last < next), "keys that do not ascend");
                     last = Some(next);
                 }

@@ -6,8 +6,9 @@
 //!                                                              dataset, with the snapshot on it ◀─┘ one checkpoint
 //! ```
 //!
-//! A *stream* holds one snapshot of one dataset, or of several that were made at one instant: whole, or what has to be
-//! done to the snapshot before to make this one of it. It says nothing of blocks, nodes or tiers, so that any pool takes it.
+//! A *stream* holds one snapshot of one dataset or object store, or of several that were made at one instant: whole, or what has to
+//! be done to the snapshot before to make this one of it. It has a *section* for each dataset, and two that follow each other for
+//! an object store, which is two datasets. It says nothing of blocks, nodes or tiers, so that any pool takes it.
 //! A snapshot has the same *guid* in every pool that it came to: changes are taken only by a dataset whose newest snapshot
 //! has the guid that they start from.
 //!
@@ -53,8 +54,10 @@ mod token;
 
 pub use error::StreamError;
 pub(crate) use format::Receiving;
-pub use receiver::{ReceiveOptions, ReceiveReport, Received, StreamInfo, StreamPart};
-pub use sender::{SendOptions, SendPart, SendReport};
+pub use receiver::{ReceiveOptions, ReceiveReport, Received, StreamInfo, StreamKind, StreamPart};
+pub(crate) use receiver::{StoreCare, StoreTurn, TakeOver};
+pub(crate) use sender::SendSection;
+pub use sender::{SendOptions, SendReport};
 pub(super) use staging::Receives;
 pub use staging::Unfinished;
 pub use token::ResumeToken;

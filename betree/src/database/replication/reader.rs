@@ -67,7 +67,7 @@ impl<R: Read> StreamReader<R> {
             return Err(StreamError::Newer { version: parsed.version, known: VERSION });
         }
         let damaged = |reason: String| StreamError::Damaged { at: 0, reason };
-        if parsed.version != VERSION || parsed.length > HEADER_BODY_BYTES_MAX {
+        if parsed.version == 0 || parsed.length > HEADER_BODY_BYTES_MAX {
             return Err(damaged(String::from("its header is none")));
         }
         let rest = read_exactly(&mut input, parsed.length + 4, &mut at)?;
@@ -76,7 +76,8 @@ impl<R: Read> StreamReader<R> {
         if checksum.to_le_bytes() != *sum {
             return Err(damaged(String::from("the checksum of its header is wrong")));
         }
-        let header = Header::decode_body(body, parsed.flags).map_err(|error| damaged(error.to_string()))?;
+        let header = Header::decode_body(body, parsed.version, parsed.flags);
+        let header = header.map_err(|error| damaged(error.to_string()))?;
         let start = header.resumed.clone().unwrap_or_default();
         let chain = chain_append(&start.chain, &[&head, &rest]);
         let position = Position { chain, bytes: start.bytes + at, ..start };
@@ -161,7 +162,7 @@ impl<R: Read> StreamReader<R> {
     /// Checks the order of entries and counts them; returns the last key.
     fn check(&mut self, entries: &[Entry<'_>], has_base: bool) -> Result<Vec<u8>, String> {
         let mut last = self.position.key.as_deref();
-        for (key, value) in entries {
+        for Entry { key, value, .. } in entries {
             if last.is_some_and(|last| last >= *key) {
                 return Err(String::from("its keys do not ascend"));
             }
@@ -171,7 +172,7 @@ impl<R: Read> StreamReader<R> {
             last = Some(key);
         }
         let last = last.filter(|_| !entries.is_empty()).ok_or("a frame is empty")?.to_vec();
-        let puts = entries.iter().filter(|(_, value)| value.is_some()).count() as u64;
+        let puts = entries.iter().filter(|entry| entry.value.is_some()).count() as u64;
         self.puts += puts;
         self.deletes += entries.len() as u64 - puts;
         Ok(last)

@@ -6,18 +6,19 @@ use super::reader::{Part, StreamReader};
 use super::staging::Stagings;
 use crate::base::ids::Uuid;
 use crate::base::planted::{Bug, planted};
-use crate::base::preference::StoragePreference;
 use crate::database::Durability;
 use crate::database::catalog::DatasetState;
 use crate::database::commit::Write;
 use crate::database::core::Core;
 use crate::database::database::{Database, Handle};
-use crate::database::dataset::known_action;
+use crate::database::dataset::{Dataset, known_action};
 use crate::database::error::{Error, Result};
+use crate::database::format::Role;
 use crate::database::naming::check_name;
+use crate::database::pair::Pair;
 use crate::database::snapshots::{Change, Identity, Place, Snapshot, Staging, Takeover};
 use crate::run::Kind;
-use crate::tree::TreeOptions;
+use crate::tree::{TreeOptions, Value};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,17 +31,48 @@ pub struct ReceiveOptions {
     pub force: bool,
 }
 
-/// What a stream says of one dataset.
+/// What a part of a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum StreamKind {
+    /// A dataset.
+    Dataset,
+    /// An object store.
+    ObjectStore,
+}
+
+impl StreamKind {
+    /// What a section of `role` belongs to.
+    pub(super) fn of(role: Role) -> Self {
+        match role {
+            Role::Dataset => Self::Dataset,
+            Role::Metadata | Role::Chunks => Self::ObjectStore,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Dataset => Role::Dataset.noun(),
+            Self::ObjectStore => Role::Metadata.noun(),
+        }
+    }
+}
+
+/// What a stream says of one dataset or object store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamPart {
-    /// The name of the dataset where it was sent.
-    pub dataset: Vec<u8>,
+    /// What it is.
+    pub kind: StreamKind,
+    /// Its name where it was sent.
+    pub name: Vec<u8>,
     /// The name of its message action.
     pub action: String,
     /// The name of the snapshot.
     pub snapshot: Vec<u8>,
-    /// Its guid.
+    /// Its guid; of an object store, that of the metadata.
     pub guid: String,
     /// When it was made.
     pub created: SystemTime,
@@ -52,7 +84,7 @@ pub struct StreamPart {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {
-    /// Its datasets.
+    /// Its datasets and object stores.
     pub parts: Vec<StreamPart>,
     /// Whether it goes on where another one was interrupted.
     pub resumed: bool,
@@ -68,11 +100,13 @@ pub struct StreamInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// The name of its dataset.
-    pub dataset: Vec<u8>,
-    /// Its name.
+    /// What it is of.
+    pub kind: StreamKind,
+    /// The name of its dataset or object store.
+    pub name: Vec<u8>,
+    /// Its own name.
     pub snapshot: Vec<u8>,
-    /// Whether the dataset is new.
+    /// Whether the dataset or store is new.
     pub created: bool,
 }
 
@@ -102,7 +136,7 @@ impl StreamInfo {
             match reader.next()? {
                 Part::Entries(payload) => {
                     let entries = entries_of(&payload)?;
-                    let set = entries.iter().filter(|(_, value)| value.is_some()).count() as u64;
+                    let set = entries.iter().filter(|entry| entry.value.is_some()).count() as u64;
                     puts += set;
                     deletes += entries.len() as u64 - set;
                 }
@@ -112,7 +146,8 @@ impl StreamInfo {
         }
         let header = reader.header();
         let part = |section: &Section| StreamPart {
-            dataset: section.dataset.clone(),
+            kind: StreamKind::of(section.role),
+            name: section.dataset.clone(),
             action: section.action.clone(),
             snapshot: section.snapshot.clone(),
             guid: section.guid.to_string(),
@@ -120,7 +155,7 @@ impl StreamInfo {
             base: section.base.as_ref().map(|base| (base.name.clone(), base.guid.to_string())),
         };
         Ok(Self {
-            parts: header.sections.iter().map(part).collect(),
+            parts: header.sections.iter().filter(|section| section.is_first()).map(part).collect(),
             resumed: header.resumed.is_some(),
             bytes: reader.bytes(),
             puts,
@@ -135,8 +170,31 @@ fn entries_of(payload: &[u8]) -> Result<Vec<Entry<'_>>> {
     Ok(decode_entries(payload).map_err(damaged)?)
 }
 
+/// What the layer above does for object stores that become what was received.
+pub(crate) struct StoreCare<'a> {
+    /// The key of the metadata that is no content: what stands there may be another than in the snapshot that changes start
+    /// from.
+    pub counter: &'a [u8],
+    /// Calls what takes over while nobody changes the stores, with what is to stand under that key in each, where it is not
+    /// what was received.
+    pub turn: &'a dyn Fn(&[StoreTurn], &TakeOver<'_>) -> Result<()>,
+}
+
+/// An object store that becomes what was received.
+pub(crate) struct StoreTurn {
+    pub pair: Pair,
+    /// The counter as it was received.
+    pub arrived: Option<Value>,
+    /// The counter in the snapshot that changes start from; `None` when all is new.
+    pub base: Option<Value>,
+}
+
+/// Lets stagings take their places; the values are those of the counters that stay, one for each store.
+pub(crate) type TakeOver<'a> = dyn Fn(&[Option<Vec<u8>>]) -> Result<()> + 'a;
+
 /// Where a section goes.
 struct Target {
+    role: Role,
     name: Vec<u8>,
     /// The dataset that there is.
     state: Option<Arc<DatasetState>>,
@@ -145,54 +203,41 @@ struct Target {
 }
 
 impl Database {
-    /// Makes of a stream the dataset `name` with the snapshot that was sent, or the changes to that dataset and the snapshot.
-    /// Everybody reads the dataset as it was until the stream is there to its end and found to be whole; then the new state
-    /// and the snapshot are there at once, and durable when this returns. The snapshot has the name, the guid and the time of
-    /// the one that was sent. Nothing behind the end of the stream is read.
-    ///
-    /// After an error the dataset is what it was. What was received is kept, hidden, for a stream that goes on there (see
-    /// [`Database::unfinished_receives`]), until another stream is received into the dataset, or
-    /// [`Database::abort_receive`] gives it back; nothing is kept of a stream that is proved wrong by its digest.
-    ///
-    /// # Errors
-    /// [`Error::Stream`] says what is wrong with the stream, or with the dataset for it; [`Error::AlreadyExists`] for a snapshot
-    /// that was sent whole when the dataset is there, or for the name of the snapshot; [`Error::WrongAction`];
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while another stream is received into it, or when somebody needs what
-    /// `force` would take away; out of space; device errors.
-    pub fn receive(
-        &self,
-        name: impl AsRef<[u8]>,
-        options: &ReceiveOptions,
-        input: &mut (impl Read + ?Sized),
-    ) -> Result<ReceiveReport> {
-        self.receive_all(&[name.as_ref()], options, input)
-    }
-
-    /// As [`Database::receive`], of a stream with several datasets, each with the name that it gets, in the order of the
-    /// stream.
-    ///
-    /// # Errors
-    /// As [`Database::receive`]; another number of names.
-    pub fn receive_all(
+    /// Makes of a stream the datasets and object stores `names`, in the order of the stream; `stores` is what these need.
+    pub(crate) fn receive_parts(
         &self,
         names: &[&[u8]],
         options: &ReceiveOptions,
+        stores: &StoreCare<'_>,
         input: &mut (impl Read + ?Sized),
     ) -> Result<ReceiveReport> {
         let core = self.core();
         core.check_writable()?;
         let mut reader = StreamReader::new(input)?;
         let sections = reader.header().sections.clone();
-        if sections.len() != names.len() {
-            let reason = format!("the stream has {}, and there are {} names", sections.len(), names.len());
-            return Err(Error::InvalidArgument { what: "datasets", reason });
+        let parts = sections.iter().filter(|section| section.is_first()).count();
+        if parts != names.len() {
+            let reason = format!("the stream has {parts}, and there are {} names", names.len());
+            return Err(Error::InvalidArgument { what: "names of datasets and object stores", reason });
         }
         names.iter().try_for_each(|name| check_name(name))?;
-        let _claimed = core.receives.claim(names)?;
-        let target = |(name, section)| self.target(name, section, options);
-        let targets = names.iter().copied().zip(&sections).map(target).collect::<Result<Vec<_>>>()?;
+        // Both sections of a store have its name.
+        let mut rest = names.iter().copied();
+        let mut name = &[][..];
+        let mut all: Vec<(Role, &[u8])> = Vec::with_capacity(sections.len());
+        for section in &sections {
+            if section.is_first() {
+                name = rest.next().unwrap_or_default();
+            }
+            all.push((section.role, name));
+        }
+        let _claimed = core.receives.claim(&all)?;
+        let target = |((_, name), section): (&(Role, &[u8]), _)| self.target(name, section, options, stores);
+        let targets = all.iter().zip(&sections).map(target).collect::<Result<Vec<_>>>()?;
         let stagings = self.stagings_for(&targets, &reader)?;
-        let done = self.read_in(&stagings, &targets, &mut reader, options);
+        let done = self
+            .read_in(&stagings, &mut reader)
+            .and_then(|read| self.take_over(&stagings, &targets, &sections, options, stores).map(|()| read));
         match &done {
             Ok(_) => {}
             // Nothing can be made of it, or there is nothing yet.
@@ -205,8 +250,10 @@ impl Database {
             }
         }
         let (puts, deletes) = done?;
-        let received = targets.into_iter().zip(sections).map(|(target, section)| Received {
-            dataset: target.name,
+        let received = targets.into_iter().zip(sections).filter(|(_, section)| section.is_first());
+        let received = received.map(|(target, section)| Received {
+            kind: StreamKind::of(section.role),
+            name: target.name,
             snapshot: section.snapshot,
             created: target.state.is_none(),
         });
@@ -219,20 +266,27 @@ impl Database {
         }
     }
 
-    /// Looks whether a section can go into the dataset `name`.
-    fn target(&self, name: &[u8], section: &Section, options: &ReceiveOptions) -> Result<Target> {
-        let core = self.core();
-        let found = core.dataset(name);
+    /// Looks whether a section can go into the dataset of its role and the name `name`.
+    fn target(
+        &self,
+        name: &[u8],
+        section: &Section,
+        options: &ReceiveOptions,
+        stores: &StoreCare<'_>,
+    ) -> Result<Target> {
+        let (core, role) = (self.core(), section.role);
+        let found = core.named(role, name);
         let (state, base) = match (&section.base, found) {
             (None, Err(Error::NotFound { .. })) => (None, None),
             (None, Ok(_)) if !options.force => {
                 let name = name.escape_ascii().to_string();
-                return Err(Error::AlreadyExists { what: "dataset", name });
+                return Err(Error::AlreadyExists { what: role.noun(), name });
             }
             (None, found) => (Some(found?), None),
             (Some(base), found) => {
                 let state = found?;
-                let snapshot = find_base(self.handle(), &state, base, section, options)?;
+                let snapshot =
+                    find_base(self.handle(), &state, base, section, options, passed(role, stores))?;
                 (Some(state), Some(snapshot))
             }
         };
@@ -243,13 +297,14 @@ impl Database {
                 return Err(Error::WrongAction { dataset: state.display_name(), stored, wanted });
             }
         }
-        Ok(Target { name: name.to_vec(), state, base })
+        Ok(Target { role, name: name.to_vec(), state, base })
     }
 
     /// The stagings that `reader` goes on with, or new ones.
     fn stagings_for<R: Read>(&self, targets: &[Target], reader: &StreamReader<R>) -> Result<Stagings> {
         let core = self.core();
-        let names: Vec<&[u8]> = targets.iter().map(|target| target.name.as_slice()).collect();
+        let names: Vec<(Role, &[u8])> =
+            targets.iter().map(|target| (target.role, target.name.as_slice())).collect();
         let found = core.stagings_of(&names);
         let header = reader.header();
         if let Some(position) = &header.resumed {
@@ -257,7 +312,10 @@ impl Database {
             let [found] = &found[..] else {
                 return Err(no("nothing is there of it that it could go on with").into());
             };
-            let names_match = found.iter().map(|(state, _)| state.name.read().clone()).eq(names);
+            let names_match = found
+                .iter()
+                .map(|(state, _)| (state.role, state.name.read().clone()))
+                .eq(names.iter().map(|(role, name)| (*role, name.to_vec())));
             if !names_match || found[0].1.stream != header.stream() {
                 return Err(no("what is there is of another stream").into());
             }
@@ -294,18 +352,12 @@ impl Database {
         let made = core.stagings_of(&names).pop().filter(|made| made.len() == targets.len());
         made.ok_or_else(|| Error::NotFound {
             what: "staging of dataset",
-            name: names[0].escape_ascii().to_string(),
+            name: names[0].1.escape_ascii().to_string(),
         })
     }
 
-    /// Reads the stream to its end, and lets the stagings take their places. Returns how many keys were set and deleted.
-    fn read_in<R: Read>(
-        &self,
-        stagings: &Stagings,
-        targets: &[Target],
-        reader: &mut StreamReader<R>,
-        options: &ReceiveOptions,
-    ) -> Result<(u64, u64)> {
+    /// Reads the stream to its end. Returns how many keys were set and deleted.
+    fn read_in<R: Read>(&self, stagings: &Stagings, reader: &mut StreamReader<R>) -> Result<(u64, u64)> {
         let core = self.core();
         let (mut puts, mut deletes) = (0, 0);
         loop {
@@ -323,8 +375,34 @@ impl Database {
             }
             core.note_received(&stagings[0].0, reader.position());
         }
-        self.take_over(stagings, targets, &reader.header().sections, options)?;
         Ok((puts, deletes))
+    }
+
+    /// The object stores that are there already, and their counters. What was received is the head of each staging.
+    fn turns_of(
+        &self,
+        stagings: &Stagings,
+        targets: &[Target],
+        stores: &StoreCare<'_>,
+    ) -> Result<Vec<StoreTurn>> {
+        let open = |state: &Arc<DatasetState>| Dataset::new(Arc::clone(self.handle()), Arc::clone(state));
+        let mut turns = Vec::new();
+        for (at, target) in targets.iter().enumerate().filter(|(_, target)| target.role == Role::Metadata) {
+            let chunks = targets.get(at + 1).and_then(|target| target.state.as_ref());
+            let (Some(metadata), Some(chunks)) = (&target.state, chunks) else { continue };
+            let staging = &stagings[at].0;
+            let arrived = staging.tree.view().get(stores.counter).map_err(|error| staging.error(error))?;
+            let base = match &target.base {
+                Some(base) => base.get(stores.counter)?,
+                None => None,
+            };
+            turns.push(StoreTurn {
+                pair: Pair { metadata: open(metadata), chunks: open(chunks) },
+                arrived,
+                base,
+            });
+        }
+        Ok(turns)
     }
 
     /// The stagings get their snapshots, and then their places.
@@ -334,6 +412,7 @@ impl Database {
         targets: &[Target],
         sections: &[Section],
         options: &ReceiveOptions,
+        stores: &StoreCare<'_>,
     ) -> Result<()> {
         let core = self.core();
         let datasets: Vec<Arc<DatasetState>> = stagings.iter().map(|(state, _)| Arc::clone(state)).collect();
@@ -347,20 +426,32 @@ impl Database {
         // What the other checkpoint needs is free, or becomes so here, where failing changes nothing.
         core.checkpoint(true)?;
         core.admit_metadata()?;
-        let takeovers: Vec<Takeover<'_>> = stagings
-            .iter()
-            .zip(targets)
-            .map(|((staging, _), target)| Takeover {
-                staging,
-                place: match &target.state {
+        let take_over = |counters: &[Option<Vec<u8>>]| {
+            let mut counters = counters.iter();
+            let mut takeovers: Vec<Takeover<'_>> = Vec::with_capacity(targets.len());
+            for ((staging, _), target) in stagings.iter().zip(targets) {
+                let place = match &target.state {
                     None => Place::New,
-                    Some(dataset) => Place::Of { dataset, base: target.base.as_ref(), force: options.force },
-                },
-            })
-            .collect();
-        core.change(&[Change::TakeOver { takeovers: &takeovers }])?;
+                    Some(dataset) => {
+                        let (base, force) = (target.base.as_ref(), options.force);
+                        let passed = passed(target.role, stores);
+                        let keep = passed.and_then(|key| Some((key, counters.next()?.as_deref()?)));
+                        Place::Of { dataset, base, force, passed, keep }
+                    }
+                };
+                takeovers.push(Takeover { staging, place });
+            }
+            core.change(&[Change::TakeOver { takeovers: &takeovers }])
+        };
+        let turns = self.turns_of(stagings, targets, stores)?;
+        (stores.turn)(&turns, &take_over)?;
         if core.has_threads() { Ok(()) } else { core.drain_jobs() }
     }
+}
+
+/// The key that may differ in a dataset of `role`.
+fn passed<'a>(role: Role, stores: &StoreCare<'a>) -> Option<&'a [u8]> {
+    (role == Role::Metadata).then_some(stores.counter)
 }
 
 /// The snapshot of `dataset` that changes start from; what is later must be in nobody's way.
@@ -370,6 +461,7 @@ fn find_base(
     base: &Base,
     section: &Section,
     options: &ReceiveOptions,
+    passed: Option<&[u8]>,
 ) -> Result<Snapshot> {
     let core = handle.core();
     let all = core.snapshots_of(dataset)?;
@@ -397,7 +489,7 @@ fn find_base(
     let snapshot = Snapshot::open(handle, dataset, &all[at].name)?;
     // The same is looked at when the stream is there; but then all of it would have been received in vain.
     if !options.force {
-        snapshot.check_unchanged(dataset)?;
+        snapshot.check_unchanged(dataset, passed)?;
     }
     Ok(snapshot)
 }
@@ -418,6 +510,7 @@ fn staging_of<'a>(
     };
     let action = target.state.as_ref().and_then(|state| state.tree.action());
     Staging {
+        role: target.role,
         name: &target.name,
         action_name: &section.action,
         action: action.or_else(|| known_action(&section.action)),
@@ -429,17 +522,16 @@ fn staging_of<'a>(
 
 /// Applies entries to a staging, as one batch. Returns how many keys were set and deleted.
 fn apply(core: &Core, staging: &Arc<DatasetState>, entries: &[Entry<'_>]) -> Result<(u64, u64)> {
-    let preference = StoragePreference::NONE;
     let mut writes = Vec::with_capacity(entries.len());
-    for (key, value) in entries {
+    for Entry { key, value, preference } in entries {
         let kind = if value.is_some() { Kind::Put } else { Kind::Delete };
         if kind == Kind::Delete && planted(Bug::ForgetDeletes) {
             continue;
         }
         let payload = value.unwrap_or_default();
-        writes.push(Write::Message { dataset: staging, kind, preference, key, payload });
+        writes.push(Write::Message { dataset: staging, kind, preference: *preference, key, payload });
     }
     core.write(&writes, Durability::Buffered)?;
-    let set = entries.iter().filter(|(_, value)| value.is_some()).count() as u64;
+    let set = entries.iter().filter(|entry| entry.value.is_some()).count() as u64;
     Ok((set, entries.len() as u64 - set))
 }

@@ -2,8 +2,8 @@
 
 use super::error::StreamError;
 use super::format::{
-    Base, FrameKind, Header, Position, SECTIONS_MAX, Section, SectionEnd, chain_append, encode_frame_head,
-    put_entry,
+    Base, Entry, FrameKind, Header, Position, SECTIONS_MAX, Section, SectionEnd, chain_append,
+    encode_frame_head, put_entry,
 };
 use super::token::ResumeToken;
 use crate::base::codec::Encoder;
@@ -12,7 +12,7 @@ use crate::database::core::Core;
 use crate::database::database::{Database, Handle};
 use crate::database::error::{Error, Result};
 use crate::database::snapshots::Snapshot;
-use crate::tree::{Diff, Range, Value};
+use crate::tree::{Diff, Range, Written};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -30,9 +30,10 @@ pub struct SendOptions<'a> {
     pub resume: Option<&'a ResumeToken>,
 }
 
-/// A snapshot to be sent, and the earlier one that the receiver has; without one it is sent whole.
+/// A snapshot of one dataset to be sent, and the earlier one that the receiver has; without one it is sent whole. The two of
+/// an object store follow each other.
 #[derive(Debug, Clone, Copy)]
-pub struct SendPart<'a> {
+pub(crate) struct SendSection<'a> {
     /// What is sent.
     pub snapshot: &'a Snapshot,
     /// What the receiver has.
@@ -69,19 +70,25 @@ impl Snapshot {
         options: &SendOptions<'_>,
         output: &mut (impl Write + ?Sized),
     ) -> Result<SendReport> {
-        send(&self.handle, &[SendPart { snapshot: self, from }], options, output)
+        self.send_with(&[SendSection { snapshot: self, from }], options, output)
+    }
+
+    /// Sends `sections`, of which this is one.
+    pub(crate) fn send_with(
+        &self,
+        sections: &[SendSection<'_>],
+        options: &SendOptions<'_>,
+        output: &mut (impl Write + ?Sized),
+    ) -> Result<SendReport> {
+        send(&self.handle, sections, options, output)
     }
 }
 
 impl Database {
-    /// As [`Snapshot::send`], for several datasets whose snapshots were made at one instant: the receiver gets all of them at
-    /// one instant, too.
-    ///
-    /// # Errors
-    /// As [`Snapshot::send`]; snapshots of different instants, or none.
-    pub fn send(
+    /// As [`Snapshot::send`], for several datasets whose snapshots were made at one instant.
+    pub(crate) fn send_sections(
         &self,
-        parts: &[SendPart<'_>],
+        parts: &[SendSection<'_>],
         options: &SendOptions<'_>,
         output: &mut (impl Write + ?Sized),
     ) -> Result<SendReport> {
@@ -90,12 +97,9 @@ impl Database {
 
     /// About how many bytes each of `parts` is to read and to send: blocks of the whole snapshot, or those written since the
     /// other one. Only what is known of the snapshots is read.
-    ///
-    /// # Errors
-    /// What [`Database::send`] would refuse; device errors and damage.
-    pub fn estimate_send(&self, parts: &[SendPart<'_>]) -> Result<Vec<u64>> {
+    pub(crate) fn estimate_sections(&self, parts: &[SendSection<'_>]) -> Result<Vec<u64>> {
         check_parts(self.handle(), parts)?;
-        let estimate = |part: &SendPart<'_>| {
+        let estimate = |part: &SendSection<'_>| {
             let generation = part.snapshot.generation();
             // Promoting a clone may have moved it.
             let dataset = self.core().home(part.snapshot.state(), part.snapshot.of_generation());
@@ -115,10 +119,11 @@ fn refused(what: &'static str, reason: String) -> Error {
 }
 
 /// What the stream says of a part.
-fn section_of(part: &SendPart<'_>) -> Section {
+fn section_of(part: &SendSection<'_>) -> Section {
     let tree = &part.snapshot.state().tree;
     let created = part.snapshot.created().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Section {
+        role: part.snapshot.state().role,
         dataset: part.snapshot.dataset_name(),
         action: tree.action_name().to_owned(),
         compression: tree.options().compression,
@@ -130,7 +135,7 @@ fn section_of(part: &SendPart<'_>) -> Section {
     }
 }
 
-fn check_parts(handle: &Arc<Handle>, parts: &[SendPart<'_>]) -> Result<()> {
+fn check_parts(handle: &Arc<Handle>, parts: &[SendSection<'_>]) -> Result<()> {
     let Some(first) = parts.first() else {
         return Err(refused("snapshots", String::from("there are none")));
     };
@@ -168,7 +173,7 @@ enum Changes {
 
 impl Changes {
     /// What follows `after`.
-    fn new(part: &SendPart<'_>, after: Option<&[u8]>) -> Result<Self> {
+    fn new(part: &SendSection<'_>, after: Option<&[u8]>) -> Result<Self> {
         let low = after.map_or_else(Vec::new, |key| [key, &[0]].concat());
         let later = part.snapshot.tree().view();
         Ok(match part.from {
@@ -180,10 +185,12 @@ impl Changes {
         })
     }
 
-    fn next(&mut self, part: &SendPart<'_>) -> Result<Option<(Value, Option<Value>)>> {
+    fn next(&mut self, part: &SendSection<'_>) -> Result<Option<Written>> {
         let next = match self {
-            Self::Whole(range) => range.next().map(|next| next.map(|(key, value)| (key, Some(value)))),
-            Self::Since(diff) => diff.next(),
+            Self::Whole(range) => range
+                .next_preferred()
+                .map(|next| next.map(|(key, value, preference)| (key, Some((value, preference))))),
+            Self::Since(diff) => diff.next_written(),
         };
         next.transpose().map_err(|error| part.snapshot.state().error(error))
     }
@@ -227,7 +234,7 @@ fn read_bytes(core: &Core) -> u64 {
 
 fn send<W: Write + ?Sized>(
     handle: &Arc<Handle>,
-    parts: &[SendPart<'_>],
+    parts: &[SendSection<'_>],
     options: &SendOptions<'_>,
     output: &mut W,
 ) -> Result<SendReport> {
@@ -261,13 +268,15 @@ fn send<W: Write + ?Sized>(
         let mut frame = Encoder::new();
         while let Some((key, value)) = changes.next(part)? {
             core.check_open()?;
+            let (value, preference) = value.unzip();
             let length = key.len() + value.as_ref().map_or(0, |value| value.len());
             // A value that is large on its own does not share: a frame has room for one.
             if !frame.is_empty() && frame.len() + length > FRAME_BYTES {
                 writer.frame(FrameKind::Entries, frame.as_slice())?;
                 frame = Encoder::new();
             }
-            put_entry(&mut frame, &key, value.as_deref());
+            let preference = preference.unwrap_or_default();
+            put_entry(&mut frame, Entry { key: &key, value: value.as_deref(), preference });
             match value {
                 Some(_) => writer.report.puts += 1,
                 None => writer.report.deletes += 1,

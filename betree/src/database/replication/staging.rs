@@ -1,27 +1,29 @@
 //! Stagings: datasets that a stream is received into, and that nobody sees before it is there.
 
 use super::format::{Position, Receiving};
+use super::receiver::StreamKind;
 use super::token::ResumeToken;
 use crate::base::sync::Mutex;
 use crate::database::catalog::DatasetState;
 use crate::database::core::Core;
 use crate::database::database::Database;
 use crate::database::error::{Error, Result};
+use crate::database::format::Role;
 use crate::database::snapshots::{Change, Staging};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Names of the datasets that streams are being received into right now.
+/// Roles and names of the datasets that streams are being received into right now.
 #[derive(Debug, Default)]
 pub(in crate::database) struct Receives {
-    names: Mutex<BTreeSet<Vec<u8>>>,
+    names: Mutex<BTreeSet<(Role, Vec<u8>)>>,
 }
 
 /// Keeps others from receiving into the same datasets.
 #[derive(Debug)]
 pub(super) struct ReceiveGuard<'a> {
     receives: &'a Receives,
-    names: Vec<Vec<u8>>,
+    names: Vec<(Role, Vec<u8>)>,
 }
 
 impl Receives {
@@ -29,19 +31,20 @@ impl Receives {
     ///
     /// # Errors
     /// Another stream is being received into one of them, or a name is there twice.
-    pub(super) fn claim(&self, names: &[&[u8]]) -> Result<ReceiveGuard<'_>> {
+    pub(super) fn claim(&self, names: &[(Role, &[u8])]) -> Result<ReceiveGuard<'_>> {
         let mut all = self.names.lock();
-        for (index, name) in names.iter().enumerate() {
-            if names[..index].contains(name) {
-                let reason = format!("{} is there twice", name.escape_ascii());
-                return Err(Error::InvalidArgument { what: "datasets", reason });
+        let owned: Vec<(Role, Vec<u8>)> = names.iter().map(|(role, name)| (*role, name.to_vec())).collect();
+        for (index, (role, name)) in names.iter().enumerate() {
+            if names[..index].contains(&(*role, name)) {
+                let reason = format!("the {} {} is there twice", role.noun(), name.escape_ascii());
+                return Err(Error::InvalidArgument { what: "names", reason });
             }
-            if all.contains(*name) {
+            if all.contains(&owned[index]) {
                 let (name, by) = (name.escape_ascii().to_string(), String::from("another stream"));
-                return Err(Error::Busy { what: "dataset", name, by });
+                return Err(Error::Busy { what: role.noun(), name, by });
             }
         }
-        let names: Vec<Vec<u8>> = names.iter().map(|name| name.to_vec()).collect();
+        let names = owned;
         all.extend(names.iter().cloned());
         Ok(ReceiveGuard { receives: self, names })
     }
@@ -58,8 +61,8 @@ impl Drop for ReceiveGuard<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// Names of the datasets that it was received into, in the order of the stream.
-    pub datasets: Vec<Vec<u8>>,
+    /// The datasets and object stores that it was received into, in the order of the stream.
+    pub names: Vec<(StreamKind, Vec<u8>)>,
     /// The name of the snapshot that is to be made.
     pub snapshot: Vec<u8>,
     /// Bytes of stream that are there.
@@ -89,9 +92,10 @@ impl Core {
     }
 
     /// The stagings for the datasets `names`, if there are any.
-    pub(super) fn stagings_of(&self, names: &[&[u8]]) -> Vec<Stagings> {
+    pub(super) fn stagings_of(&self, names: &[(Role, &[u8])]) -> Vec<Stagings> {
         let mut all = self.stagings();
-        all.retain(|one| one.iter().any(|(state, _)| names.contains(&state.name.read().as_slice())));
+        let into = |state: &DatasetState| names.contains(&(state.role, state.name.read().as_slice()));
+        all.retain(|one| one.iter().any(|(state, _)| into(state)));
         all
     }
 
@@ -133,7 +137,11 @@ impl Database {
         let unfinished = |stagings: Stagings| {
             let (_, first) = stagings.first()?;
             Some(Unfinished {
-                datasets: stagings.iter().map(|(state, _)| state.name.read().clone()).collect(),
+                names: stagings
+                    .iter()
+                    .filter(|(state, _)| state.role != Role::Chunks)
+                    .map(|(state, _)| (StreamKind::of(state.role), state.name.read().clone()))
+                    .collect(),
                 snapshot: first.snapshot.clone(),
                 bytes: first.position.bytes,
                 token: ResumeToken { stream: first.stream, position: first.position.clone() },
@@ -149,15 +157,32 @@ impl Database {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is nothing of that kind;
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) while it is being received.
     pub fn abort_receive(&self, name: impl AsRef<[u8]>) -> Result<()> {
-        let (core, name) = (self.core(), name.as_ref());
+        self.abort(Role::Dataset, name.as_ref())
+    }
+
+    /// As [`Database::abort_receive`], of the object store `name`.
+    ///
+    /// # Errors
+    /// As [`Database::abort_receive`].
+    pub fn abort_store_receive(&self, name: impl AsRef<[u8]>) -> Result<()> {
+        self.abort(Role::Metadata, name.as_ref())
+    }
+
+    fn abort(&self, role: Role, name: &[u8]) -> Result<()> {
+        let core = self.core();
         core.check_writable()?;
-        let found = core.stagings_of(&[name]);
+        let found = core.stagings_of(&[(role, name)]);
         let Some(one) = found.first() else {
             let name = name.escape_ascii().to_string();
-            return Err(Error::NotFound { what: "unfinished receive into dataset", name });
+            let what = match StreamKind::of(role) {
+                StreamKind::Dataset => "unfinished receive into dataset",
+                StreamKind::ObjectStore => "unfinished receive into object store",
+            };
+            return Err(Error::NotFound { what, name });
         };
-        let names: Vec<Vec<u8>> = one.iter().map(|(state, _)| state.name.read().clone()).collect();
-        let names: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
+        let names: Vec<(Role, Vec<u8>)> =
+            one.iter().map(|(state, _)| (state.role, state.name.read().clone())).collect();
+        let names: Vec<(Role, &[u8])> = names.iter().map(|(role, name)| (*role, name.as_slice())).collect();
         let _claimed = core.receives.claim(&names)?;
         found.iter().try_for_each(|one| core.discard(one))
     }
@@ -200,6 +225,7 @@ mod tests {
         let options = database.create_dataset("other").unwrap().state().tree.options().clone();
         let receiving = receiving();
         let staging = Staging {
+            role: Role::Dataset,
             name: b"data",
             action_name: "default",
             action: None,
@@ -208,7 +234,7 @@ mod tests {
             receiving: &receiving,
         };
         core.stage(&[staging]).unwrap();
-        let found = core.stagings_of(&[b"data"]).pop().unwrap();
+        let found = core.stagings_of(&[(Role::Dataset, b"data")]).pop().unwrap();
         found[0].0.receiving.lock().take();
         core.catalog.write().reveal(&found[0].0);
         core.discard(&found).unwrap();
@@ -226,6 +252,7 @@ mod tests {
         database.destroy_dataset("data").unwrap();
         let receiving = receiving();
         let staging = Staging {
+            role: Role::Dataset,
             name: b"data",
             action_name: "default",
             action: None,

@@ -590,7 +590,7 @@ impl Work<'_> {
                     }
                 }
             }
-            Self::TakeOver { takeovers, changed } => takeovers.at_cut(core, changed)?,
+            Self::TakeOver { takeovers, changed } => takeovers.at_cut(core, commit, changed)?,
             Self::Delete { .. } | Self::Record { .. } | Self::Promote { .. } => {}
         }
         Ok(())

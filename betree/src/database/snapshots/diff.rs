@@ -2,7 +2,7 @@
 
 use super::handle::Snapshot;
 use crate::database::error::{Error, Result};
-use crate::tree::{Value, View};
+use crate::tree::{Differing, Value, View};
 
 /// A change from one state of a dataset to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Difference {
         key: Value,
         /// Its value in the later snapshot.
         value: Value,
+        /// Whether the earlier one does not have the key.
+        is_new: bool,
     },
     /// The later one does not have the key.
     Delete {
@@ -55,8 +57,8 @@ impl Iterator for Differences {
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.diff.next()?;
         let of = |error| Error::of_tree(&self.dataset, error);
-        Some(next.map_err(of).map(|(key, value)| match value {
-            Some(value) => Difference::Put { key, value },
+        Some(next.map_err(of).map(|Differing { key, was_there, after }| match after {
+            Some((value, _)) => Difference::Put { key, value, is_new: !was_there },
             None => Difference::Delete { key },
         }))
     }

@@ -21,6 +21,7 @@ use super::handle::{Snapshot, find_snapshot};
 use super::lineage::{Lineage, Origin};
 use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::planted::{Bug, planted};
+use crate::base::preference::StoragePreference;
 use crate::database::catalog::DatasetState;
 use crate::database::commit::Commit;
 use crate::database::core::Core;
@@ -28,12 +29,14 @@ use crate::database::error::{Error, Result};
 use crate::database::format::{DatasetRecord, Role};
 use crate::database::replication::{Receiving, StreamError};
 use crate::dmu::Death;
-use crate::tree::{Action, Diff, Memtable, Tree, TreeOptions, View};
+use crate::run::{EntryRef, Kind};
+use crate::tree::{Action, Diff, Differing, Memtable, Tree, TreeOptions, View};
 use std::sync::Arc;
 
 /// A staging to be made.
 #[derive(Debug)]
 pub(in crate::database) struct Staging<'a> {
+    pub role: Role,
     /// Of the dataset that it is for.
     pub name: &'a [u8],
     pub action_name: &'a str,
@@ -58,7 +61,15 @@ pub(in crate::database) enum Place<'a> {
     New,
     /// What `dataset` is, as of the snapshot `base`; without one, all of it. Later snapshots and changes are in the way unless
     /// `force`.
-    Of { dataset: &'a Arc<DatasetState>, base: Option<&'a Snapshot>, force: bool },
+    Of {
+        dataset: &'a Arc<DatasetState>,
+        base: Option<&'a Snapshot>,
+        force: bool,
+        /// A key whose changes are in nobody's way.
+        passed: Option<&'a [u8]>,
+        /// Key and value of an entry that stands in what it becomes, whatever stands there in the snapshot.
+        keep: Option<(&'a [u8], &'a [u8])>,
+    },
 }
 
 /// Takeovers that can be done.
@@ -89,12 +100,15 @@ struct Old {
     unchanged: Option<Unchanged>,
     /// What died before the cut and is not listed yet.
     died: Vec<Death>,
+    /// Written on top of the snapshot.
+    keep: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A dataset that is what it was in a snapshot, as long as nothing is written to it.
 struct Unchanged {
     base: View,
     name: Vec<u8>,
+    passed: Option<Vec<u8>>,
     memtable: Arc<Memtable>,
     written: (u64, usize),
 }
@@ -110,11 +124,14 @@ fn written(memtable: &Memtable) -> (u64, usize) {
     (memtable.entries(), memtable.range_delete_count())
 }
 
-fn demand_same(base: &View, name: &[u8], dataset: &DatasetState) -> Result<()> {
-    let diff = Diff::new(base.clone(), dataset.tree.view()).map_err(|error| dataset.error(error))?;
-    match diff.take(1).next().transpose().map_err(|error| dataset.error(error))? {
+/// Fails when `dataset` is not what `base` is, but for the key `passed`.
+fn demand_same(base: &View, name: &[u8], dataset: &DatasetState, passed: Option<&[u8]>) -> Result<()> {
+    let mut diff = Diff::new(base.clone(), dataset.tree.view()).map_err(|error| dataset.error(error))?;
+    let counts =
+        |next: &std::result::Result<Differing, _>| !matches!(next, Ok(one) if Some(&one.key[..]) == passed);
+    match diff.find(counts).transpose().map_err(|error| dataset.error(error))? {
         None => Ok(()),
-        Some((key, _)) => {
+        Some(Differing { key, .. }) => {
             let shown = &key[..key.len().min(64)];
             let by = format!("key \"{}\" is another", shown.escape_ascii());
             let (dataset, base) = (dataset.display_name(), name.escape_ascii().to_string());
@@ -127,6 +144,7 @@ impl Unchanged {
     fn find(
         base: &Snapshot,
         dataset: &DatasetState,
+        passed: Option<&[u8]>,
         commit: &crate::base::sync::Mutex<Commit>,
     ) -> Result<Self> {
         let (memtable, written) = {
@@ -137,8 +155,8 @@ impl Unchanged {
             (memtable, written)
         };
         let (base, name) = (base.tree().view(), base.name());
-        demand_same(&base, &name, dataset)?;
-        Ok(Self { base, name, memtable, written })
+        demand_same(&base, &name, dataset, passed)?;
+        Ok(Self { base, name, passed: passed.map(<[u8]>::to_vec), memtable, written })
     }
 
     /// Whether it is still so, under the commit lock.
@@ -147,14 +165,18 @@ impl Unchanged {
         if Arc::ptr_eq(&active, &self.memtable) && written(&active) == self.written {
             return Ok(());
         }
-        demand_same(&self.base, &self.name, dataset)
+        demand_same(&self.base, &self.name, dataset, self.passed.as_deref())
     }
 }
 
 impl Snapshot {
-    /// Fails when `dataset` is not what it was in this snapshot.
-    pub(in crate::database) fn check_unchanged(&self, dataset: &DatasetState) -> Result<()> {
-        demand_same(&self.tree().view(), &self.name(), dataset)
+    /// Fails when `dataset` is not what it was in this snapshot, but for the key `passed`.
+    pub(in crate::database) fn check_unchanged(
+        &self,
+        dataset: &DatasetState,
+        passed: Option<&[u8]>,
+    ) -> Result<()> {
+        demand_same(&self.tree().view(), &self.name(), dataset, passed)
     }
 }
 
@@ -167,7 +189,7 @@ impl Staging<'_> {
         };
         let record = DatasetRecord {
             name: self.name.to_vec(),
-            role: self.base.map_or(Role::Dataset, |base| base.state().role),
+            role: self.role,
             action: self.action_name.to_owned(),
             created,
             options: self.options.clone(),
@@ -203,7 +225,7 @@ impl Takeovers {
     }
 
     /// What belongs to the cut, under the commit lock. Nothing has changed when it fails before `changed` is set.
-    pub fn at_cut(&mut self, core: &Core, changed: &mut bool) -> Result<()> {
+    pub fn at_cut(&mut self, core: &Core, commit: &Commit, changed: &mut bool) -> Result<()> {
         for part in &self.parts {
             match &part.old {
                 None => core.catalog.read().check_absent(part.staging.role, &part.staging.name.read())?,
@@ -215,7 +237,7 @@ impl Takeovers {
             }
         }
         *changed = true;
-        self.parts.iter_mut().try_for_each(|part| part.at_cut(core))
+        self.parts.iter_mut().try_for_each(|part| part.at_cut(core, commit))
     }
 
     /// Writes what must stand before anything else that died is listed.
@@ -230,13 +252,14 @@ impl Takeovers {
 
     /// The checkpoint is durable.
     pub fn finish(self, core: &Core) {
-        for part in self.parts {
-            match part.old {
-                None => core.catalog.write().reveal(&part.staging),
-                Some(old) => {
-                    old.later.iter().for_each(|(one, _)| core.snapshots.close(&old.dataset, *one));
-                }
-            }
+        {
+            // Both datasets of a store at one instant.
+            let mut catalog = core.catalog.write();
+            let new = self.parts.iter().filter(|part| part.old.is_none());
+            new.for_each(|part| catalog.reveal(&part.staging));
+        }
+        for old in self.parts.into_iter().filter_map(|part| part.old) {
+            old.later.iter().for_each(|(one, _)| core.snapshots.close(&old.dataset, *one));
         }
     }
 }
@@ -254,14 +277,20 @@ impl Part {
                 core.catalog.read().check_absent(staging.role, &staging.name.read())?;
                 None
             }
-            Place::Of { dataset, base, force } => {
-                Some(Old::plan(core, edits, &receiving, (&staging, &record), dataset, *base, *force)?)
+            Place::Of { dataset, base, force, passed, keep } => {
+                let old = Old::plan(core, edits, &receiving, (&staging, &record), dataset, *base, *force)?;
+                let unchanged = match base.filter(|_| !force) {
+                    Some(base) => Some(Unchanged::find(base, dataset, *passed, &core.commit)?),
+                    None => None,
+                };
+                let keep = keep.map(|(key, value)| (key.to_vec(), value.to_vec()));
+                Some(Old { unchanged, keep, ..old })
             }
         };
         Ok(Self { staging, snapshot, record, old })
     }
 
-    fn at_cut(&mut self, core: &Core) -> Result<()> {
+    fn at_cut(&mut self, core: &Core, commit: &Commit) -> Result<()> {
         let staging = &self.staging;
         let Some(old) = &mut self.old else {
             core.catalog.write().reserve(staging.role, &staging.name.read())?;
@@ -273,6 +302,12 @@ impl Part {
         let replaced = replaced.map_err(|error| old.dataset.error(error))?;
         old.died = replaced.died;
         core.snapshots.close_era(replaced.era, old.floor);
+        if let Some((key, payload)) = &old.keep {
+            // The last number before the cut is younger than the snapshot, which was made in a checkpoint of its own.
+            let sequence = commit.next_sequence - 1;
+            let (kind, preference) = (Kind::Put, StoragePreference::NONE);
+            old.dataset.tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
+        }
         core.catalog.write().destroy(staging);
         let era = staging.tree.drop_everything(self.snapshot).map_err(|error| staging.error(error))?;
         core.snapshots.close_era(era, self.snapshot);
@@ -318,15 +353,12 @@ impl Old {
                 return Err(super::change::exists(dataset, &record.name));
             }
         }
-        let unchanged = match base.filter(|_| !force) {
-            Some(base) => Some(Unchanged::find(base, dataset, &core.commit)?),
-            None => None,
-        };
         // Nothing of a dataset was born in the first checkpoint, which made the pool.
         let above = dataset.lineage.lock().origin.map_or(Generation(1), |origin| origin.snapshot);
         let floor = base_generation.max(above);
         let base = base.map(Snapshot::of_generation);
-        Ok(Self { dataset: Arc::clone(dataset), base, floor, later, unchanged, died: Vec::new() })
+        let dataset = Arc::clone(dataset);
+        Ok(Self { dataset, base, floor, later, unchanged: None, died: Vec::new(), keep: None })
     }
 
     fn edit_first(

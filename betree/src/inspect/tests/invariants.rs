@@ -618,6 +618,21 @@ fn break_sections(bench: &Bench) {
     make_staging(bench, 1, 2, Uuid::default());
 }
 
+/// Makes stagings of both datasets of the store, for stores of different names.
+fn break_halves(bench: &Bench) {
+    with_store(bench, |_| ());
+    let stream = Uuid([8; 16]);
+    for (id, record) in records(bench).iter().filter(|(_, record)| record.role != Role::Dataset) {
+        let section = u32::from(record.role == Role::Chunks);
+        let (guid, base, snapshot) = (Uuid([9; 16]), Uuid::default(), b"received".to_vec());
+        let position = Default::default();
+        let receiving = Some(Receiving { stream, section, sections: 2, guid, base, snapshot, position });
+        let name = format!("store{section}").into_bytes();
+        let staging = DatasetRecord { receiving, name, ..record.clone() };
+        bench.forge(|forge| forge.put(&dataset_key(*id), &staging.encode()));
+    }
+}
+
 fn break_base(bench: &Bench) {
     make_staging(bench, 0, 1, Uuid([7; 16]));
 }
@@ -765,6 +780,7 @@ const CASES: &[(&str, Code, bool, Break)] = &[
     ("an origin that is gone", Code::Snapshot, false, break_origin),
     ("the newest snapshot", Code::Snapshot, false, break_newest),
     ("a section that is received alone", Code::Staging, false, break_sections),
+    ("half an object store that is received", Code::Staging, false, break_halves),
     ("what is received onto another snapshot", Code::Staging, false, break_base),
     ("a snapshot of what is received that is another", Code::Staging, false, break_received_snapshot),
     ("an extent that is not listed", Code::DeadList, false, break_dead_list),
