@@ -7,7 +7,8 @@
 use super::explore::Explorer;
 use super::layout::Layout;
 use super::machine::Machine;
-use super::model::{COUNTS, Change, Operation, State, Value};
+use super::model::{Arrival, COUNTS, Change, Operation, State, Value};
+use super::stores::{ObjectChange, StoreArrival, StoreOperation};
 use super::{Failure, number_from_environment};
 use betree::StoragePreference;
 use betree::vdev::{LoggedOperation, SimClock, SimRng};
@@ -287,6 +288,31 @@ fn first(layout: Layout) -> Vec<Operation> {
     ]
 }
 
+/// What comes from another pool: changes of `alpha` since its snapshot, there to their end or not, or a new store.
+fn arrivals() -> [Operation; 3] {
+    let changes = || {
+        let put = Change::Put {
+            key: b"k5".into(),
+            value: Value::new(b"elsewhere"),
+            preference: StoragePreference::NONE,
+        };
+        vec![put, Change::Delete { key: b"k0".to_vec() }]
+    };
+    let arrival = |name: &[u8], is_whole| {
+        let (dataset, base, name) = (b"alpha".to_vec(), Some(b"s".to_vec()), name.to_vec());
+        Operation::Receive(Arrival { dataset, base, name, changes: changes(), is_whole })
+    };
+    let object = ObjectChange::Put(b"object".to_vec(), Value::new(&large(3)));
+    let store = StoreArrival {
+        store: b"photos".to_vec(),
+        base: None,
+        name: b"o".to_vec(),
+        changes: vec![object],
+        is_whole: true,
+    };
+    [arrival(b"r", true), arrival(b"cut", false), Operation::Store(StoreOperation::Receive(store))]
+}
+
 /// The operations that sequences are made of.
 fn alphabet(layout: Layout) -> Vec<Operation> {
     let none = StoragePreference::NONE;
@@ -322,4 +348,7 @@ fn alphabet(layout: Layout) -> Vec<Operation> {
         Operation::Rollback(b"alpha".to_vec(), b"s".to_vec()),
         Operation::Reopen,
     ]
+    .into_iter()
+    .chain(arrivals())
+    .collect()
 }

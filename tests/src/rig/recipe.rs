@@ -70,7 +70,7 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The workload of `seed`: 10 to 60 operations, none of them chosen.
+    /// The workload of `seed`: 10 to 60 operations, none of them chosen; every fourth one receives snapshots, too.
     ///
     /// # Errors
     /// It does not run without faults.
@@ -78,6 +78,9 @@ impl Recipe {
         let mut rng = SimRng::new(seed);
         let shape = rng.next_u64();
         let mut workload = Workload::new(layout, rng.next_u64());
+        if seed % 4 == 3 {
+            workload = workload.receiving();
+        }
         Self::run(layout, seed, shape, 10 + rng.index(51), |_, state| workload.next(state))
     }
 

@@ -3,6 +3,7 @@
 use super::machine::{Machine, contents, perform, scan};
 use super::model::{Change, Operation, State, Value};
 use super::recipe::Recipe;
+use super::stores::StoreOperation;
 use super::timeline::Timeline;
 use super::{Failure, Layout};
 use betree::vdev::{BlockDevice, FaultKind, SimClock, SimDisk, SimRng};
@@ -397,8 +398,13 @@ impl<'a> Trial<'a> {
             }
             Err(later) => {
                 let cause = cause(&later);
-                // What a rollback replaced is not in memory any more when its checkpoint fails.
-                let is_final = matches!(operation, Operation::Rollback(..));
+                // What a rollback or a takeover replaced is not in memory any more when its checkpoint fails.
+                let is_final = matches!(
+                    operation,
+                    Operation::Rollback(..)
+                        | Operation::Receive(_)
+                        | Operation::Store(StoreOperation::Rollback(..) | StoreOperation::Receive(_))
+                );
                 let of_extents = !matches!(cause, Error::Log(_) | Error::Pool(_));
                 if self.class == Class::HostFull && of_extents && !is_final {
                     return Err(Failure::new(later).within("extents that were not written are no reason"));
@@ -441,12 +447,14 @@ impl<'a> Trial<'a> {
         Ok(Flow::End)
     }
 
-    /// What is read is the newest state or `after`, or an error.
+    /// What is read is the newest state or `after`, or an error. What takes the place of a head is in memory before its
+    /// checkpoint is durable, and its snapshots are not.
     fn sees_one_of(&mut self, after: &State) -> Result<(), Failure> {
         let newest = self.timeline.newest().fingerprint();
+        let between = self.timeline.newest().with_heads_of(after).fingerprint();
         let Some(database) = &self.database else { return Ok(()) };
         match scan(database) {
-            Ok(found) if found == newest || found == after.fingerprint() => Ok(()),
+            Ok(found) if found == newest || found == between || found == after.fingerprint() => Ok(()),
             Ok(_) => Err(wrong(database, self.timeline.newest(), "after a failure")),
             Err(_) => {
                 self.counts.read_errors += 1;
