@@ -43,23 +43,21 @@
 #define BETREE_VERSION_MINOR 1
 #define BETREE_VERSION_PATCH 0
 
-/// The version of a call that one of the values of a storage_pref_t makes.
 #ifdef __cplusplus
 #define BETREE_STORAGE_PREF(number) (storage_pref_t{number})
 #else
 #define BETREE_STORAGE_PREF(number) ((storage_pref_t){number})
 #endif
-/// Tier 0.
+// Tier 0.
 #define STORAGE_PREF_FASTEST BETREE_STORAGE_PREF(0)
-/// Tier 1.
+// Tier 1.
 #define STORAGE_PREF_FAST BETREE_STORAGE_PREF(1)
-/// Tier 2.
+// Tier 2.
 #define STORAGE_PREF_SLOW BETREE_STORAGE_PREF(2)
-/// Tier 3.
+// Tier 3.
 #define STORAGE_PREF_SLOWEST BETREE_STORAGE_PREF(3)
-/// What the object or dataset prefers, else what the configuration says.
+// What the object or dataset prefers, else what the configuration says.
 #define STORAGE_PREF_NONE BETREE_STORAGE_PREF(254)
-
 
 // Done.
 #define BETREE_OK 0
