@@ -101,6 +101,29 @@ fn every_function_goes_through_the_boundary_and_says_what_threads_may_do() {
     }
 }
 
+/// A function that no C program ever called may have the wrong types in its header.
+#[test]
+fn the_c_test_calls_every_function() {
+    let test = std::fs::read_to_string(package().join("tests/all.c")).unwrap();
+    let missing: Vec<String> = functions()
+        .into_iter()
+        .map(|(name, ..)| name)
+        .filter(|name| !test.contains(&format!("{name}(")))
+        .collect();
+    assert_eq!(missing, [] as [String; 0]);
+}
+
+/// The numbers that programs compare with those of the library that they run with.
+#[test]
+fn the_version_is_that_of_the_package() {
+    let header = std::fs::read_to_string(committed()).unwrap();
+    let of = |part: &str| {
+        let text = header.split(&format!("#define BETREE_VERSION_{part} ")).nth(1).unwrap();
+        text.lines().next().unwrap().to_owned()
+    };
+    assert_eq!([of("MAJOR"), of("MINOR"), of("PATCH")].join("."), env!("CARGO_PKG_VERSION"));
+}
+
 /// The names that programs written for Haura call.
 #[test]
 fn the_names_of_haura_are_there() {
