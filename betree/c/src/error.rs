@@ -45,7 +45,8 @@ pub enum ErrorKind {
     BETREE_ERROR_CONDITION_FAILED = 12,
     /// Not supported here: a kind of vdev, a message action, a newer format. errno: EOPNOTSUPP.
     BETREE_ERROR_UNSUPPORTED = 13,
-    /// A bug of the library, caught: what the call was to do may have happened in part. errno: ENOTRECOVERABLE.
+    /// A bug of the library, caught: what the call was to do may have happened in part. Close the database, and open it again.
+    /// errno: ENOTRECOVERABLE.
     BETREE_ERROR_PANIC = 14,
 }
 

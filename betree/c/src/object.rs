@@ -312,8 +312,8 @@ pub extern "C" fn betree_object_write_at(
     })
 }
 
-/// Writes `buf_len` bytes behind the end; puts where that was into `offset`, which may be NULL. 0, or -1 on error. Thread-safe: of
-/// several who append at once, each writes behind the others.
+/// Writes `buf_len` bytes behind the end, on the tier that the object prefers, not the handle; puts where that was into `offset`,
+/// which may be NULL. 0, or -1 on error. Thread-safe: of several who append at once, each writes behind the others.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_object_append(
     obj: Option<&Object>,

@@ -12,13 +12,15 @@ use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd as _;
 
-/// Takes `length` bytes of a stream, at least one, and returns how many it took, or a negative errno. Called in the thread that
-/// sends, with the `context` of the call. It must return: neither longjmp nor an exception may leave it.
+/// Takes `length` bytes of a stream, at least one, and returns how many it took, or a negative errno; after -EINTR it is called
+/// again. Called in the thread that sends, with the `context` of the call. It must return: neither longjmp nor an exception may
+/// leave it.
 pub type WriteFn =
     Option<unsafe extern "C" fn(context: *mut c_void, bytes: *const c_void, length: usize) -> isize>;
 
-/// Puts up to `length` bytes of a stream into `buffer`, and returns how many, 0 at the end, or a negative errno. Called in the
-/// thread that receives, with the `context` of the call. It must return: neither longjmp nor an exception may leave it.
+/// Puts up to `length` bytes of a stream into `buffer`, and returns how many, 0 at the end, or a negative errno; after -EINTR it is
+/// called again. Called in the thread that receives, with the `context` of the call. It must return: neither longjmp nor an
+/// exception may leave it.
 pub type ReadFn =
     Option<unsafe extern "C" fn(context: *mut c_void, buffer: *mut c_void, length: usize) -> isize>;
 
