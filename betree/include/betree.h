@@ -21,8 +21,8 @@
  * freed with betree_free_byte_slice. Only where a function says so, text ends with a zero byte.
  *
  * Threads. "Thread-safe" says that a call may be made from any thread, also while other threads use the same handles.
- * Where another phrase stands, the handle that is freed must not be in use, or be used again. fork: a database that was
- * opened before is for one of the two processes only, and only for one that still has its threads, the parent.
+ * Where another phrase stands, the handle that is freed must not be in use, or be used again. After a fork, a database
+ * that was opened before belongs to the parent, which has its threads; the child leaves it alone, and may exec.
  *
  * Misuse. NULL where there must be a handle or a place, lengths that cannot be, numbers that are none of an enumeration,
  * places that are not aligned, and bugs of the library are errors (BETREE_ERROR_INVALID_ARGUMENT, BETREE_ERROR_PANIC).
@@ -99,7 +99,8 @@ typedef enum betree_error_kind_t {
     BETREE_ERROR_CONDITION_FAILED = 12,
     // Not supported here: a kind of vdev, a message action, a newer format. errno: EOPNOTSUPP.
     BETREE_ERROR_UNSUPPORTED = 13,
-    // A bug of the library, caught: what the call was to do may have happened in part. errno: ENOTRECOVERABLE.
+    // A bug of the library, caught: what the call was to do may have happened in part. Close the database, and open it again.
+    // errno: ENOTRECOVERABLE.
     BETREE_ERROR_PANIC = 14,
 } betree_error_kind_t;
 
@@ -319,8 +320,9 @@ typedef struct betree_send_options_t {
     size_t token_len;
 } betree_send_options_t;
 
-// Takes `length` bytes of a stream, at least one, and returns how many it took, or a negative errno. Called in the thread that
-// sends, with the `context` of the call. It must return: neither longjmp nor an exception may leave it.
+// Takes `length` bytes of a stream, at least one, and returns how many it took, or a negative errno; after -EINTR it is called
+// again. Called in the thread that sends, with the `context` of the call. It must return: neither longjmp nor an exception may
+// leave it.
 typedef ptrdiff_t (*betree_write_fn)(void *context, const void *bytes, size_t length);
 
 // What was sent.
@@ -337,8 +339,9 @@ typedef struct betree_send_counts_t {
     uint64_t read;
 } betree_send_counts_t;
 
-// Puts up to `length` bytes of a stream into `buffer`, and returns how many, 0 at the end, or a negative errno. Called in the
-// thread that receives, with the `context` of the call. It must return: neither longjmp nor an exception may leave it.
+// Puts up to `length` bytes of a stream into `buffer`, and returns how many, 0 at the end, or a negative errno; after -EINTR it is
+// called again. Called in the thread that receives, with the `context` of the call. It must return: neither longjmp nor an
+// exception may leave it.
 typedef ptrdiff_t (*betree_read_fn)(void *context, void *buffer, size_t length);
 
 // What was received.
@@ -1336,8 +1339,8 @@ int betree_object_write_at(const struct obj_t *obj,
                            size_t *n_written,
                            struct err_t **err);
 
-// Writes `buf_len` bytes behind the end; puts where that was into `offset`, which may be NULL. 0, or -1 on error. Thread-safe: of
-// several who append at once, each writes behind the others.
+// Writes `buf_len` bytes behind the end, on the tier that the object prefers, not the handle; puts where that was into `offset`,
+// which may be NULL. 0, or -1 on error. Thread-safe: of several who append at once, each writes behind the others.
 int betree_object_append(const struct obj_t *obj,
                          const void *buf,
                          size_t buf_len,
