@@ -95,7 +95,7 @@ impl RangeDeleteSet {
 /// `list` without the range deletes all of whose keys newer ones cover, which delete the same and more. Newest first.
 #[must_use]
 pub fn without_covered(mut list: Vec<RangeDelete>) -> Vec<RangeDelete> {
-    list.sort_by(|a, b| b.sequence.cmp(&a.sequence));
+    list.sort_by_key(|delete| std::cmp::Reverse(delete.sequence));
     // What the newer ones cover: start to end (`None`: no bound), disjoint and not touching.
     let mut covered: BTreeMap<Box<[u8]>, Option<Box<[u8]>>> = BTreeMap::new();
     list.retain(|delete| {
