@@ -2,6 +2,8 @@
 //!
 //! `BETREE_SEED` sets the first random history, `BETREE_REPLICATION_HISTORIES` how many there are.
 
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
 use crate::pools::{Folder, contents, small};
 use betree::inspect::{CheckOptions, Outcome, check};
 use betree::vdev::SimRng;
