@@ -8,7 +8,7 @@
  *
  * Results. A function that returns int returns BETREE_OK (0) when it did what it says, BETREE_NONE (1) when nothing is
  * wrong and there is nothing (no such key, the end of an iterator), and BETREE_FAILED (-1) on error. One that returns a
- * handle returns NULL on error. Out parameters are written on BETREE_OK only.
+ * handle returns NULL on error. Out parameters that are not NULL are zeros unless it is BETREE_OK.
  *
  * Errors. The last parameter is `err_t **err`: NULL, or a place for an error. It is written on error only, and never
  * read, so that an error that is still there is lost when the place is used again: free it first, with betree_free_err.
@@ -527,7 +527,7 @@ int betree_sync_db(const struct db_t *db,
                    struct err_t **err);
 
 // Writes a checkpoint, closes the database and frees the handle, also on error. 0, or -1 on error: what was synced is safe, what
-// was written since may be lost. NULL is an error. No other thread may use `db` then; other handles of it report
+// was written since may be lost. NULL is none. No other thread may use `db` then; other handles of it report
 // BETREE_ERROR_CLOSED.
 int betree_database_close(struct db_t *db,
                           struct err_t **err);
@@ -632,8 +632,8 @@ struct ds_t *betree_open_or_create_ds(const struct db_t *db,
                                       struct storage_pref_t storage_pref,
                                       struct err_t **err);
 
-// Frees a handle of a dataset, which goes on. `db` says nothing and may be NULL or closed. 0, or -1 when `ds` is NULL. No other
-// thread may use `ds` then.
+// Frees a handle of a dataset, which goes on. `db` says nothing and may be NULL or closed. NULL is none. 0. No other thread may use `ds`
+// then.
 int betree_close_ds(const struct db_t *db,
                     struct ds_t *ds,
                     struct err_t **err);
@@ -1305,7 +1305,7 @@ struct obj_t *betree_object_open(const struct obj_store_t *os,
                                  struct storage_pref_t storage_pref,
                                  struct err_t **err);
 
-// Opens the object `key`, or makes it; as the two before. NULL on error. Thread-safe: of several who do so at once, one makes it.
+// Opens the object `key`, or makes it; what is written through the handle prefers `storage_pref`. NULL on error. Thread-safe: of several who do so at once, one makes it.
 struct obj_t *betree_object_open_or_create(const struct obj_store_t *os,
                                            const void *key,
                                            size_t key_len,
@@ -1318,7 +1318,7 @@ struct obj_t *betree_object_replace(const struct obj_store_t *os,
                                     size_t key_len,
                                     struct err_t **err);
 
-// Frees a handle of an object, which stays. 0, or -1 when `obj` is NULL. No other thread may use it then.
+// Frees a handle of an object, which stays; NULL is none. 0. No other thread may use it then.
 int betree_object_close(struct obj_t *obj, struct err_t **err);
 
 // Deletes the object and frees the handle, also on error. 0, or -1 on error. No other thread may use `obj` then; other handles

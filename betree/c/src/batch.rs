@@ -140,9 +140,9 @@ pub extern "C" fn betree_batch_commit(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let (batch, durability) = (given("batch", batch)?, durability_of(durability)?);
+        let batch = given("batch", batch)?;
         let writes = std::mem::replace(&mut *enter(&batch.writes)?, batch.database.batch());
-        writes.commit(durability)
+        writes.commit(durability_of(durability)?)
     })
 }
 

@@ -25,7 +25,7 @@ fn run<T>(err: *mut *mut Failure, body: impl FnOnce() -> Result<T>) -> Option<T>
         Ok(Err(error)) => Failure::from(error),
         Err(panic) => Failure::of_panic(&*panic),
     };
-    if !err.is_null() {
+    if !err.is_null() && err.is_aligned() {
         // SAFETY: the caller passes NULL or a place for a pointer. What is there is overwritten unread.
         unsafe { err.write(Box::into_raw(Box::new(failure))) };
     }
@@ -152,7 +152,11 @@ pub fn out<T>(what: &'static str, place: *mut T) -> Result<Out<T>> {
     if place.is_null() {
         return Err(illegal(what, "it is NULL"));
     }
-    maybe_out(what, place)
+    let out = maybe_out(what, place)?;
+    // SAFETY: not NULL, aligned; the caller has a place there. What C sees is integers, pointers and structures of them, for
+    // which zeros are legal: who frees a slice after an error frees nothing.
+    unsafe { place.write_bytes(0, 1) };
+    Ok(out)
 }
 
 /// The place that was passed as `what`; what is put at NULL is not wanted.

@@ -136,7 +136,7 @@ pub extern "C" fn betree_configuration_set(
 ) -> c_int {
     call(err, || {
         let (name, value) = (text("name", name, name_len)?, text("value", value, value_len)?);
-        if name.is_empty() || name.contains("__") {
+        if name.is_empty() || name.contains("__") || name.eq_ignore_ascii_case("config") {
             return Err(illegal("name", "it is none of a field"));
         }
         let variable = format!("BETREE__{}", name.replace('.', "__"));

@@ -1,6 +1,6 @@
 //! Databases.
 
-use crate::boundary::{BETREE_FAILED, BETREE_OK, bytes, call, given, make, maybe_out, out, taken, tell};
+use crate::boundary::{BETREE_FAILED, BETREE_OK, bytes, call, given, make, maybe_out, out, tell};
 use crate::bytes::ByteSlice;
 use crate::configuration::Configuration;
 use crate::error::Failure;
@@ -94,11 +94,11 @@ pub extern "C" fn betree_sync_db(db: Option<&Database>, err: *mut *mut Failure) 
 }
 
 /// Writes a checkpoint, closes the database and frees the handle, also on error. 0, or -1 on error: what was synced is safe, what
-/// was written since may be lost. NULL is an error. No other thread may use `db` then; other handles of it report
+/// was written since may be lost. NULL is none. No other thread may use `db` then; other handles of it report
 /// BETREE_ERROR_CLOSED.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_database_close(db: Option<Box<Database>>, err: *mut *mut Failure) -> c_int {
-    call(err, || taken("db", db)?.0.close())
+    call(err, || db.map_or(Ok(()), |db| db.0.close()))
 }
 
 /// As betree_database_close, for who only wants to know whether it worked. 0 also of NULL, which is no database; -1 on error.

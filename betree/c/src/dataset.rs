@@ -1,8 +1,6 @@
 //! Datasets: ordered maps of keys to values.
 
-use crate::boundary::{
-    bound, buffer, bytes, call, find, given, illegal, make, maybe_out, out, taken, tell, text,
-};
+use crate::boundary::{bound, buffer, bytes, call, find, given, illegal, make, maybe_out, out, tell, text};
 use crate::bytes::ByteSlice;
 use crate::database::Database;
 use crate::error::Failure;
@@ -108,8 +106,8 @@ pub extern "C" fn betree_open_or_create_ds(
     })
 }
 
-/// Frees a handle of a dataset, which goes on. `db` says nothing and may be NULL or closed. 0, or -1 when `ds` is NULL. No other
-/// thread may use `ds` then.
+/// Frees a handle of a dataset, which goes on. `db` says nothing and may be NULL or closed. NULL is none. 0. No other thread may use `ds`
+/// then.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_close_ds(
     db: *const Database,
@@ -117,7 +115,10 @@ pub extern "C" fn betree_close_ds(
     err: *mut *mut Failure,
 ) -> c_int {
     let _ = db;
-    call(err, || taken("ds", ds).map(drop))
+    call(err, || {
+        drop(ds);
+        Ok(())
+    })
 }
 
 /// The name: the new one after a rename. `*len` bytes (unless `len` is NULL) and a zero byte, which live as long as the handle,

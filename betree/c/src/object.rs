@@ -100,7 +100,8 @@ pub extern "C" fn betree_object_create(
 ) -> Option<Box<Object>> {
     make(err, || {
         let (os, key, preference) = (given("os", os)?, bytes("key", key, key_len)?, storage_pref.get()?);
-        Ok(Object::new(os.0.create_object_with_pref(key, preference)?, preference))
+        // The object has the preference; a handle with one of its own would stay there when the object is moved.
+        Ok(Object::new(os.0.create_object_with_pref(key, preference)?, StoragePreference::NONE))
     })
 }
 
@@ -170,7 +171,7 @@ pub extern "C" fn betree_object_open(
     })
 }
 
-/// Opens the object `key`, or makes it; as the two before. NULL on error. Thread-safe: of several who do so at once, one makes it.
+/// Opens the object `key`, or makes it; what is written through the handle prefers `storage_pref`. NULL on error. Thread-safe: of several who do so at once, one makes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_object_open_or_create(
     os: Option<&Store>,
@@ -199,10 +200,13 @@ pub extern "C" fn betree_object_replace(
     })
 }
 
-/// Frees a handle of an object, which stays. 0, or -1 when `obj` is NULL. No other thread may use it then.
+/// Frees a handle of an object, which stays; NULL is none. 0. No other thread may use it then.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_object_close(obj: Option<Box<Object>>, err: *mut *mut Failure) -> c_int {
-    call(err, || taken("obj", obj).map(drop))
+    call(err, || {
+        drop(obj);
+        Ok(())
+    })
 }
 
 /// Deletes the object and frees the handle, also on error. 0, or -1 on error. No other thread may use `obj` then; other handles

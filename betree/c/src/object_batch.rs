@@ -172,9 +172,9 @@ pub extern "C" fn betree_object_batch_commit(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let (batch, durability) = (given("batch", batch)?, durability_of(durability)?);
+        let batch = given("batch", batch)?;
         let changes = std::mem::replace(&mut *enter(&batch.changes)?, batch.store.batch());
-        changes.commit(durability)
+        changes.commit(durability_of(durability)?)
     })
 }
 

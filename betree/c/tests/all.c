@@ -330,7 +330,7 @@ static void test_databases(void)
     FAILS(INVALID_ARGUMENT, betree_database_metrics(db, NULL, &err));
     FAILS(INVALID_ARGUMENT, betree_database_rename_dataset(db, NULL, 1, T("b"), &err));
     MAKES_NONE(INVALID_ARGUMENT, betree_iter_datasets(NULL, &err));
-    FAILS(INVALID_ARGUMENT, betree_database_close(NULL, &err));
+    OK(betree_database_close(NULL, &err));
     CHECK(betree_close_db(NULL) == BETREE_OK);
 
     /* Closing writes what nobody synced. Closed while a dataset is open: it says so, and its pool is free when it is gone. */
@@ -485,7 +485,7 @@ static void test_datasets(void)
     MAKE(iter, betree_view_range(view, T("a"), T("f"), &err));
     OK(betree_close_ds(db, other, &err));
     OK(betree_close_ds(db, ds, &err));
-    FAILS(INVALID_ARGUMENT, betree_close_ds(db, NULL, &err));
+    OK(betree_close_ds(db, NULL, &err));
     CHECK(betree_close_db(db) == BETREE_OK);
     betree_free_view(of_all);
     betree_free_view(view);
@@ -1032,7 +1032,7 @@ static void test_objects(void)
     OK(betree_object_name(same, &value, &err));
     CHECK(is(&value, "p"));
     OK(betree_object_close(same, &err));
-    FAILS(INVALID_ARGUMENT, betree_object_close(NULL, &err));
+    OK(betree_object_close(NULL, &err));
     FAILS(INVALID_ARGUMENT, betree_object_delete(NULL, &err));
     MAKE(same, betree_object_open_or_create(os, T("p"), ANY, &err));
     OK(betree_object_delete(obj, &err));

@@ -38,6 +38,27 @@ struct Tickets {
     swept: bool,
 }
 
+/// Where another state of a store comes from, which tells what ids mean in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// From this store: an id is of one object for ever.
+    Own,
+    /// From elsewhere: only ids below this one were given out before both went apart. Those of objects that are gone here may
+    /// have been given out there since.
+    Shared(u64),
+}
+
+impl Past {
+    /// Whether `record` is of the object that is open as `state`.
+    fn is_same(self, record: &ObjectRecord, state: &ObjectState) -> bool {
+        let known = match self {
+            Self::Own => true,
+            Self::Shared(below) => record.id < below && !state.is_gone(),
+        };
+        known && record.id == state.id
+    }
+}
+
 /// The objects that somebody has open.
 #[derive(Debug)]
 struct Table {
@@ -245,18 +266,18 @@ impl StoreState {
 
     /// Puts the snapshot `name` in place of what the store holds.
     pub fn go_back(&self, pair: &Pair, name: &[u8], force: bool) -> Result<()> {
-        self.become_other(pair, u64::MAX, |next| {
+        self.become_other(pair, Past::Own, |next| {
             let counter = next.to_le_bytes();
             pair.change(PairChange::Rollback { name, force, keep: (&[TICKETS], &counter) })
         })
     }
 
     /// Lets `change` put another state in place of what the store holds, and looks what became of the open objects. `change`
-    /// is told the ticket from which on none was taken here. An id below `shared` is of the same object in both states.
+    /// is told the ticket from which on none was taken here. An error is that of `change`: nothing is another state then.
     pub fn become_other(
         &self,
         pair: &Pair,
-        shared: u64,
+        past: Past,
         change: impl FnOnce(u64) -> Result<()>,
     ) -> Result<()> {
         let _gate = self.gate.write();
@@ -271,25 +292,24 @@ impl StoreState {
         changed?;
         tickets.swept = false;
         drop(tickets);
-        let mut looked = Ok(());
         for shard in &self.table.shards {
             let states: Vec<Arc<ObjectState>> = shard.lock().values().filter_map(Weak::upgrade).collect();
             for state in states {
                 match read_record(pair, &state.name()) {
-                    Ok(Some(record)) if record.id == state.id && record.id < shared => {
+                    Ok(Some(record)) if past.is_same(&record, &state) => {
                         state.set_record(record);
                         state.gone.store(false, Ordering::Release);
                     }
                     Ok(_) => state.set_gone(),
                     // With its record from before it would write over what is there now.
                     Err(error) => {
+                        log::error!("{error}; who has that object open has lost it");
                         state.set_gone();
-                        looked = Err(error);
                     }
                 }
             }
         }
-        looked
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::format::TICKETS;
 use super::snapshot::StoreSnapshot;
-use super::state::{StoreState, ticket_of};
+use super::state::{Past, StoreState, ticket_of};
 use super::store::ObjectStore;
 use crate::database::{
     Database, Dataset, ReceiveOptions, ReceiveReport, Result, SendOptions, SendReport, SendSection, Snapshot,
@@ -165,9 +165,133 @@ fn take_turns(
     let Some((store, rest)) = stores.split_first() else { return take_over(counters) };
     let state = store.pair.companion(StoreState::new)?;
     let (arrived, shared) = (ticket_of(store.arrived.as_deref())?, ticket_of(store.base.as_deref())?);
-    state.become_other(&store.pair, shared, |next| {
+    state.become_other(&store.pair, Past::Shared(shared), |next| {
         // What was received may have been given out further there than here.
         counters.push((next > arrived).then(|| next.to_le_bytes().to_vec()));
         take_turns(rest, counters, take_over)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{DatabaseConfiguration, Difference};
+    use crate::object::format::name_key;
+    use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
+
+    const PLAIN: ReceiveOptions = ReceiveOptions { force: false };
+    const FORCE: ReceiveOptions = ReceiveOptions { force: true };
+
+    fn database() -> Database {
+        let storage = StoragePoolConfiguration {
+            tiers: vec![TierConfiguration::new(vec![LeafVdev::memory(16 << 20).into()])],
+            ..StoragePoolConfiguration::default()
+        };
+        let configuration =
+            DatabaseConfiguration { storage, segment_size: 1 << 19, ..DatabaseConfiguration::default() };
+        Database::create_with(configuration, false).unwrap()
+    }
+
+    fn sent(snapshot: &StoreSnapshot, from: Option<&StoreSnapshot>) -> Vec<u8> {
+        let mut stream = Vec::new();
+        snapshot.send(from, &SendOptions::default(), &mut stream).unwrap();
+        stream
+    }
+
+    /// Two stores in two databases, with a snapshot of one instant.
+    fn two_stores(database: &Database) -> ([ObjectStore; 2], Vec<StoreSnapshot>) {
+        let stores = ["a", "b"].map(|name| database.create_object_store(name).unwrap());
+        for store in &stores {
+            store.put("x", store.name()).unwrap();
+        }
+        let none: [&Dataset; 0] = [];
+        let (_, snapshots) = database.create_snapshots(&none, &[&stores[0], &stores[1]], "s1").unwrap();
+        (stores, snapshots)
+    }
+
+    fn sent_together(database: &Database, new: &[StoreSnapshot], old: Option<&[StoreSnapshot]>) -> Vec<u8> {
+        let part = |(at, snapshot)| SendPart::ObjectStore { snapshot, from: old.map(|old| &old[at]) };
+        let parts: Vec<SendPart<'_>> = new.iter().enumerate().map(part).collect();
+        let mut stream = Vec::new();
+        database.send(&parts, &SendOptions::default(), &mut stream).unwrap();
+        stream
+    }
+
+    /// A record in one of the stores that cannot be read says nothing of handles of the other.
+    #[test]
+    fn handles_follow_whatever_another_store_received() {
+        let (first, second) = (database(), database());
+        let (stores, old) = two_stores(&first);
+        second.receive_all(&[b"a", b"b"], &PLAIN, &mut &sent_together(&first, &old, None)[..]).unwrap();
+        let handles = ["a", "b"].map(|name| {
+            let store = second.open_object_store(name).unwrap();
+            (store.open_object("x").unwrap().unwrap(), store)
+        });
+        let object = stores[0].open_object("x").unwrap().unwrap();
+        object.write_at(b"longer", 10).unwrap();
+        stores[1].pair.metadata.insert(name_key(b"x"), "no record").unwrap();
+        let none: [&Dataset; 0] = [];
+        let (_, new) = first.create_snapshots(&none, &[&stores[0], &stores[1]], "s2").unwrap();
+        let stream = sent_together(&first, &new, Some(&old));
+        second.receive_all(&[b"a", b"b"], &PLAIN, &mut &stream[..]).unwrap();
+        assert_eq!(handles[0].0.size().unwrap(), 16);
+        assert_eq!(handles[1].0.size().unwrap_err().kind(), crate::ErrorKind::NotFound);
+    }
+
+    /// The sender gives ids out that the receiver gave out, too, below what it had reserved when it sent.
+    #[test]
+    fn who_lost_an_object_does_not_find_another() {
+        let (first, second) = (database(), database());
+        let store = first.create_object_store("o").unwrap();
+        store.put("k", "k").unwrap();
+        let base = store.create_snapshot("base").unwrap();
+        second.receive("o", &PLAIN, &mut &sent(&base, None)[..]).unwrap();
+        // From here on it takes tickets from where the snapshot's end.
+        store.rollback("base", false).unwrap();
+        store.put("a", "a").unwrap();
+        let changed = store.create_snapshot("changed").unwrap();
+        let replica = second.open_object_store("o").unwrap();
+        replica.put("x", "x").unwrap();
+        replica.put("p", "mine").unwrap();
+        let lost = replica.open_object("p").unwrap().unwrap();
+        second.receive("o", &FORCE, &mut &sent(&changed, Some(&base))[..]).unwrap();
+        assert_eq!(lost.size().unwrap_err().kind(), crate::ErrorKind::NotFound);
+        store.put("p", "of another").unwrap();
+        let id = |store: &ObjectStore| store.open_object("p").unwrap().unwrap().state.id;
+        assert_eq!(id(&store), lost.state.id, "else this shows nothing");
+        let more = store.create_snapshot("more").unwrap();
+        second.receive("o", &PLAIN, &mut &sent(&more, Some(&changed))[..]).unwrap();
+        assert_eq!(replica.get("p").unwrap().unwrap(), b"of another");
+        assert_eq!(lost.size().unwrap_err().kind(), crate::ErrorKind::NotFound);
+    }
+
+    /// Counters that go on where a store was are entries of their own, which a difference between the two stores has.
+    #[test]
+    fn counters_that_are_kept_are_told_apart() {
+        let (first, second) = (database(), database());
+        let (stores, old) = two_stores(&first);
+        second.receive_all(&[b"a", b"b"], &PLAIN, &mut &sent_together(&first, &old, None)[..]).unwrap();
+        let replicas = ["a", "b"].map(|name| second.open_object_store(name).unwrap());
+        replicas[0].put("mine", "m").unwrap();
+        replicas[1].put("mine", "m").unwrap();
+        let turn = replicas[1].create_snapshot("turn").unwrap();
+        drop(turn);
+        replicas[1].rollback("turn", false).unwrap();
+        replicas[1].put("mine", "again").unwrap();
+        replicas[1].delete_snapshot("turn").unwrap();
+        for store in &stores {
+            store.put("y", "y").unwrap();
+        }
+        let none: [&Dataset; 0] = [];
+        let (_, new) = first.create_snapshots(&none, &[&stores[0], &stores[1]], "s2").unwrap();
+        let stream = sent_together(&first, &new, Some(&old));
+        second.receive_all(&[b"a", b"b"], &FORCE, &mut &stream[..]).unwrap();
+        let [a, b] = replicas.map(|store| store.create_snapshot("after").unwrap());
+        let counter =
+            |snapshot: &StoreSnapshot| snapshot.datasets().0.get([TICKETS]).unwrap().unwrap().to_vec();
+        assert_ne!(counter(&a), counter(&b), "else this shows nothing");
+        let differences = b.datasets().0.diff(a.datasets().0).unwrap();
+        let mut of_counter = differences.map(Result::unwrap);
+        assert!(of_counter.any(|one| matches!(one, Difference::Put { key, .. } if key[..] == [TICKETS])));
+    }
 }
