@@ -8,7 +8,8 @@
  *
  * Results. A function that returns int returns BETREE_OK (0) when it did what it says, BETREE_NONE (1) when nothing is
  * wrong and there is nothing (no such key, the end of an iterator), and BETREE_FAILED (-1) on error. One that returns a
- * handle returns NULL on error. Out parameters that are not NULL are zeros unless it is BETREE_OK.
+ * handle returns NULL on error. Out parameters are written on BETREE_OK only, but for byte
+ * slices, which are empty otherwise.
  *
  * Errors. The last parameter is `err_t **err`: NULL, or a place for an error. It is written on error only, and never
  * read, so that an error that is still there is lost when the place is used again: free it first, with betree_free_err.
@@ -819,9 +820,9 @@ int betree_batch_range_delete(const struct betree_batch_t *batch,
                               size_t high_key_len,
                               struct err_t **err);
 
-// Commits all writes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error, and may
-// be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed, the writes are visible and may be
-// lost in a crash. Thread-safe.
+// Commits all writes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error but for a
+// `durability` that is none, and may be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed,
+// the writes are visible and may be lost in a crash. Thread-safe.
 int betree_batch_commit(const struct betree_batch_t *batch,
                         uint32_t durability,
                         struct err_t **err);
@@ -1305,7 +1306,8 @@ struct obj_t *betree_object_open(const struct obj_store_t *os,
                                  struct storage_pref_t storage_pref,
                                  struct err_t **err);
 
-// Opens the object `key`, or makes it; what is written through the handle prefers `storage_pref`. NULL on error. Thread-safe: of several who do so at once, one makes it.
+// Opens the object `key`, or makes it; what is written through the handle prefers `storage_pref`. NULL on error. Thread-safe: of
+// several who do so at once, one makes it.
 struct obj_t *betree_object_open_or_create(const struct obj_store_t *os,
                                            const void *key,
                                            size_t key_len,
@@ -1519,9 +1521,9 @@ int betree_object_batch_delete_metadata(const struct betree_object_batch_t *batc
                                         size_t name_len,
                                         struct err_t **err);
 
-// Commits all changes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error, and may
-// be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed, the changes are visible and may be
-// lost in a crash. Thread-safe.
+// Commits all changes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error but for a
+// `durability` that is none, and may be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed,
+// the changes are visible and may be lost in a crash. Thread-safe.
 int betree_object_batch_commit(const struct betree_object_batch_t *batch,
                                uint32_t durability,
                                struct err_t **err);

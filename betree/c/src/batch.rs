@@ -130,9 +130,9 @@ pub extern "C" fn betree_batch_range_delete(
     })
 }
 
-/// Commits all writes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error, and may
-/// be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed, the writes are visible and may be
-/// lost in a crash. Thread-safe.
+/// Commits all writes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error but for a
+/// `durability` that is none, and may be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed,
+/// the writes are visible and may be lost in a crash. Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_batch_commit(
     batch: Option<&Batch>,
@@ -140,9 +140,9 @@ pub extern "C" fn betree_batch_commit(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let batch = given("batch", batch)?;
+        let (batch, durability) = (given("batch", batch)?, durability_of(durability)?);
         let writes = std::mem::replace(&mut *enter(&batch.writes)?, batch.database.batch());
-        writes.commit(durability_of(durability)?)
+        writes.commit(durability)
     })
 }
 

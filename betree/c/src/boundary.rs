@@ -4,6 +4,7 @@
 //! function says, of the length that goes with it, as long as the call lasts; a handle is of the kind that it is passed as, and
 //! was not freed. The functions here are safe to call with what came from C just now, and with nothing else.
 
+use crate::bytes::ByteSlice;
 use crate::error::Failure;
 use engine::{Error, Result};
 use std::any::Any;
@@ -152,10 +153,17 @@ pub fn out<T>(what: &'static str, place: *mut T) -> Result<Out<T>> {
     if place.is_null() {
         return Err(illegal(what, "it is NULL"));
     }
-    let out = maybe_out(what, place)?;
-    // SAFETY: not NULL, aligned; the caller has a place there. What C sees is integers, pointers and structures of them, for
-    // which zeros are legal: who frees a slice after an error frees nothing.
-    unsafe { place.write_bytes(0, 1) };
+    maybe_out(what, place)
+}
+
+/// A place for bytes, empty until it is set: who frees them after an error frees nothing.
+///
+/// # Errors
+/// As [`out`].
+pub fn out_bytes(what: &'static str, place: *mut ByteSlice) -> Result<Out<ByteSlice>> {
+    let out = out(what, place)?;
+    // SAFETY: not NULL, aligned; the caller has a place there.
+    unsafe { place.write(ByteSlice::EMPTY) };
     Ok(out)
 }
 

@@ -28,6 +28,9 @@ pub struct ByteSlice {
 }
 
 impl ByteSlice {
+    /// No bytes.
+    pub const EMPTY: Self = Self { ptr: std::ptr::null(), len: 0, arc: std::ptr::null() };
+
     fn of(owner: SliceOwner) -> Self {
         let owner = Box::new(owner);
         let bytes: &[u8] = match &*owner {
@@ -67,7 +70,7 @@ pub extern "C" fn betree_free_byte_slice(x: *mut ByteSlice) {
             return;
         }
         // SAFETY: not NULL, aligned; the caller has a slice there.
-        let slice = unsafe { x.replace(ByteSlice { ptr: std::ptr::null(), len: 0, arc: std::ptr::null() }) };
+        let slice = unsafe { x.replace(ByteSlice::EMPTY) };
         if !slice.arc.is_null() {
             // SAFETY: `ByteSlice::of` made it of a box; it is freed once, for it was taken out of the slice.
             drop(unsafe { Box::from_raw(slice.arc.cast_mut()) });

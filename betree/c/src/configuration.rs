@@ -1,6 +1,6 @@
 //! Configurations: from files, text, words and the environment, and changed by name.
 
-use crate::boundary::{array, bytes, call, given, illegal, make, out, release, text, word};
+use crate::boundary::{array, bytes, call, given, illegal, make, out_bytes, release, text, word};
 use crate::bytes::ByteSlice;
 use crate::error::Failure;
 use engine::{
@@ -116,7 +116,7 @@ pub extern "C" fn betree_configuration_to_json(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let json = out("json", json)?;
+        let json = out_bytes("json", json)?;
         json.set(given("cfg", cfg)?.get().to_json_string()?.into());
         Ok(())
     })

@@ -1,6 +1,6 @@
 //! Databases.
 
-use crate::boundary::{BETREE_FAILED, BETREE_OK, bytes, call, given, make, maybe_out, out, tell};
+use crate::boundary::{BETREE_FAILED, BETREE_OK, bytes, call, given, make, maybe_out, out, out_bytes, tell};
 use crate::bytes::ByteSlice;
 use crate::configuration::Configuration;
 use crate::error::Failure;
@@ -172,7 +172,7 @@ pub extern "C" fn betree_database_metrics(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let json = out("json", json)?;
+        let json = out_bytes("json", json)?;
         json.set(of_database(&given("db", db)?.0.metrics()).to_string().into());
         Ok(())
     })
@@ -186,7 +186,7 @@ pub extern "C" fn betree_database_configuration(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let json = out("json", json)?;
+        let json = out_bytes("json", json)?;
         json.set(given("db", db)?.0.configuration().to_json_string()?.into());
         Ok(())
     })

@@ -1,6 +1,8 @@
 //! Datasets: ordered maps of keys to values.
 
-use crate::boundary::{bound, buffer, bytes, call, find, given, illegal, make, maybe_out, out, tell, text};
+use crate::boundary::{
+    bound, buffer, bytes, call, find, given, illegal, make, maybe_out, out_bytes, tell, text,
+};
 use crate::bytes::ByteSlice;
 use crate::database::Database;
 use crate::error::Failure;
@@ -155,7 +157,7 @@ pub extern "C" fn betree_dataset_get(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (ds, key, value) = (given("ds", ds)?, bytes("key", key, len)?, out("value", value)?);
+        let (ds, key, value) = (given("ds", ds)?, bytes("key", key, len)?, out_bytes("value", value)?);
         Ok(ds.0.get(key)?.map(|found| value.set(found.into())))
     })
 }
@@ -306,7 +308,7 @@ pub extern "C" fn betree_dataset_stats(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let json = out("json", json)?;
+        let json = out_bytes("json", json)?;
         json.set(of_tree(&given("ds", ds)?.0.stats()?).to_string().into());
         Ok(())
     })
@@ -322,7 +324,7 @@ pub extern "C" fn betree_dataset_origin(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (dataset, snapshot) = (out("dataset", dataset)?, out("snapshot", snapshot)?);
+        let (dataset, snapshot) = (out_bytes("dataset", dataset)?, out_bytes("snapshot", snapshot)?);
         Ok(given("ds", ds)?.0.origin()?.map(|(of, at)| {
             dataset.set(of.into());
             snapshot.set(at.into());

@@ -1,6 +1,6 @@
 //! Iterators over names, entries and differences. They own what they read, so that everything else may be freed before them.
 
-use crate::boundary::{find, given, illegal, out, release};
+use crate::boundary::{find, given, illegal, out, out_bytes, release};
 use crate::bytes::ByteSlice;
 use crate::error::Failure;
 use engine::{Difference, MetadataEntries, Result, Value};
@@ -32,7 +32,7 @@ pub extern "C" fn betree_name_iter_next(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let name = out("name", name)?;
+        let name = out_bytes("name", name)?;
         let next = enter(&given("name_iter", name_iter)?.0)?.pop_front();
         Ok(next.map(|next| name.set(next.into())))
     })
@@ -101,7 +101,7 @@ fn put_entry(
     key: *mut ByteSlice,
     value: *mut ByteSlice,
 ) -> Result<Option<()>> {
-    let (key, value) = (out("key", key)?, out("value", value)?);
+    let (key, value) = (out_bytes("key", key)?, out_bytes("value", value)?);
     let next = given("range_iter", iterator)?.next(is_back)?;
     Ok(next.map(|(next_key, next_value)| {
         key.set(next_key);
@@ -161,7 +161,7 @@ pub extern "C" fn betree_diff_iter_next(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (key, value) = (out("key", key)?, out("value", value)?);
+        let (key, value) = (out_bytes("key", key)?, out_bytes("value", value)?);
         let is_deleted = out("is_deleted", is_deleted)?;
         let mut source = enter(&given("diff_iter", diff_iter)?.0)?;
         let next = source.as_mut().and_then(Iterator::next);

@@ -1,6 +1,6 @@
 //! Lists of objects: iterators and pages.
 
-use crate::boundary::{bytes, call, find, given, optional, out, release};
+use crate::boundary::{bytes, call, find, given, optional, out, out_bytes, release};
 use crate::bytes::ByteSlice;
 use crate::error::Failure;
 use crate::iterator::enter;
@@ -26,7 +26,7 @@ fn next_object(
     name: *mut ByteSlice,
     info: *mut ObjectDetails,
 ) -> Result<Option<()>> {
-    let (name, info) = (out("name", name)?, out("info", info)?);
+    let (name, info) = (out_bytes("name", name)?, out("info", info)?);
     let mut source = enter(&given("object_iter", iterator)?.0)?;
     let next = source.as_mut().and_then(|objects| if is_back { objects.next_back() } else { objects.next() });
     if !matches!(next, Some(Ok(_))) {
@@ -131,7 +131,7 @@ pub extern "C" fn betree_page_next_object(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (name, info) = (out("name", name)?, out("info", info)?);
+        let (name, info) = (out_bytes("name", name)?, out("info", info)?);
         let mut unread = enter(&given("page", page)?.0)?;
         let Some((next_name, next_info)) = unread.page.objects.get(unread.objects_read) else {
             return Ok(None);
@@ -152,7 +152,7 @@ pub extern "C" fn betree_page_next_prefix(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let prefix = out("prefix", prefix)?;
+        let prefix = out_bytes("prefix", prefix)?;
         let mut unread = enter(&given("page", page)?.0)?;
         let Some(next) = unread.page.prefixes.get(unread.prefixes_read) else { return Ok(None) };
         prefix.set(next.clone().into());
@@ -170,7 +170,7 @@ pub extern "C" fn betree_page_token(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let token = out("token", token)?;
+        let token = out_bytes("token", token)?;
         let unread = enter(&given("page", page)?.0)?;
         Ok(unread.page.token.clone().map(|next| token.set(next.into())))
     })

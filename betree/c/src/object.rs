@@ -1,7 +1,7 @@
 //! Objects: bytes of any length, read and written at any offset.
 
 use crate::boundary::{
-    buffer, bytes, call, find, given, illegal, make, maybe_out, out, release, taken, value,
+    buffer, bytes, call, find, given, illegal, make, maybe_out, out, out_bytes, release, taken, value,
 };
 use crate::bytes::ByteSlice;
 use crate::condition::number_of;
@@ -171,7 +171,8 @@ pub extern "C" fn betree_object_open(
     })
 }
 
-/// Opens the object `key`, or makes it; what is written through the handle prefers `storage_pref`. NULL on error. Thread-safe: of several who do so at once, one makes it.
+/// Opens the object `key`, or makes it; what is written through the handle prefers `storage_pref`. NULL on error. Thread-safe: of
+/// several who do so at once, one makes it.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_object_open_or_create(
     os: Option<&Store>,
@@ -224,7 +225,7 @@ pub extern "C" fn betree_object_name(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let name = out("name", name)?;
+        let name = out_bytes("name", name)?;
         let of = match &given("obj", obj)?.source {
             Source::Handle(handle) => handle.name(),
             Source::View(view) => view.name(),
@@ -456,7 +457,8 @@ pub extern "C" fn betree_object_get_metadata(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (obj, name, value) = (given("obj", obj)?, bytes("name", name, name_len)?, out("value", value)?);
+        let (obj, name, value) =
+            (given("obj", obj)?, bytes("name", name, name_len)?, out_bytes("value", value)?);
         let found = match &obj.source {
             Source::Handle(handle) => handle.get_metadata(name),
             Source::View(view) => view.get_metadata(name),
@@ -525,7 +527,7 @@ pub extern "C" fn betree_chunk_iter_next(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (offset, chunk) = (out("offset", offset)?, out("chunk", chunk)?);
+        let (offset, chunk) = (out("offset", offset)?, out_bytes("chunk", chunk)?);
         let mut source = enter(&given("chunk_iter", chunk_iter)?.0)?;
         let next = source.as_mut().and_then(Iterator::next);
         if !matches!(next, Some(Ok(_))) {

@@ -162,9 +162,9 @@ pub extern "C" fn betree_object_batch_delete_metadata(
     })
 }
 
-/// Commits all changes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error, and may
-/// be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed, the changes are visible and may be
-/// lost in a crash. Thread-safe.
+/// Commits all changes at one instant; `durability` is one of betree_durability_t. The batch is empty then, also on error but for a
+/// `durability` that is none, and may be filled again. 0, or -1 on error: nothing was changed; only where the sync itself failed,
+/// the changes are visible and may be lost in a crash. Thread-safe.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_object_batch_commit(
     batch: Option<&ObjectBatch>,
@@ -172,9 +172,9 @@ pub extern "C" fn betree_object_batch_commit(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let batch = given("batch", batch)?;
+        let (batch, durability) = (given("batch", batch)?, durability_of(durability)?);
         let changes = std::mem::replace(&mut *enter(&batch.changes)?, batch.store.batch());
-        changes.commit(durability_of(durability)?)
+        changes.commit(durability)
     })
 }
 

@@ -1,6 +1,6 @@
 //! Snapshots of datasets, and datasets made of them.
 
-use crate::boundary::{array, bytes, call, find, given, make, out, release};
+use crate::boundary::{array, bytes, call, find, given, make, out, out_bytes, release};
 use crate::bytes::ByteSlice;
 use crate::database::Database;
 use crate::dataset::{Dataset, range_of};
@@ -100,7 +100,7 @@ pub extern "C" fn betree_snapshot_get(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (ss, key, value) = (given("ss", ss)?, bytes("key", key, len)?, out("value", value)?);
+        let (ss, key, value) = (given("ss", ss)?, bytes("key", key, len)?, out_bytes("value", value)?);
         Ok(ss.0.get(key)?.map(|found| value.set(found.into())))
     })
 }

@@ -1,6 +1,6 @@
 //! Object stores.
 
-use crate::boundary::{bytes, call, find, given, make, maybe_out, out, release};
+use crate::boundary::{bytes, call, find, given, make, maybe_out, out, out_bytes, release};
 use crate::bytes::ByteSlice;
 use crate::condition::{ConditionOf, condition_at};
 use crate::database::Database;
@@ -89,7 +89,7 @@ pub extern "C" fn betree_store_name(
     err: *mut *mut Failure,
 ) -> c_int {
     call(err, || {
-        let name = out("name", name)?;
+        let name = out_bytes("name", name)?;
         name.set(given("os", os)?.0.name().into());
         Ok(())
     })
@@ -128,7 +128,7 @@ pub extern "C" fn betree_store_get(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (os, key, data) = (given("os", os)?, bytes("key", key, key_len)?, out("data", data)?);
+        let (os, key, data) = (given("os", os)?, bytes("key", key, key_len)?, out_bytes("data", data)?);
         Ok(os.0.get(key)?.map(|found| data.set(found.into())))
     })
 }
@@ -368,7 +368,7 @@ pub extern "C" fn betree_store_origin(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (store, snapshot) = (out("store", store)?, out("snapshot", snapshot)?);
+        let (store, snapshot) = (out_bytes("store", store)?, out_bytes("snapshot", snapshot)?);
         Ok(given("os", os)?.0.origin()?.map(|(of, at)| {
             store.set(of.into());
             snapshot.set(at.into());

@@ -1,6 +1,6 @@
 //! Snapshots of object stores, and stores made of them.
 
-use crate::boundary::{bytes, find, given, make, out, release};
+use crate::boundary::{bytes, find, given, make, out, out_bytes, release};
 use crate::bytes::ByteSlice;
 use crate::database::Database;
 use crate::dataset::range_of;
@@ -42,7 +42,7 @@ pub extern "C" fn betree_store_snapshot_get(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (ss, key, data) = (given("ss", ss)?, bytes("key", key, key_len)?, out("data", data)?);
+        let (ss, key, data) = (given("ss", ss)?, bytes("key", key, key_len)?, out_bytes("data", data)?);
         Ok(ss.0.get(key)?.map(|found| data.set(found.into())))
     })
 }

@@ -1,6 +1,6 @@
 //! Sending snapshots as streams of bytes, and receiving them.
 
-use crate::boundary::{bytes, call, find, given, illegal, maybe_out, optional, out, text};
+use crate::boundary::{bytes, call, find, given, illegal, maybe_out, optional, out_bytes, text};
 use crate::bytes::ByteSlice;
 use crate::database::Database;
 use crate::error::Failure;
@@ -306,7 +306,7 @@ pub extern "C" fn betree_receive_token(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (db, name, token) = (given("db", db)?, bytes("name", name, len)?, out("token", token)?);
+        let (db, name, token) = (given("db", db)?, bytes("name", name, len)?, out_bytes("token", token)?);
         let unfinished = db.0.unfinished_receives()?;
         let into =
             |kind: StreamKind| unfinished.iter().find(|one| one.names.contains(&(kind, name.to_vec())));

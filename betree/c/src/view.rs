@@ -1,6 +1,6 @@
 //! Views: one consistent state, in memory.
 
-use crate::boundary::{bytes, find, given, make, out, release};
+use crate::boundary::{bytes, find, given, make, out_bytes, release};
 use crate::bytes::ByteSlice;
 use crate::database::Database;
 use crate::dataset::{Dataset, range_of};
@@ -64,7 +64,7 @@ pub extern "C" fn betree_view_get(
     err: *mut *mut Failure,
 ) -> c_int {
     find(err, || {
-        let (view, key, value) = (given("view", view)?, bytes("key", key, len)?, out("value", value)?);
+        let (view, key, value) = (given("view", view)?, bytes("key", key, len)?, out_bytes("value", value)?);
         Ok(view.0.get(key)?.map(|found| value.set(found.into())))
     })
 }
