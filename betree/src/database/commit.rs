@@ -12,7 +12,7 @@ use crate::base::preference::StoragePreference;
 use crate::base::sync::atomic::Ordering;
 use crate::log::Log;
 use crate::run::{EntryRef, Kind, RangeDelete};
-use crate::tree::{LargeValue, Tree};
+use crate::tree::LargeValue;
 use std::sync::Arc;
 
 /// How many writes pass before the length of the log is looked at again.
@@ -277,15 +277,6 @@ impl Core {
             *wanted = true;
             self.checkpoint_wanted.1.notify_all();
         }
-    }
-
-    /// Puts an entry into `tree` that the checkpoint being cut contains, and so needs no log. It has a number of its own: no two
-    /// trees have the same one, by which differences know what is the same.
-    pub fn put_at_cut(&self, commit: &mut Commit, tree: &Tree, key: &[u8], payload: &[u8]) {
-        let (kind, preference) = (Kind::Put, StoragePreference::NONE);
-        tree.active().insert(EntryRef { key, sequence: commit.next_sequence, kind, preference, payload });
-        commit.next_sequence += 1;
-        self.publish(commit);
     }
 
     /// Lets readers see everything that was committed under `commit`.

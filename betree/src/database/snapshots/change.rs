@@ -11,6 +11,7 @@ use super::handle::{find_snapshot, snapshot_not_found};
 use super::lineage::{Lineage, Origin};
 use super::takeover::{Staging, Takeover, Takeovers};
 use crate::base::ids::{DatasetId, Generation, Uuid};
+use crate::base::preference::StoragePreference;
 use crate::database::catalog::DatasetState;
 use crate::database::checkpoint::Checkpointer;
 use crate::database::commit::Commit;
@@ -19,6 +20,7 @@ use crate::database::error::{Error, Result};
 use crate::database::format::{DatasetRecord, dataset_key};
 use crate::dmu::Death;
 use crate::pool::random_uuid;
+use crate::run::{EntryRef, Kind};
 use crate::tree::{Drops, NodeRef, Tree};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -566,7 +568,10 @@ impl Work<'_> {
                 rollback.died = gone.died;
                 core.snapshots.close_era(gone.era, rollback.snapshot);
                 if let Some((key, payload)) = &rollback.keep {
-                    core.put_at_cut(commit, tree, key, payload);
+                    // Of the last number before the cut: that came behind the snapshot, and what this tree had of it is gone.
+                    let sequence = commit.next_sequence - 1;
+                    let (kind, preference) = (Kind::Put, StoragePreference::NONE);
+                    tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
                 }
             }
             Self::Clone { id, record } => {

@@ -21,6 +21,7 @@ use super::handle::{Snapshot, find_snapshot};
 use super::lineage::{Lineage, Origin};
 use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::planted::{Bug, planted};
+use crate::base::preference::StoragePreference;
 use crate::database::catalog::DatasetState;
 use crate::database::commit::Commit;
 use crate::database::core::Core;
@@ -28,6 +29,7 @@ use crate::database::error::{Error, Result};
 use crate::database::format::{DatasetRecord, Role};
 use crate::database::replication::{Receiving, StreamError};
 use crate::dmu::Death;
+use crate::run::{EntryRef, Kind};
 use crate::tree::{Action, Diff, Differing, Memtable, Tree, TreeOptions, View};
 use std::sync::Arc;
 
@@ -223,7 +225,7 @@ impl Takeovers {
     }
 
     /// What belongs to the cut, under the commit lock. Nothing has changed when it fails before `changed` is set.
-    pub fn at_cut(&mut self, core: &Core, commit: &mut Commit, changed: &mut bool) -> Result<()> {
+    pub fn at_cut(&mut self, core: &Core, commit: &Commit, changed: &mut bool) -> Result<()> {
         for part in &self.parts {
             match &part.old {
                 None => core.catalog.read().check_absent(part.staging.role, &part.staging.name.read())?,
@@ -288,7 +290,7 @@ impl Part {
         Ok(Self { staging, snapshot, record, old })
     }
 
-    fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {
+    fn at_cut(&mut self, core: &Core, commit: &Commit) -> Result<()> {
         let staging = &self.staging;
         let Some(old) = &mut self.old else {
             core.catalog.write().reserve(staging.role, &staging.name.read())?;
@@ -301,7 +303,10 @@ impl Part {
         old.died = replaced.died;
         core.snapshots.close_era(replaced.era, old.floor);
         if let Some((key, payload)) = &old.keep {
-            core.put_at_cut(commit, &old.dataset.tree, key, payload);
+            // The last number before the cut is younger than the snapshot, which was made in a checkpoint of its own.
+            let sequence = commit.next_sequence - 1;
+            let (kind, preference) = (Kind::Put, StoragePreference::NONE);
+            old.dataset.tree.active().insert(EntryRef { key, sequence, kind, preference, payload });
         }
         core.catalog.write().destroy(staging);
         let era = staging.tree.drop_everything(self.snapshot).map_err(|error| staging.error(error))?;
