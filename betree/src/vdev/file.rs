@@ -35,6 +35,18 @@ pub struct FileDevice {
     failed_flush: Mutex<Option<Errno>>,
 }
 
+impl Drop for FileDevice {
+    /// Gives the lock back.
+    ///
+    /// Closing alone does so only with the last descriptor of the open file, and a process that another thread is
+    /// starting has copies of all descriptors between `fork` and `exec`.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            log::warn!("the lock of {} could not be given back before it was closed: {error}", self.name);
+        }
+    }
+}
+
 impl FileDevice {
     /// Opens an existing file or block device.
     ///
@@ -389,6 +401,19 @@ mod tests {
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_keeps_no_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("device");
+        let device = FileDevice::create(&path, 4096, false, true).unwrap();
+        // As a process has it that was forked and has not yet replaced itself.
+        let copy = device.file.try_clone().unwrap();
+        assert!(matches!(FileDevice::open(&path, false, false), Err(VdevError::InUse { .. })));
+        drop(device);
+        drop(FileDevice::open(&path, false, false).unwrap());
+        drop(copy);
     }
 
     #[test]
