@@ -113,10 +113,93 @@ pub enum Command {
     Config(ConfigCommand),
     /// Check the whole pool without changing it. Exit codes: 0 clean, 1 leaked space only, 2 damage, 3 cannot run
     Check(Check),
+    /// Look at every copy of everything, mend what is wrong on some, and tell what is wrong on all
+    #[command(subcommand)]
+    Scrub(ScrubCommand),
+    /// Devices of the pool, named as `vdev list` does: by path, or VDEV.LEAF
+    #[command(subcommand)]
+    Vdev(VdevCommand),
     /// Look at older checkpoints
     Recover(Recover),
     /// Write whatever can still be read of every dataset to files
     Salvage(Salvage),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScrubCommand {
+    /// Scrub in this process until everything was looked at; Ctrl-C pauses it, and the next start goes on there
+    Start,
+    /// Give up a scrub that is paused
+    Stop,
+    /// What the newest scrub and resilver found, or how far they are
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VdevCommand {
+    /// Vdevs, their devices, states and errors
+    List,
+    /// Take a device out of use; what is written from then on it misses
+    Offline {
+        /// The device
+        device: String,
+    },
+    /// Use a device again that is offline or faulted: what it missed is copied to it
+    Online {
+        /// The device
+        device: String,
+        /// Leave the copying to the commands and programs that open the pool for writing from now on
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Add vdevs to the pool, as `db init` takes them: `mirror /x /y slow parity1 /u /v /w`
+    Add(Add),
+    /// Put a device in the place of one that is lost, bad or too small, and copy to it what it must hold
+    Replace(Replace),
+    /// Forget the errors of a device, or of all
+    Clear {
+        /// The device [default: all]
+        device: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The vdevs; the first ones are of the tier fastest, those behind fast, slow or slowest of that one
+    #[arg(required = true, value_name = "WORD")]
+    pub words: Vec<String>,
+    /// Size of the files that are to be created and have none of their own
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub size: Option<u64>,
+    /// Also when something is on the new devices, which is lost, or when they bear the loss of fewer devices than the pool does
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Name the new devices in the configuration file, which is written anew
+    #[arg(long)]
+    pub update_config: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Replace {
+    /// The device that goes
+    pub device: String,
+    /// The one that comes: `PATH[:SIZE]`; a file that does not exist is created [default: what is at the path of the old one now]
+    pub new: Option<String>,
+    /// Also when something is on the new device, which is lost
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Leave the copying to the commands and programs that open the pool for writing from now on
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Name the new device in the configuration file, which is written anew
+    #[arg(long)]
+    pub update_config: bool,
 }
 
 #[derive(Debug, Args)]
@@ -222,7 +305,7 @@ pub struct Salvage {
 pub enum DbCommand {
     /// Create the pool and an empty database on it
     Init(Init),
-    /// Health and size
+    /// What is wrong, since when, and what to do; size, checkpoint, devices
     Status,
     /// Free and used space of each tier
     Space,
@@ -236,7 +319,12 @@ pub enum DbCommand {
 
 #[derive(Debug, Args)]
 pub struct Init {
-    /// A vdev of a tier, where there is no configuration yet; may be repeated. TIER is fastest, fast, slow or slowest;
+    /// Vdevs of a pool where there is no configuration yet, as `zpool create` takes them: `/a mirror /b /c slow parity1 ./d ./e ./f`.
+    /// The first ones are of the tier fastest, those behind fast, slow or slowest of that one, and
+    /// those behind spare wait for a device that is lost
+    #[arg(value_name = "WORD")]
+    pub words: Vec<String>,
+    /// A vdev of a tier, the same in another form; may be repeated. TIER is fastest, fast, slow or slowest;
     /// VDEV is `PATH[:SIZE]`, mem:SIZE, or mirror:, parity1:, parity2: before several of them with commas between
     #[arg(long = "tier", value_name = "TIER=VDEV")]
     pub tiers: Vec<String>,
@@ -776,6 +864,15 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Check(_) => "check",
+            Self::Scrub(ScrubCommand::Start) => "scrub start",
+            Self::Scrub(ScrubCommand::Stop) => "scrub stop",
+            Self::Scrub(ScrubCommand::Status) => "scrub status",
+            Self::Vdev(VdevCommand::List) => "vdev list",
+            Self::Vdev(VdevCommand::Offline { .. }) => "vdev offline",
+            Self::Vdev(VdevCommand::Online { .. }) => "vdev online",
+            Self::Vdev(VdevCommand::Replace(_)) => "vdev replace",
+            Self::Vdev(VdevCommand::Add(_)) => "vdev add",
+            Self::Vdev(VdevCommand::Clear { .. }) => "vdev clear",
             Self::Recover(_) => "recover",
             Self::Salvage(_) => "salvage",
             Self::Db(DbCommand::Init(_)) => "db init",

@@ -7,6 +7,7 @@ use betree::{DatabaseConfiguration, FileLeaf, LeafVdev, StoragePoolConfiguration
 use std::collections::HashSet;
 use std::env;
 use std::fmt;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -193,6 +194,133 @@ fn parse_vdevs(text: &str) -> Result<TierConfiguration, ConfigurationError> {
     TierConfiguration::parse_zfs_like(group.map(|(word, _)| word.to_owned()).into_iter().chain(leaves))
 }
 
+/// A file or device as [`TierConfiguration::parse_zfs_like`] reads it, or a path in any form.
+///
+/// # Errors
+/// [`Failure::Usage`] for what is no leaf.
+pub fn parse_leaf(text: &str) -> Result<FileLeaf, Failure> {
+    let wrong = |why: String| Failure::Usage(format!("{text}: {why}"));
+    let tier = parse_vdevs(text).map_err(|error| wrong(error.to_string()))?;
+    match &tier.top_level_vdevs[..] {
+        [Vdev::Leaf(LeafVdev::File(file))] => Ok(file.clone()),
+        _ => Err(wrong("one file or block device, PATH[:SIZE], was expected".into())),
+    }
+}
+
+/// Tiers in words: those of [`TierConfiguration::parse_zfs_like`] for the fastest tier, behind the name of another tier for that
+/// one, and behind `spare` the spares.
+///
+/// # Errors
+/// [`Failure::Usage`] for words that do not fit, and for a tier without a vdev.
+pub fn parse_pool(words: &[String]) -> Result<StoragePoolConfiguration, Failure> {
+    let names = betree::base::preference::TIER_NAMES;
+    // Behind the tiers, the spares.
+    let part_of = |word: &str| match word {
+        "spare" => Some(names.len()),
+        _ => names.iter().position(|name| name.eq_ignore_ascii_case(word)),
+    };
+    let mut parts: Vec<Option<String>> = vec![None; names.len() + 1];
+    let mut part = 0;
+    for word in words.iter().flat_map(|argument| split_words(argument)) {
+        if let Some(named) = part_of(&word) {
+            part = named;
+            parts[part].get_or_insert_default();
+            continue;
+        }
+        let of_part = parts[part].get_or_insert_default();
+        of_part.push(' ');
+        of_part.push_str(&word);
+    }
+    let parse = |name: &str, words: &str| {
+        let wrong = |why: String| Failure::Usage(format!("{name}: {why}"));
+        let tier: Result<TierConfiguration, ConfigurationError> = words.parse();
+        match tier.map_err(|error| wrong(error.to_string()))? {
+            tier if tier.top_level_vdevs.is_empty() => Err(wrong("it names no vdev".into())),
+            tier => Ok(tier),
+        }
+    };
+    let mut storage = StoragePoolConfiguration::default();
+    if let Some(words) = parts.pop().flatten() {
+        for vdev in parse("spare", &words)?.top_level_vdevs {
+            match vdev {
+                Vdev::Leaf(leaf) => storage.spares.push(leaf),
+                _ => return Err(Failure::Usage("spare: each is a file or device alone".into())),
+            }
+        }
+    }
+    let count = parts.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+    for (name, words) in names.iter().zip(parts).take(count) {
+        let name = format!("tier {}", name.to_ascii_lowercase());
+        storage.tiers.push(match words {
+            Some(words) => parse(&name, &words)?,
+            None => TierConfiguration::default(),
+        });
+    }
+    Ok(storage)
+}
+
+/// The words of an argument, each with its backslashes.
+fn split_words(argument: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut escaped = false;
+    for c in argument.chars() {
+        if c.is_whitespace() && !escaped {
+            words.push(String::new());
+            continue;
+        }
+        if let Some(word) = words.last_mut() {
+            word.push(c);
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Makes every path of a pool one from the root of the file system: the configuration may be used from any folder.
+///
+/// # Errors
+/// There is no working folder.
+pub fn make_absolute(storage: &mut StoragePoolConfiguration) -> anyhow::Result<()> {
+    let mut unresolved = Ok(());
+    for_each_file(storage, |file| match std::path::absolute(&file.path) {
+        Ok(path) => file.path = path,
+        Err(error) => unresolved = Err(error),
+    });
+    unresolved.context("the working folder")
+}
+
+/// Writes the configuration file at `path` anew, with what `change` makes of it. The one before is kept, with a `~` behind its
+/// name. Variables of the environment have no part in this.
+///
+/// # Errors
+/// The file cannot be read or written; it is as it was then.
+pub fn rewrite(path: &Path, change: impl FnOnce(&mut DatabaseConfiguration)) -> anyhow::Result<()> {
+    let writing = || format!("writing the configuration {}", path.display());
+    // Where a symbolic link leads, a file stands in its place afterwards.
+    let path = &std::fs::canonicalize(path).with_context(writing)?;
+    let mut configuration = DatabaseConfiguration::from_json_file(path).map_err(betree::Error::from)?;
+    change(&mut configuration);
+    let text = configuration.to_json_string().map_err(betree::Error::from)?;
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let (new, kept) = (beside(".new"), beside("~"));
+    let write = || -> std::io::Result<()> {
+        std::fs::copy(path, &kept)?;
+        let mut file = std::fs::File::create(&new)?;
+        file.set_permissions(std::fs::metadata(path)?.permissions())?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().with_context(writing)
+}
+
 /// All leaves of a pool, with their tier.
 pub fn leaves(storage: &StoragePoolConfiguration) -> impl Iterator<Item = (usize, &LeafVdev)> {
     storage.tiers.iter().enumerate().flat_map(|(tier, vdevs)| {
@@ -200,10 +328,11 @@ pub fn leaves(storage: &StoragePoolConfiguration) -> impl Iterator<Item = (usize
     })
 }
 
-/// Devices and inodes of the files and block devices of a pool, and of symbolic links to them.
+/// Devices and inodes of the files and block devices of a pool, its spares included, and of symbolic links to them.
 pub fn file_ids(storage: &StoragePoolConfiguration) -> HashSet<(u64, u64)> {
     // A link to one as well: what takes its place takes the path away.
-    let files = leaves(storage).flat_map(|(_, leaf)| match leaf {
+    let all = leaves(storage).map(|(_, leaf)| leaf).chain(&storage.spares);
+    let files = all.flat_map(|leaf| match leaf {
         LeafVdev::File(file) => {
             [std::fs::metadata(&file.path).ok(), std::fs::symlink_metadata(&file.path).ok()]
         }
@@ -217,8 +346,13 @@ pub fn is_durable(storage: &StoragePoolConfiguration) -> bool {
     leaves(storage).any(|(_, leaf)| !matches!(leaf, LeafVdev::Memory { .. }))
 }
 
-/// Calls `each` for every file of a pool.
+/// Calls `each` for every file of a pool, spares included.
 pub fn for_each_file(storage: &mut StoragePoolConfiguration, mut each: impl FnMut(&mut FileLeaf)) {
+    for spare in &mut storage.spares {
+        if let LeafVdev::File(file) = spare {
+            each(file);
+        }
+    }
     for vdev in storage.tiers.iter_mut().flat_map(|tier| &mut tier.top_level_vdevs) {
         let leaves = match vdev {
             Vdev::Leaf(leaf) => std::slice::from_mut(leaf),
@@ -240,6 +374,41 @@ mod tests {
         let mut tiers = Vec::new();
         options.iter().try_for_each(|option| add_tier(&mut tiers, option))?;
         Ok(tiers.iter().map(TierConfiguration::zfs_like).collect())
+    }
+
+    #[test]
+    fn tiers_in_words_are_read() {
+        let tiers = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            parse_pool(&words)
+                .map(|pool| pool.tiers.iter().map(TierConfiguration::zfs_like).collect::<Vec<_>>())
+        };
+        let all = "/a mirror /b /c parity1 /d /e /f";
+        assert_eq!(tiers(&[all]).unwrap(), [all]);
+        assert_eq!(tiers(&all.split(' ').collect::<Vec<_>>()).unwrap(), [all]);
+        assert_eq!(
+            tiers(&["./n.img:1GiB", "SLOW mirror /b", "/c\\ d", "fast", "/e"]).unwrap(),
+            ["./n.img:1GiB", "/e", "mirror /b /c\\ d"]
+                .map(|words| words.parse::<TierConfiguration>().unwrap().zfs_like())
+        );
+        assert_eq!(tiers(&["slow", "/a"]).unwrap(), ["", "", "/a"]);
+        for wrong in
+            [&["/a", "slow"][..], &["mirror", "/a"], &["a.img"], &["/a\\"], &["mirror", "slow", "/a", "/b"]]
+        {
+            let error = tiers(wrong).unwrap_err();
+            assert!(matches!(&error, Failure::Usage(_)), "{wrong:?}: {error}");
+        }
+        let words = ["mirror /a /b spare /c", "/d:8MiB"].map(str::to_owned);
+        let spares = parse_pool(&words).unwrap().spares;
+        assert_eq!(spares, [LeafVdev::file("/c"), LeafVdev::File(parse_leaf("/d:8MiB").unwrap())]);
+        for wrong in ["/a spare", "/a spare mirror /b /c"] {
+            assert!(parse_pool(&[wrong.to_owned()]).is_err(), "{wrong}");
+        }
+        assert_eq!(parse_leaf("x:8MiB").unwrap().size, Some(8 << 20));
+        assert_eq!(parse_leaf("/x:direct=false").unwrap().path, Path::new("/x"));
+        for wrong in ["mem:1GiB", "mirror /a /b", "/a,/b", "", "/a /b"] {
+            assert!(parse_leaf(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -63,16 +63,6 @@ impl Context {
         open(self.configuration()?, Database::open_read_only)
     }
 
-    /// As [`Context::open_read_only`], and says where the configuration comes from.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn open_read_only_from(&self) -> anyhow::Result<(Database, Source)> {
-        let active = self.configuration()?;
-        let source = active.source.clone();
-        Ok((open(active, Database::open_read_only)?, source))
-    }
-
     /// The configuration of a pool that there is, for commands that look at its devices themselves.
     ///
     /// # Errors
@@ -80,6 +70,32 @@ impl Context {
     pub fn pool_configuration(&self) -> anyhow::Result<Active> {
         let active = self.configuration()?;
         check_storage(&active)?;
+        Ok(active)
+    }
+
+    /// As [`Context::open_read_only`], also when devices are missing without which everything can be read: for commands that say
+    /// so. With the configuration.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look_at_devices(&self) -> anyhow::Result<(Database, Active)> {
+        let active = self.with_devices_missing()?;
+        Ok((open(active.clone(), Database::open_read_only)?, active))
+    }
+
+    /// Opens the database for reading and writing, also when devices are missing without which everything can be read: for
+    /// commands that are about them.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn open_for_devices(&self) -> anyhow::Result<(Database, Active)> {
+        let active = self.with_devices_missing()?;
+        Ok((open(active.clone(), Database::open_with)?, active))
+    }
+
+    fn with_devices_missing(&self) -> anyhow::Result<Active> {
+        let mut active = self.configuration()?;
+        active.configuration.storage.degraded = true;
         Ok(active)
     }
 
@@ -117,6 +133,10 @@ fn check_storage(active: &Active) -> Result<(), Failure> {
 pub fn explain(error: betree::Error, source: &Source) -> anyhow::Error {
     if error.kind() == ErrorKind::NotFound {
         return Failure::NotFound(format!("no pool; run `bectl db init` to make one ({error})")).into();
+    }
+    if matches!(&error, betree::Error::Pool(PoolError::Replaced { .. })) {
+        let hint = format!("the configuration {source} must name the device that took its place");
+        return anyhow::Error::from(error).context(hint);
     }
     let refuses_direct_io = match &error {
         betree::Error::Pool(PoolError::Vdev(error)) => matches!(**error, VdevError::NoDirectIo { .. }),

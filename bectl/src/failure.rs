@@ -9,13 +9,14 @@
 //! | 4 | bytes on a device, or of a stream, are not what was written |
 //! | 5 | no space |
 //! | 6 | the pool is in use |
-//! | 7 | redundancy is lost |
+//! | 7 | redundancy is lost, or a device is not there |
 //! | 8 | refused: it exists already, is needed by others, has changed since, is not as expected, or was not confirmed |
 //! | 130 | interrupted; the database is consistent |
 //!
 //! `check` has codes of its own, those of file system checkers: 0 clean, 1 leaked space and nothing else, 2 damage,
 //! 3 cannot run.
 
+use betree::pool::PoolError;
 use betree::{ErrorKind, StreamError};
 use std::borrow::Cow;
 use thiserror::Error;
@@ -72,6 +73,11 @@ pub fn exit_code(error: &anyhow::Error) -> (u8, &'static str) {
                 || matches!(error, betree::Error::Stream(error) if matches!(error, StreamError::Changed { .. }));
             if refused {
                 return (8, "REFUSED");
+            }
+            match error {
+                betree::Error::Pool(PoolError::Indispensable { .. }) => return (8, "REFUSED"),
+                betree::Error::Pool(PoolError::MemberGone { .. }) => return (7, "DEGRADED"),
+                _ => {}
             }
             return of_kind(error.kind());
         }

@@ -1,7 +1,7 @@
 //! `bectl`: works with betree databases from the command line.
 //!
 //! ```text
-//!   main ── args ──► cmd::{db, dataset, kv, store, obj, snapshot, stream, config}
+//!   main ── args ──► cmd::{db, dataset, kv, store, obj, snapshot, stream, vdev, config}
 //!                      │ context: configuration, Database, Ctrl-C
 //!                      │ text, lines: bytes as text
 //!                      │ folder, workers: files, and threads that share them

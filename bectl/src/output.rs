@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 /// Version of the JSON that every command writes. A new field raises the minor number, any other change the major one.
-const JSON_VERSION: (u32, u32) = (1, 2);
+const JSON_VERSION: (u32, u32) = (1, 3);
 
 /// How to print.
 #[derive(Debug)]

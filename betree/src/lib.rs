@@ -16,9 +16,10 @@ pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
     DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
-    KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions, ReceiveReport, Received, Result,
-    ResumeToken, Retention, SendOptions, SendReport, Snapshot, SnapshotInfo, StorageInfo, StreamError,
-    StreamInfo, StreamKind, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
+    KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions, ReceiveReport, Received,
+    ResilverStatus, Result, ResumeToken, Retention, ScrubFinding, ScrubState, ScrubStatus, SendOptions,
+    SendReport, Snapshot, SnapshotInfo, StorageInfo, StreamError, StreamInfo, StreamKind, StreamPart,
+    Unfinished, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use object::{
     AsyncObjectStore, CHUNK_BYTES, Chunks, Condition, ListOptions, METADATA_KEY_BYTES_MAX,
@@ -27,8 +28,9 @@ pub use object::{
     ObjectView, Objects, Pending, SendPart, StoreSnapshot, StoreView, Version,
 };
 pub use pool::{
-    ConfigurationError, FileLeaf, LeafVdev, OpenReport, PreferredAccessType, StorageKind,
-    StoragePoolConfiguration, TierConfiguration, Vdev,
+    ConfigurationError, ErrorCounts, FileLeaf, LeafVdev, MemberState, MemberStatus, OpenReport,
+    PreferredAccessType, SpareUse, StorageKind, StoragePoolConfiguration, TierConfiguration, Vdev,
+    VdevHealth, VdevKind, VdevStatus,
 };
 pub use tree::{
     DefaultMessageAction, MergePolicy, MessageAction, Migrated, PartRead, TreeStats, Value, ValuePart,

@@ -1,6 +1,6 @@
 //! `bectl db`: the database as a whole.
 
-use super::init;
+use super::{init, status};
 use crate::args::DbCommand;
 use crate::configuration;
 use crate::context::{Context, explain};
@@ -16,7 +16,7 @@ use serde::Serialize;
 pub fn run(context: &Context, command: DbCommand) -> anyhow::Result<()> {
     match command {
         DbCommand::Init(options) => init::run(context, &options),
-        DbCommand::Status => status(context),
+        DbCommand::Status => status::run(context),
         DbCommand::Space => space(context),
         DbCommand::ListDatasets => list_datasets(context),
         DbCommand::DumpSuperblock => dump_superblock(context),
@@ -59,74 +59,6 @@ fn space(context: &Context) -> anyhow::Result<()> {
         ]
     });
     context.output.table(&["TIER", "TOTAL", "USED", "FREE", "FULL"], rows.collect(), &tiers)
-}
-
-/// What `db status` says.
-#[derive(Serialize)]
-struct Status {
-    /// `ONLINE`, or `DAMAGED` when superblocks are lost or damaged, although the database opens.
-    state: &'static str,
-    configuration: String,
-    /// Checkpoint that was opened.
-    generation: u64,
-    /// Newest checkpoint that any device names.
-    highest_generation: u64,
-    /// Whether something newer than the opened checkpoint was, or may have been, durable.
-    rolled_back: bool,
-    datasets: usize,
-    object_stores: usize,
-    tiers: Vec<TierSpace>,
-    /// Slots that are damaged or unreadable.
-    damaged_slots: Vec<String>,
-    /// Label areas that the newest commit has not reached; usual after a crash.
-    stale_areas: Vec<String>,
-}
-
-fn status(context: &Context) -> anyhow::Result<()> {
-    let (database, source) = context.open_read_only_from()?;
-    let mut status = Status {
-        state: "ONLINE",
-        configuration: source.to_string(),
-        generation: 0,
-        highest_generation: 0,
-        rolled_back: false,
-        datasets: database.datasets()?.len(),
-        object_stores: database.object_stores()?.len(),
-        tiers: space_of(&database),
-        damaged_slots: Vec::new(),
-        stale_areas: Vec::new(),
-    };
-    if let Some(report) = database.open_report() {
-        status.generation = report.chosen.0;
-        status.highest_generation = report.highest_seen.0;
-        status.rolled_back = report.rolled_back;
-        status.damaged_slots = report.bad_slots.iter().map(ToString::to_string).collect();
-        let stale = report.stale.iter().map(|area| format!("{} {}", area.device, area.end));
-        status.stale_areas = stale.collect();
-        if report.rolled_back || !report.bad_slots.is_empty() {
-            status.state = "DAMAGED";
-        }
-    }
-    let text = |text: &str| Cell::Text(text.to_owned());
-    let mut pairs = vec![
-        ("state", text(status.state)),
-        ("configuration", text(&status.configuration)),
-        ("generation", Cell::Count(status.generation)),
-        ("datasets", Cell::Count(status.datasets as u64)),
-        ("object stores", Cell::Count(status.object_stores as u64)),
-    ];
-    for tier in &status.tiers {
-        let (used, total) = (context.output.size(tier.used), context.output.size(tier.total));
-        pairs.push((tier.tier, Cell::Text(format!("{used} of {total} used"))));
-    }
-    if status.rolled_back {
-        let lost =
-            format!("checkpoints after {} (up to {} seen)", status.generation, status.highest_generation);
-        pairs.push(("lost", Cell::Text(lost)));
-    }
-    pairs.extend(status.damaged_slots.iter().map(|slot| ("damaged", text(slot))));
-    pairs.extend(status.stale_areas.iter().map(|area| ("stale", text(area))));
-    context.output.pairs(&pairs, &status)
 }
 
 fn list_datasets(context: &Context) -> anyhow::Result<()> {
@@ -211,11 +143,19 @@ impl Slot {
 fn dump_superblock(context: &Context) -> anyhow::Result<()> {
     let active = context.configuration()?;
     let mut slots = Vec::new();
-    for (_, leaf) in configuration::leaves(&active.configuration.storage) {
+    let storage = &active.configuration.storage;
+    let leaves = configuration::leaves(storage).map(|(_, leaf)| (leaf, false));
+    for (leaf, is_spare) in leaves.chain(storage.spares.iter().map(|leaf| (leaf, true))) {
         let LeafVdev::File(file) = leaf else { continue };
-        let device = FileDevice::open(&file.path, file.direct, true).map_err(|error| {
-            explain(betree::Error::from(betree::pool::PoolError::from(error)), &active.source)
-        })?;
+        let device = match FileDevice::open(&file.path, file.direct, true) {
+            Ok(device) => device,
+            // It may be made when it is needed.
+            Err(_) if is_spare => continue,
+            Err(error) => {
+                let error = betree::Error::from(betree::pool::PoolError::from(error));
+                return Err(explain(error, &active.source));
+            }
+        };
         slots.extend(dump_device(&device).iter().map(Slot::of));
     }
     let shown = slots.iter().filter(|slot| context.verbose > 0 || !slot.is_empty);

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::Cell;
 use anyhow::Context as _;
 use betree::base::preference::TIER_NAMES;
-use betree::{Database, DatabaseConfiguration, ErrorKind, LeafVdev, StoragePoolConfiguration};
+use betree::{Database, DatabaseConfiguration, ErrorKind, LeafVdev};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -23,8 +23,10 @@ struct Plan {
 }
 
 pub fn run(context: &Context, init: &Init) -> anyhow::Result<()> {
-    let plan =
-        if init.tiers.is_empty() { of_configuration(context, init)? } else { of_options(context, init)? };
+    let plan = match init.tiers.is_empty() && init.words.is_empty() {
+        true => of_configuration(context, init)?,
+        false => of_options(context, init)?,
+    };
     let Active { configuration, source } = &plan.active;
     if configuration.storage.is_empty() {
         return Err(Failure::Usage(format!("the configuration {source} names no vdev")).into());
@@ -71,7 +73,7 @@ fn of_configuration(context: &Context, init: &Init) -> anyhow::Result<Plan> {
 fn of_options(context: &Context, init: &Init) -> anyhow::Result<Plan> {
     let exists = |path: &Path| {
         let why = format!(
-            "the configuration {} exists; name a new one with -c, or leave out --tier",
+            "the configuration {} exists; name a new one with -c, or leave out what is in it: the vdevs",
             path.display()
         );
         anyhow::Error::from(Failure::Refused(why))
@@ -88,20 +90,12 @@ fn of_options(context: &Context, init: &Init) -> anyhow::Result<Plan> {
     if path.try_exists()? {
         return Err(exists(&path));
     }
-    let mut storage = StoragePoolConfiguration::default();
+    let mut storage = configuration::parse_pool(&init.words)?;
     for option in &init.tiers {
         configuration::add_tier(&mut storage.tiers, option)?;
     }
-    let mut unresolved = Ok(());
-    configuration::for_each_file(&mut storage, |file| {
-        file.size = file.size.or(init.size);
-        // The configuration may be used from any folder.
-        match std::path::absolute(&file.path) {
-            Ok(path) => file.path = path,
-            Err(error) => unresolved = Err(error),
-        }
-    });
-    unresolved.context("the working folder")?;
+    configuration::for_each_file(&mut storage, |file| file.size = file.size.or(init.size));
+    configuration::make_absolute(&mut storage)?;
     let fastest = configuration::leaves(&storage).find(|(_, leaf)| !matches!(leaf, LeafVdev::Memory { .. }));
     let Some((tier, _)) = fastest else {
         return Err(Failure::Usage(

@@ -13,9 +13,12 @@ mod owner;
 mod readable;
 mod recover;
 mod salvage;
+mod scrub;
 mod snapshot;
+mod status;
 mod store;
 mod stream;
+mod vdev;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -41,6 +44,8 @@ pub fn run(context: &Context, command: Command) -> anyhow::Result<()> {
         Command::Receive(options) => stream::receive(context, &options),
         Command::Config(command) => config::run(context, &command),
         Command::Check(options) => check::run(context, &options),
+        Command::Scrub(command) => scrub::run(context, &command),
+        Command::Vdev(command) => vdev::run(context, command),
         Command::Recover(options) => recover::run(context, &options),
         Command::Salvage(options) => salvage::run(context, &options),
     }

@@ -110,3 +110,26 @@ fn salvage_leaves_out_what_is_damaged_and_says_so() {
     assert_eq!(fs::read_to_string(home.path("out/2-e.jsonl")).unwrap().lines().count(), 1);
     assert!(home.path("out/1-d.skipped.jsonl").exists());
 }
+
+#[test]
+fn a_scrub_finds_what_is_wrong_and_is_remembered() {
+    let home = filled();
+    let none = home.words("scrub status --json").json("scrub status");
+    assert_eq!(none, serde_json::json!({"scrub": null, "resilver": null}));
+    assert_eq!(home.words("scrub stop").code, 3);
+    let clean = home.words("scrub start --json").json("scrub start");
+    assert_eq!(
+        (&clean["state"], &clean["damaged"], &clean["by"]),
+        (&"finished".into(), &0.into(), &"bectl".into())
+    );
+    assert!(clean["checksums"].as_u64().unwrap() > 0 && clean["bytes_done"].as_u64().unwrap() > 0);
+    // What waits in the log is in the trees now, once.
+    assert!(damage(&home, b"value07") > 0);
+    let scrubbed = home.words("scrub start");
+    assert_eq!(scrubbed.code, 4, "{}", scrubbed.stderr);
+    let findings = String::from_utf8(scrubbed.stdout).unwrap();
+    assert!(findings.starts_with("run of d, keys from "), "{findings}");
+    let status = home.words("scrub status --json").json("scrub status");
+    assert_eq!((&status["scrub"]["state"], &status["scrub"]["damaged"]), (&"finished".into(), &1.into()));
+    assert_eq!(home.words("scrub stop").code, 0);
+}

@@ -7,6 +7,8 @@ mod configuration;
 #[cfg(test)]
 mod datasets;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod entries;
 #[cfg(test)]
 mod folders;

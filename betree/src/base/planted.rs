@@ -4,7 +4,7 @@
 
 /// A bug that can be switched on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u64)]
 pub enum Bug {
     /// A checkpoint writes its superblock without flushing what it points to.
     SuperblockBeforeFlush = 1 << 0,
@@ -70,10 +70,17 @@ pub enum Bug {
     ForgetDeletes = 1 << 30,
     /// The dead list of the snapshot that received changes start from stays what it was.
     KeepOldDeadList = 1 << 31,
+    /// That a member of a vdev is lost is acknowledged before it is durable.
+    AcknowledgeUnrecordedLoss = 1 << 32,
+    /// A member that missed something is taken for one that holds everything.
+    TrustStaleMember = 1 << 33,
+    /// The parity of the last stripe of a write is not written.
+    SkipLastParity = 1 << 34,
 }
 
 impl Bug {
-    /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead.
+    /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead, and
+    /// those of redundancy are caught by tests of the pool.
     pub const ALL: [Self; 29] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
@@ -108,16 +115,16 @@ impl Bug {
 }
 
 #[cfg(feature = "planted-bugs")]
-static PLANTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+static PLANTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 /// Switches `bug` on or off for the whole process.
 #[cfg(feature = "planted-bugs")]
 pub fn plant(bug: Bug, on: bool) {
     use std::sync::atomic::Ordering::SeqCst;
     if on {
-        PLANTED.fetch_or(bug as u32, SeqCst);
+        PLANTED.fetch_or(bug as u64, SeqCst);
     } else {
-        PLANTED.fetch_and(!(bug as u32), SeqCst);
+        PLANTED.fetch_and(!(bug as u64), SeqCst);
     }
 }
 
@@ -125,7 +132,7 @@ pub fn plant(bug: Bug, on: bool) {
 #[cfg(feature = "planted-bugs")]
 #[must_use]
 pub fn planted(bug: Bug) -> bool {
-    PLANTED.load(std::sync::atomic::Ordering::SeqCst) & bug as u32 != 0
+    PLANTED.load(std::sync::atomic::Ordering::SeqCst) & bug as u64 != 0
 }
 
 /// Panics when `bug` is switched on.

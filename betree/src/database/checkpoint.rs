@@ -194,6 +194,7 @@ impl Core {
         table.install(generation);
         if let Some(old) = checkpointer.table.replace(table) {
             old.kill(generation);
+            self.scrubs.keep(old);
         }
         let root = self.dmu.write_bitmaps(generation)?;
         let mut buffer = AlignedBuffer::zeroed(blocks as usize * BLOCK_BYTES);
@@ -302,6 +303,9 @@ impl Core {
             finished.push(dataset);
         }
         edits.free_condemned()?;
+        for (key, record) in self.scrubs.take_records(&plan.adopters()) {
+            edits.put(&key, Some(&record))?;
+        }
         let edited = plan.edit(&mut edits, cut.sequence, &roots);
         plan.set_undo(edits.into_undo());
         edited?;

@@ -107,8 +107,10 @@ impl Core {
         }
         self.admit(writes)?;
         self.pace(total)?;
+        let writer = self.writers.enter();
         let large = self.write_large(writes)?;
         let lsn = self.commit(writes, large)?;
+        drop(writer);
         self.after_write()?;
         if durability == Durability::Sync {
             self.admission.note_sync();

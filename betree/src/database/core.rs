@@ -10,7 +10,9 @@ use super::format::Role;
 use super::limits::Scale;
 use super::pacing::Pacing;
 use super::replication::Receives;
+use super::scrub::Scrubs;
 use super::snapshots::Snapshots;
+use super::writers::Writers;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::planted::{Bug, panic_if_planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +43,9 @@ pub(super) struct Core {
     pub admission: Admission,
     pub snapshots: Snapshots,
     pub receives: Receives,
+    pub scrubs: Scrubs,
+    /// Who writes what no checkpoint names yet.
+    pub writers: Writers,
     pub pacing: Pacing,
     /// Writes so far.
     pub writes: AtomicU64,
@@ -93,6 +98,8 @@ impl Core {
             admission: Admission::default(),
             snapshots: Snapshots::default(),
             receives: Receives::default(),
+            scrubs: Scrubs::default(),
+            writers: Writers::default(),
             pacing: Pacing::default(),
             writes: AtomicU64::new(0),
             read_only: parts.read_only,
@@ -222,6 +229,7 @@ impl Core {
             return Ok(true);
         };
         let _guard = self.fail_on_panic();
+        let _writer = self.writers.enter();
         panic_if_planted(Bug::PanicInJob);
         for _attempt in 0..3 {
             let error = match tree.run_job(job) {

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::naming::{check_name, new_record};
 use super::pair::Pair;
 use super::recovery::Opening;
+use super::scrub::ScrubStatus;
 use super::snapshots::{Change, Snapshot};
 use super::verify::VerifyReport;
 use super::view::DatabaseView;
@@ -41,6 +42,10 @@ pub(super) struct Handle {
 impl Handle {
     pub fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     fn close(&self) -> Result<()> {
@@ -535,6 +540,56 @@ impl Database {
     /// The part of a verification that knows nothing of objects.
     pub(crate) fn verify_trees(&self) -> Result<VerifyReport> {
         self.core().verify()
+    }
+
+    /// Looks at every copy of everything that is stored, mends what is wrong and tells what is right nowhere: in this thread,
+    /// until it is finished or `watch`, which is asked after every step, says no. Then it is paused, and the next call, of any
+    /// process, goes on where it stopped. `by` says who wants it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] while another thread runs it; out of space for its records; the database takes no writes.
+    pub fn scrub(&self, by: &str, mut watch: impl FnMut(&ScrubStatus) -> bool) -> Result<ScrubStatus> {
+        self.core().begin_scrub(by, false)?;
+        self.core().run_scrub(&|| true, &mut watch)
+    }
+
+    /// As [`Database::scrub`], in a thread of its own. When the database is closed meanwhile, it goes on at the next opening.
+    ///
+    /// # Errors
+    /// As [`Database::scrub`]; the operating system refuses a thread, or the configuration has none.
+    pub fn scrub_start(&self, by: &str) -> Result<()> {
+        let core = self.core();
+        if !core.has_threads() {
+            let reason = String::from("the configuration has no background threads");
+            return Err(Error::InvalidArgument { what: "scrub", reason });
+        }
+        core.begin_scrub(by, true)?;
+        self.handle.workers.spawn_scrub(core).map_err(|error| Error::InvalidArgument {
+            what: "scrub",
+            reason: format!("the operating system refuses a thread: {error}"),
+        })
+    }
+
+    /// Pauses the scrub; one that is running ends behind the step that is under way. It goes on when it is started again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there never was one.
+    pub fn scrub_pause(&self) -> Result<()> {
+        self.core().pause_scrub()
+    }
+
+    /// Gives up the scrub that is running or paused, as [`Database::scrub_pause`]; the next one begins anew.
+    ///
+    /// # Errors
+    /// As [`Database::scrub_pause`].
+    pub fn scrub_stop(&self) -> Result<()> {
+        self.core().stop_scrub()
+    }
+
+    /// How far the scrub is, or what the newest one came to; `None` when there never was one.
+    #[must_use]
+    pub fn scrub_status(&self) -> Option<ScrubStatus> {
+        self.core().scrubs.status()
     }
 
     /// Waits until no background work is left, so that the trees have the shape that reads like best.

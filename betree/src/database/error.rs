@@ -278,7 +278,8 @@ fn pool_kind(error: &PoolError) -> ErrorKind {
         PoolError::NotEmpty { .. } => ErrorKind::AlreadyExists,
         PoolError::Unsupported { .. } | PoolError::NewerFormat { .. } => ErrorKind::Unsupported,
         PoolError::NoRandomBytes(_) => ErrorKind::Io,
-        PoolError::MissingDevice { .. } => ErrorKind::Degraded,
+        PoolError::MissingDevice { .. } | PoolError::Insufficient { .. } => ErrorKind::Degraded,
+        PoolError::Indispensable { .. } | PoolError::MemberGone { .. } => ErrorKind::Busy,
         PoolError::UnknownVdev(_)
         | PoolError::Damaged { .. }
         | PoolError::Stale { .. }

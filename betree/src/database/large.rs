@@ -6,7 +6,7 @@ use super::error::Result;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::preference::StoragePreference;
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
 use crate::dmu::{DmuError, OwnedExtents, Privilege, WriteBatch};
 use crate::run::Kind;
 use crate::tree::LargeValue;
@@ -35,13 +35,21 @@ impl Requests<'_> {
         }
         Ok(())
     }
+
+    /// What was made for `extents` is all of it.
+    fn end(&mut self, extents: &[Extent]) {
+        if let Some(batch) = &mut self.batch {
+            batch.end(extents);
+        }
+    }
 }
 
 /// Values whose extents follow each other, and that are written with one request.
 #[derive(Default)]
 struct Neighbours<'a> {
     extent: Option<Extent>,
-    values: Vec<&'a [u8]>,
+    /// Each with the byte of the extent where it starts.
+    values: Vec<(&'a [u8], usize)>,
 }
 
 impl<'a> Neighbours<'a> {
@@ -51,13 +59,17 @@ impl<'a> Neighbours<'a> {
             self.write(requests)?;
             return write(extents, bytes, requests);
         };
+        let dmu = &requests.core.dmu;
         let joins = |last: &Extent| {
-            last.vdev == extent.vdev
-                && last.block + u64::from(last.blocks) == extent.block
+            dmu.joins(last, extent)
                 && (last.blocks + extent.blocks) as usize * BLOCK_BYTES <= REQUEST_BYTES_MAX
         };
+        let mut start = 0;
         match &mut self.extent {
-            Some(last) if joins(last) => last.blocks += extent.blocks,
+            Some(last) if joins(last) => {
+                start = dmu.data_blocks(&[*last]) as usize * BLOCK_BYTES;
+                last.blocks += extent.blocks;
+            }
             _ => {
                 self.write(requests)?;
                 if bytes.len() > REQUEST_BYTES_MAX {
@@ -66,21 +78,24 @@ impl<'a> Neighbours<'a> {
                 self.extent = Some(*extent);
             }
         }
-        self.values.push(bytes);
+        self.values.push((bytes, start));
         Ok(())
     }
 
     fn write(&mut self, requests: &mut Requests<'_>) -> Result<()> {
         let Some(extent) = self.extent.take() else { return Ok(()) };
-        let mut buffer = AlignedBuffer::recycled(extent.blocks as usize * BLOCK_BYTES);
+        let blocks = requests.core.dmu.data_blocks(&[extent]) as usize;
+        let mut buffer = AlignedBuffer::recycled(blocks * BLOCK_BYTES);
         let mut at = 0;
-        for bytes in self.values.drain(..) {
-            let end = at + bytes.len();
-            buffer[at..end].copy_from_slice(bytes);
-            at = end.next_multiple_of(BLOCK_BYTES);
-            buffer[end..at].fill(0);
+        for (bytes, start) in self.values.drain(..) {
+            buffer[at..start].fill(0);
+            at = start + bytes.len();
+            buffer[start..at].copy_from_slice(bytes);
         }
-        requests.make(&[extent], 0, buffer)
+        buffer[at..].fill(0);
+        requests.make(&[extent], 0, buffer)?;
+        requests.end(&[extent]);
+        Ok(())
     }
 }
 
@@ -92,6 +107,7 @@ fn write(extents: &[Extent], bytes: &[u8], requests: &mut Requests<'_>) -> Resul
         buffer[piece.len()..].fill(0);
         requests.make(extents, (index * REQUEST_BYTES_MAX) as u64, buffer)?;
     }
+    requests.end(extents);
     Ok(())
 }
 
@@ -143,7 +159,9 @@ impl Core {
                 Err(DmuError::OutOfSpace { .. }) if tries < 2 => {
                     tries += 1;
                     let class = self.dmu.class_of(preference);
-                    self.reclaim(class, Privilege::User, bytes.len() as u64 + 2 * BLOCK_BYTES_U64)?;
+                    // What is left may be scattered, which is why there was no room.
+                    let blocks = self.dmu.scattered_blocks(class, blocks_for(bytes.len() as u64)) + 2;
+                    self.reclaim(class, Privilege::User, blocks * BLOCK_BYTES_U64)?;
                 }
                 allocated => return Ok(allocated?),
             }

@@ -1,7 +1,6 @@
 //! What a database counts.
 
 use super::core::Core;
-use crate::base::extent::total_blocks;
 use crate::base::preference::TIER_COUNT;
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::dmu::{CacheStatistics, TierSpace};
@@ -44,7 +43,7 @@ impl Core {
             dirty_header_bytes: self.dmu.cache().dirty_bytes() as u64,
             memtable_bytes: all as u64,
             frozen_bytes: frozen as u64,
-            log_blocks: self.log.get().map_or(0, |log| total_blocks(&log.extents())),
+            log_blocks: self.log.get().map_or(0, |log| self.dmu.data_share(&log.extents())),
             waiting_jobs: self.jobs.len() as u64,
             pending_free_bytes: self.dmu.deferred_blocks() * BLOCK_BYTES_U64,
             // A database that is open for reading only has no log of its own.

@@ -68,6 +68,7 @@ mod core;
 #[expect(clippy::module_inception, reason = "the database is what this module is about")]
 mod database;
 mod dataset;
+mod devices;
 mod durability;
 mod error;
 mod format;
@@ -84,6 +85,7 @@ mod record;
 mod recovery;
 mod relocation;
 mod replication;
+mod scrub;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod shuttle_tests;
@@ -91,6 +93,7 @@ mod snapshots;
 mod verify;
 mod view;
 mod worker;
+mod writers;
 
 pub use crate::pool::ConfigurationError;
 pub use batch::Batch;
@@ -119,6 +122,8 @@ pub use replication::{
     StreamKind, StreamPart, Unfinished,
 };
 pub(crate) use replication::{SendSection, StoreCare, StoreTurn, TakeOver};
+pub use scrub::{ResilverStatus, ScrubFinding, ScrubState, ScrubStatus};
+pub(crate) use scrub::{SCRUBS, ScrubRecord, scrub_key};
 #[cfg(test)]
 pub(crate) use snapshots::Origin;
 pub(crate) use snapshots::format::{

@@ -9,7 +9,6 @@ use super::error::{Error, ErrorKind, Result};
 use super::format::{DATASETS, DROPS, DatasetRecord, RootRecord, key_dataset};
 use super::limits::Scale;
 use super::record::{Operation, RecordReader, RecordWriter};
-use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{DatasetId, Generation};
@@ -168,6 +167,7 @@ impl Core {
         }));
         core.publish_root(record.generation);
         core.find_condemned()?;
+        core.scrubs.load(&core.snapshots.root()?)?;
         if matches!(opening, Opening::Checkpoint) {
             return Ok(core);
         }
@@ -324,6 +324,9 @@ impl Core {
     fn values_are_whole(&self, bytes: &[u8], found: &mut Vec<LargeValue>) -> Result<bool> {
         let values = large_values(bytes)?;
         for pointer in &values {
+            if !pointer.fits(&self.dmu) {
+                return Err(damaged("log record", &"the extents of a large value are not as long as it"));
+            }
             match pointer
                 .read(&self.dmu, Caching::Bypass)
                 .map_err(|error| Error::of_tree(b"log record", error))
@@ -441,6 +444,7 @@ pub(crate) fn dmu_options(configuration: &DatabaseConfiguration) -> DmuOptions {
         log_tier: configuration.log_tier,
         cache_bytes: configuration.cache_size,
         threads: if configuration.background_threads == Some(0) { 0 } else { 4 },
+        compare_copies: false,
     }
 }
 
@@ -514,16 +518,20 @@ fn load(
 fn read_table(dmu: &Dmu, record: &RootRecord) -> Result<Vec<u8>> {
     let length = record.table_length as usize;
     let extents = record.table_extents.extents();
-    let bad = |reason: &str| Error::Corrupt { what: "allocation table root", reason: reason.to_owned() };
-    if length as u64 > total_blocks(extents) * BLOCK_BYTES_U64 {
+    let bad = |reason: &str| {
+        let reason = format!("{reason}, on {}", dmu.place_of(extents));
+        Error::Corrupt { what: "allocation table root", reason }
+    };
+    if length as u64 > dmu.data_blocks(extents) * BLOCK_BYTES_U64 {
         return Err(bad("it is longer than its extents"));
     }
-    let buffer: AlignedBuffer = dmu.read(extents, 0, length.next_multiple_of(BLOCK_BYTES))?;
-    let bytes = &buffer[..length];
-    if crc(bytes) != record.table_checksum {
+    let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == record.table_checksum;
+    let (buffer, right) =
+        dmu.read_checked(extents, 0, length.next_multiple_of(BLOCK_BYTES), 0..length, &mut is_right)?;
+    if !right {
         return Err(bad("its checksum differs from the one in the superblock"));
     }
-    Ok(bytes.to_vec())
+    Ok(buffer[..length].to_vec())
 }
 
 /// The datasets that the root tree lists.

@@ -33,13 +33,16 @@ impl Core {
             // Who else has a buffer in hand would put what is in it below, unmoved.
             let _one = self.admission.reclaiming.lock();
             let _held = self.jobs.hold();
+            let _writer = self.writers.enter();
             tree.gather(&relocation).map_err(of_tree)?
         };
         self.check_room(class, wanted)?;
         let mut moved = Migrated::default();
         let mut from = Some(low);
         while let Some(leaf) = from {
+            let writer = self.writers.enter();
             let (step, more) = tree.relocate_leaf(&leaf, &mut relocation).map_err(of_tree)?;
+            drop(writer);
             moved.entries += step.entries;
             moved.bytes += step.bytes;
             from = match more {

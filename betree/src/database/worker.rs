@@ -1,4 +1,5 @@
-//! Background threads: workers that flush and merge, one that writes checkpoints, one that syncs at intervals.
+//! Background threads: workers that flush and merge, one that writes checkpoints, one that syncs at intervals, one that gives
+//! spares to lost members.
 
 use super::core::Core;
 use crate::base::sync::thread::{self, JoinHandle};
@@ -10,6 +11,12 @@ use std::time::Duration;
 
 /// How long a worker sleeps without work before it looks whether it should end.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether a member is lost for which there is a spare.
+const SPARES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// After how many of these a spare that was refused is tried again.
+const SPARES_PATIENCE: u32 = 60;
 
 /// How long a worker waits after work that found no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(5);
@@ -47,6 +54,15 @@ impl Workers {
                 workers.spawn("betree-sync", core, move |core, stop| sync(core, stop, interval))
             });
         }
+        if core.scrubs.continues() {
+            started = started.and_then(|()| workers.spawn_scrub(core));
+        }
+        if !core.pool.lacking().is_empty() {
+            started = started.and_then(|()| workers.spawn_resilver(core));
+        }
+        if !core.configuration.storage.spares.is_empty() {
+            started = started.and_then(|()| workers.spawn("betree-spares", core, watch_spares));
+        }
         match started {
             Ok(()) => Ok(workers),
             Err(error) => {
@@ -56,7 +72,11 @@ impl Workers {
         }
     }
 
-    fn spawn(
+    /// Starts a thread of this name, which is told when it should end.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub fn spawn(
         &self,
         name: &str,
         core: &Arc<Core>,
@@ -75,6 +95,34 @@ impl Workers {
         };
         self.threads.lock().push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
         Ok(())
+    }
+
+    /// Starts a thread that runs the scrub.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub fn spawn_scrub(&self, core: &Arc<Core>) -> io::Result<()> {
+        self.spawn("betree-scrub", core, |core, stop| {
+            let goes_on = || !*stop.0.lock() && core.check_accepts().is_ok();
+            if let Err(error) = core.run_scrub(&goes_on, &mut |_| true) {
+                log::warn!("scrub in the background: {error}");
+            }
+        })
+    }
+
+    /// Starts a thread that gives members what they lack.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub fn spawn_resilver(&self, core: &Arc<Core>) -> io::Result<()> {
+        self.spawn("betree-resilver", core, |core, stop| {
+            let goes_on = || !*stop.0.lock() && core.check_accepts().is_ok();
+            match core.run_resilver_in_turn(&goes_on) {
+                // The next opening begins with it.
+                Err(error) if goes_on() => log::warn!("resilver in the background: {error}"),
+                _ => {}
+            }
+        })
     }
 
     /// Ends the threads and waits for them; what waits in the queue of jobs is left to the next opening.
@@ -123,6 +171,40 @@ fn checkpoint(core: &Core, stop: &(Mutex<bool>, Condvar)) {
         if let Err(error) = core.checkpoint(false) {
             log::warn!("checkpoint in the background: {error}");
         }
+    }
+}
+
+/// Gives spares to members that are lost, and what they lack to these.
+fn watch_spares(core: &Core, stop: &(Mutex<bool>, Condvar)) {
+    let goes_on = || !*stop.0.lock() && core.check_accepts().is_ok();
+    // What found no spare is asked about again when something else is lost, and now and then.
+    let (mut before, mut waits) = (Vec::new(), 0);
+    let mut has_to_fill = false;
+    let mut stopped = stop.0.lock();
+    while !*stopped {
+        stop.1.wait_for(&mut stopped, SPARES_INTERVAL);
+        drop(stopped);
+        let lost = core.pool.lost();
+        waits += 1;
+        if goes_on() && (lost != before || (!lost.is_empty() && waits >= SPARES_PATIENCE)) {
+            waits = 0;
+            match core.use_spares() {
+                Ok(used) => has_to_fill |= !used.is_empty(),
+                Err(error) => log::warn!("spares: {error}"),
+            }
+            before = core.pool.lost();
+        }
+        if has_to_fill && goes_on() {
+            // The next one that is lost does not wait for this.
+            let is_undisturbed = || goes_on() && core.pool.lost() == before;
+            if let Err(error) = core.run_resilver_in_turn(&is_undisturbed)
+                && goes_on()
+            {
+                log::warn!("spares: {error}");
+            }
+            has_to_fill = core.pool.lost() != before;
+        }
+        stopped = stop.0.lock();
     }
 }
 

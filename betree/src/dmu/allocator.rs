@@ -14,7 +14,10 @@
 //!   allocated by the caller beforehand ([`Allocator::table_root_bytes_max`]).
 //! * **A4** No slot or page that the last durable checkpoint or the one before refers to is overwritten.
 //! * **A5** A request fails for lack of space only when its tiers have fewer blocks left than it may take: never because
-//!   the free blocks are scattered.
+//!   the free blocks are scattered. On a striped vdev a block of data may take as much as the granule when they are.
+//!
+//! Requests, accounts and the reserve of the layers above count blocks of data; bitmaps, extents and the accounts in here
+//! count the blocks that these take, parity included.
 //!
 //! Locks, outermost first: the checkpoint being written; one vdev's segments. The turn of a stream is taken alone. Nothing
 //! here flushes a device, knows when an extent dies, or keeps readers in mind: the caller releases an extent when all of
@@ -25,7 +28,8 @@ use super::commit::Commit;
 use super::format::{IndirectVdev, Root};
 use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
-use super::segments::Segments;
+use super::packing::Packing;
+use super::segments::{Segments, share};
 use super::space::{Reserve, TierSpace, VdevSpace};
 use super::table::SeenGenerations;
 use crate::base::extent::Extent;
@@ -33,7 +37,7 @@ use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::TIER_COUNT;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use crate::pool::Pool;
+use crate::pool::{Geometry, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -97,9 +101,9 @@ pub struct Allocator {
 
 #[derive(Debug)]
 pub(super) struct Vdev {
-    pub(super) id: VdevId,
     tier: usize,
     segments: Mutex<Segments>,
+    pub(super) geometry: Geometry,
     /// Free blocks when the lock was last given back: for choosing a vdev without taking its lock.
     free: AtomicU64,
 }
@@ -108,7 +112,12 @@ pub(super) struct Vdev {
 struct Tier {
     /// Indexes of its vdevs.
     vdevs: Vec<usize>,
+    /// How blocks lie on its vdevs, each way once.
+    geometries: Vec<Geometry>,
+    /// Blocks, parity included; so are `free` and `reserve`.
     total: u64,
+    /// Data blocks that long extents could hold.
+    data: u64,
     /// Free blocks of its vdevs less those that requests under way will take.
     free: AtomicI64,
     reserve: Mutex<Reserve>,
@@ -123,17 +132,59 @@ struct Turn {
 }
 
 impl Tier {
-    /// Blocks that a request may have.
+    /// Data blocks that a request may have, when it asks for long extents.
     fn available(&self, privilege: Privilege) -> u64 {
         let free = self.free.load(Ordering::SeqCst).max(0) as u64;
-        free.saturating_sub(self.reserve.lock().left_by(privilege))
+        self.data_share(free.saturating_sub(self.reserve.lock().left_by(privilege)))
+    }
+
+    /// How many of `taken` blocks hold data in long extents.
+    fn data_share(&self, taken: u64) -> u64 {
+        share(taken, self.data, self.total)
+    }
+
+    /// The most that a block of data takes.
+    fn granule(&self) -> u64 {
+        self.geometries.iter().map(|geometry| u64::from(geometry.granule())).max().unwrap_or(1)
+    }
+
+    /// The most that `data` blocks take in one extent.
+    fn takes(&self, stream: Stream, data: u32) -> u32 {
+        let takes = |geometry: &Geometry| Packing::new(*geometry, stream).takes(data);
+        self.geometries.iter().map(takes).max().unwrap_or(data)
     }
 
     /// Sets `blocks` aside for a request, if it may have them.
-    fn set_aside(&self, blocks: u32, privilege: Privilege) -> bool {
+    fn set_aside(&self, blocks: u64, privilege: Privilege) -> bool {
         let floor = self.reserve.lock().left_by(privilege).min(i64::MAX as u64) as i64;
-        let left = |free: i64| Some(free - i64::from(blocks)).filter(|left| *left >= floor);
+        let blocks = blocks.min(i64::MAX as u64) as i64;
+        let left = |free: i64| free.checked_sub(blocks).filter(|left| *left >= floor);
         self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok()
+    }
+}
+
+/// Blocks that are set aside for one request; what is not taken of them goes back.
+struct Allowance<'a> {
+    tier: &'a Tier,
+    privilege: Privilege,
+    left: u64,
+}
+
+impl Allowance<'_> {
+    /// Sets more aside, so that there are `blocks`; whether that is allowed.
+    fn cover(&mut self, blocks: u32) -> bool {
+        let more = u64::from(blocks).saturating_sub(self.left);
+        if more > 0 && !self.tier.set_aside(more, self.privilege) {
+            return false;
+        }
+        self.left += more;
+        true
+    }
+}
+
+impl Drop for Allowance<'_> {
+    fn drop(&mut self) {
+        self.tier.free.fetch_add(self.left as i64, Ordering::SeqCst);
     }
 }
 
@@ -250,16 +301,20 @@ impl Allocator {
             let tier = &mut tiers[usize::from(geometry.tier)];
             tier.vdevs.push(index);
             tier.total += segments.total();
+            tier.data += geometry.geometry.capacity(segments.total());
+            if !tier.geometries.contains(&geometry.geometry) {
+                tier.geometries.push(geometry.geometry);
+            }
             *tier.free.get_mut() += free as i64;
             vdevs.push(Vdev {
-                id: geometry.id,
                 tier: usize::from(geometry.tier),
+                geometry: segments.geometry(),
                 segments: Mutex::new(segments),
                 free: AtomicU64::new(free),
             });
         }
         for tier in &mut tiers {
-            *tier.reserve.get_mut() = Reserve::of_tier(tier.total);
+            *tier.reserve.get_mut() = Reserve::of_tier(tier.total, tier.granule());
         }
         let commit = Mutex::new(Commit::new(root.generation));
         Ok(Self { pool, uuid, vdevs, by_id, tiers, indirect: root.indirect, commit, seen })
@@ -273,10 +328,11 @@ impl Allocator {
         self.seen
     }
 
-    /// Sets the reserve of `tier`, as far as it is within bounds: user data leaves 3 % or more, and up to a quarter.
+    /// Sets the reserve of `tier`, in data blocks, as far as it is within bounds: user data leaves 3 % or more, and up to a
+    /// quarter. On a striped tier each block of it counts for the most that it may take.
     pub fn set_reserve(&self, tier: u8, reserve: Reserve) {
         if let Some(tier) = self.tiers.get(usize::from(tier)) {
-            *tier.reserve.lock() = reserve.within(tier.total);
+            *tier.reserve.lock() = reserve.within(tier.total, tier.granule());
         }
     }
 
@@ -299,11 +355,17 @@ impl Allocator {
     }
 
     /// As [`Allocator::with`], where `work` says how many blocks it took of those that were set aside.
-    fn with_set_aside<T>(&self, vdev: usize, work: impl FnOnce(&mut Segments) -> (T, u32)) -> T {
+    fn with_set_aside<T>(
+        &self,
+        vdev: usize,
+        allowance: &mut Allowance<'_>,
+        work: impl FnOnce(&mut Segments) -> (T, u64),
+    ) -> T {
         let ((out, taken), delta) = self.locked(vdev, work);
-        let more = delta + i64::from(taken);
+        allowance.left -= taken;
+        let more = delta + taken as i64;
         if more != 0 {
-            self.tiers[self.vdevs[vdev].tier].free.fetch_add(more, Ordering::SeqCst);
+            allowance.tier.free.fetch_add(more, Ordering::SeqCst);
         }
         out
     }
@@ -314,8 +376,8 @@ impl Allocator {
         self.by_id.get(&extent.vdev).copied().ok_or(DmuError::Allocation { what, extent: *extent })
     }
 
-    /// Takes `blocks` blocks from the first of `tiers` that may give them: one extent where a vdev of the tier has a run
-    /// that long, else as few as possible, longest first. All or nothing; 0 blocks are no extents.
+    /// Takes room for `blocks` blocks of data from the first of `tiers` that may give it: one extent where a vdev of the tier
+    /// has a run that long, else as few as possible, longest first. All or nothing; 0 blocks are no extents.
     ///
     /// # Errors
     /// [`DmuError::OutOfSpace`] naming the first tier; device errors and [`DmuError::Corrupt`] from a bitmap that had to
@@ -331,12 +393,12 @@ impl Allocator {
             return Ok(Vec::new());
         }
         for tier in tiers.iter().filter_map(|tier| self.tiers.get(usize::from(*tier))) {
-            if tier.set_aside(blocks, privilege) {
+            let mut allowance = Allowance { tier, privilege, left: 0 };
+            if allowance.cover(tier.takes(stream, blocks)) {
                 let mut out = Vec::with_capacity(1);
-                let result = self.allocate_in(tier, stream, blocks, &mut out);
+                let result = self.allocate_in(&mut allowance, stream, blocks, &mut out);
+                drop(allowance);
                 if !matches!(result, Ok(true)) {
-                    let taken = crate::base::extent::total_blocks(&out);
-                    tier.free.fetch_add(i64::from(blocks) - taken as i64, Ordering::SeqCst);
                     self.release(&out)?;
                 }
                 if result? {
@@ -349,22 +411,32 @@ impl Allocator {
         Err(DmuError::OutOfSpace { tier, wanted: u64::from(blocks), free })
     }
 
-    /// Takes blocks that are set aside; `false` when they cannot be found.
+    /// Takes what is set aside, and more where it comes in pieces that take more; `false` when it may not have that, or it
+    /// cannot be found. A block of data never takes more than the tier's granule: a request for which that is free is never
+    /// refused.
     fn allocate_in(
         &self,
-        tier: &Tier,
+        allowance: &mut Allowance<'_>,
         stream: Stream,
         blocks: u32,
         out: &mut Vec<Extent>,
     ) -> Result<bool, DmuError> {
+        let tier = allowance.tier;
         let first = self.turn(tier, stream, blocks);
         let in_turn = || (0..tier.vdevs.len()).map(|step| tier.vdevs[(first + step) % tier.vdevs.len()]);
+        let packing = |vdev: usize| Packing::new(self.vdevs[vdev].geometry, stream);
         let mut left = blocks;
         for _ in 0..ROUNDS_MAX {
+            let mut refused = false;
             for vdev in in_turn() {
-                let taken = self.with_set_aside(vdev, |segments| {
-                    let taken = segments.take(stream, left);
-                    let count = if matches!(taken, Ok(Some(_))) { left } else { 0 };
+                let wanted = packing(vdev).takes(left);
+                if !allowance.cover(wanted) {
+                    refused = true;
+                    continue;
+                }
+                let taken = self.with_set_aside(vdev, allowance, |segments| {
+                    let taken = segments.take(stream, wanted);
+                    let count = if matches!(taken, Ok(Some(_))) { u64::from(wanted) } else { 0 };
                     (taken, count)
                 })?;
                 if let Some(extent) = taken {
@@ -375,11 +447,13 @@ impl Allocator {
             // No run is that long: take the longest there are, until the rest fits one again.
             loop {
                 let longest = |vdev: &usize| self.locked(*vdev, |segments| segments.longest()).0;
-                let Some((vdev, length)) =
-                    in_turn().map(|vdev| (vdev, longest(&vdev))).max_by_key(|(_, length)| *length)
-                else {
+                let holds = |vdev: usize| (vdev, packing(vdev).holds(longest(&vdev)));
+                let Some((vdev, length)) = in_turn().map(holds).max_by_key(|(_, length)| *length) else {
                     return Ok(false);
                 };
+                if length >= left && refused {
+                    return Ok(false);
+                }
                 if length >= left {
                     break;
                 }
@@ -387,11 +461,32 @@ impl Allocator {
                     std::thread::yield_now();
                     break;
                 }
-                left -= self.with_set_aside(vdev, |segments| {
+                // Pieces of a striped vdev take more than the whole: as many at once as there is room for, or one after the
+                // other, as long as that is there.
+                let with = |runs: u32| {
+                    let pieces = packing(vdev).takes(length).saturating_mul(runs);
+                    pieces.saturating_add(tier.takes(stream, left - length * runs))
+                };
+                let all = left / length;
+                let runs_max = if packing(vdev).is_plain() {
+                    if !allowance.cover(left) {
+                        return Ok(false);
+                    }
+                    usize::MAX
+                } else if allowance.cover(with(all)) {
+                    all as usize
+                } else if allowance.cover(with(1)) {
+                    1
+                } else {
+                    return Ok(false);
+                };
+                left -= self.with_set_aside(vdev, allowance, |segments| {
                     let before = out.len();
-                    let taken = segments.take_longest(left, out);
-                    let count = crate::base::extent::total_blocks(&out[before..]) as u32;
-                    (taken, count)
+                    // What was set aside is for pieces of this length: a longer one that came free meanwhile goes alone.
+                    let is_longer = packing(vdev).holds(segments.longest()) > length;
+                    let runs_max = if is_longer && !packing(vdev).is_plain() { 1 } else { runs_max };
+                    let taken = segments.take_longest(left, packing(vdev), runs_max, out);
+                    (taken, crate::base::extent::total_blocks(&out[before..]))
                 })?;
                 if left == 0 {
                     return Ok(true);
@@ -480,12 +575,28 @@ impl Allocator {
             out[usize::from(vdev.tier)].add(&vdev);
         }
         for (space, tier) in out.iter_mut().zip(&self.tiers) {
-            space.reserve = if tier.vdevs.is_empty() { 0 } else { tier.reserve.lock().user };
+            space.reserve = if tier.vdevs.is_empty() { 0 } else { tier.data_share(tier.reserve.lock().user) };
         }
         out
     }
 
-    /// Blocks that a request with `privilege` may have on `tier` now.
+    /// How many of `taken` blocks, of whatever vdevs, hold data in long extents.
+    #[must_use]
+    pub fn data_share(&self, taken: u64) -> u64 {
+        let sum = |of: fn(&Tier) -> u64| self.tiers.iter().map(of).sum();
+        share(taken, sum(|tier| tier.data), sum(|tier| tier.total))
+    }
+
+    /// How many data blocks of [`Allocator::available`] are enough for `data` of them, however scattered they are.
+    #[must_use]
+    pub fn scattered(&self, tier: u8, data: u64) -> u64 {
+        let Some(tier) = self.tiers.get(usize::from(tier)) else { return data };
+        let taken = data.saturating_mul(tier.granule());
+        // What is available is rounded down.
+        tier.data_share(taken).saturating_add(u64::from(tier.data < tier.total))
+    }
+
+    /// Data blocks that a request with `privilege` may have on `tier` now.
     #[must_use]
     pub fn available(&self, tier: u8, privilege: Privilege) -> u64 {
         self.tiers.get(usize::from(tier)).map_or(0, |tier| tier.available(privilege))

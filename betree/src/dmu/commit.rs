@@ -123,17 +123,16 @@ impl Allocator {
         }
         let generation = pending.generation;
         for (vdev, numbers) in changed.into_iter().enumerate() {
-            let id = self.vdevs[vdev].id;
             for number in numbers {
                 // The device is written without the lock: requests go on meanwhile.
-                let ((block, bytes), entry) =
+                let ((place, bytes), entry) =
                     self.with(vdev, |segments| segments.segment_image(number, generation))?;
-                self.pool.write(id, block, &bytes)?;
+                self.pool.write(&place, 0, &bytes)?;
                 pending.entries[vdev].insert(number, entry);
             }
             let images = self.with(vdev, |segments| segments.page_images(&pending.entries[vdev], generation));
-            for (page, (block, bytes), reference) in images {
-                self.pool.write(id, block, &bytes)?;
+            for (page, (place, bytes), reference) in images {
+                self.pool.write(&place, 0, &bytes)?;
                 pending.pages[vdev].push((page, reference));
             }
         }

@@ -7,12 +7,15 @@
 use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
 use super::layout::VdevGeometry;
+use super::sequence::{Part, geometry_of};
+use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
 use crate::base::sync::RwLock;
 use crate::base::units::BLOCK_BYTES;
-use crate::pool::Pool;
+use crate::pool::{Geometry, Pool};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Segments of the bookkeeping of memory vdevs: 64 MiB each, kept in memory only.
@@ -22,7 +25,8 @@ const SEGMENT_BLOCKS: u32 = 1 << 14;
 struct Copy {
     /// Length in blocks of the durable extent that is copied.
     blocks: u32,
-    /// As many blocks in memory.
+    geometry: Geometry,
+    /// As many blocks in memory as it can hold data.
     memory: Vec<Extent>,
 }
 
@@ -35,18 +39,25 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Copies on the memory vdevs `geometries`.
+    /// Copies on the memory vdevs `geometries`. Striped ones are left out: copies are cut anywhere.
     pub fn new(pool: Arc<Pool>, geometries: &[VdevGeometry]) -> Result<Self, DmuError> {
-        let allocator = Allocator::create(Arc::clone(&pool), Uuid([0xff; 16]), geometries, SEGMENT_BLOCKS)?;
+        let (plain, striped): (Vec<_>, Vec<_>) =
+            geometries.iter().cloned().partition(|vdev| vdev.geometry.is_plain());
+        for vdev in striped {
+            log::warn!("vdev {}: memory with parity is not used for copies", vdev.id);
+        }
+        let allocator = Allocator::create(Arc::clone(&pool), Uuid([0xff; 16]), &plain, SEGMENT_BLOCKS)?;
         Ok(Self { pool, allocator, map: RwLock::default() })
     }
 
     /// Gives the durable `extents` copies on `tiers`, where there is room.
     pub fn add(&self, tiers: &[u8], extents: &[Extent]) {
         for extent in extents {
-            match self.allocator.allocate(Stream::Base, tiers, extent.blocks, Privilege::User) {
+            let geometry = geometry_of(&self.pool, extent.vdev);
+            let data = geometry.capacity(u64::from(extent.blocks)) as u32;
+            match self.allocator.allocate(Stream::Base, tiers, data, Privilege::User) {
                 Ok(memory) => {
-                    let copy = Copy { blocks: extent.blocks, memory };
+                    let copy = Copy { blocks: extent.blocks, geometry, memory };
                     self.map.write().insert((extent.vdev, extent.block), copy);
                 }
                 Err(error) => log::trace!("no copy in memory: {error}"),
@@ -67,60 +78,55 @@ impl Copies {
             let Some(mut copy) = map.remove(&key) else { continue };
             // The unused tail of a run goes; what lies before it stays.
             let kept = extent.block.saturating_sub(key.1) as u32;
-            let dropped = split_off(&mut copy.memory, kept);
+            let data = copy.geometry.capacity(u64::from(kept)) as u32;
+            let dropped = split_off(&mut copy.memory, data);
             let released = self.allocator.release(&dropped);
             if let Err(error) = released {
                 log::error!("copies in memory: {error}");
             }
             if kept > 0 {
-                map.insert(key, Copy { blocks: kept, memory: copy.memory });
+                map.insert(key, Copy { blocks: kept, ..copy });
             }
         }
     }
 
-    /// Writes `bytes` to the copy of the blocks from `block` of `vdev`, where there is one.
-    pub fn write(&self, vdev: VdevId, block: u64, bytes: &[u8]) -> Result<(), DmuError> {
-        for (extent, range) in self.find(vdev, block, bytes.len()) {
-            self.pool.write(extent.vdev, extent.block, &bytes[range])?;
+    /// Writes `bytes` to the copy of `part`, where there is one.
+    pub fn write(&self, part: &Part, bytes: &[u8]) -> Result<(), DmuError> {
+        for (extent, range) in find(&self.map.read(), part) {
+            self.pool.write(&extent, 0, &bytes[range])?;
         }
         Ok(())
     }
 
-    /// Reads the blocks from `block` of `vdev` out of their copy; whether there is one of all of them.
-    pub fn read(&self, vdev: VdevId, block: u64, buf: &mut [u8]) -> bool {
-        let parts = self.find(vdev, block, buf.len());
+    /// Reads `part` out of its copy; whether there is one of all of it.
+    pub fn read(&self, part: &Part, buf: &mut [u8]) -> bool {
+        let parts = find(&self.map.read(), part);
         let whole = parts.iter().map(|(_, range)| range.len()).sum::<usize>() == buf.len();
         whole
-            && parts
-                .into_iter()
-                .all(|(extent, range)| self.pool.read(extent.vdev, extent.block, &mut buf[range]).is_ok())
+            && parts.iter().all(|(extent, range)| self.pool.read(extent, 0, &mut buf[range.clone()]).is_ok())
     }
 
-    /// The parts in memory of `length` bytes from `block` of `vdev`, and which bytes they hold.
-    fn find(&self, vdev: VdevId, block: u64, length: usize) -> Vec<(Extent, std::ops::Range<usize>)> {
-        let map = self.map.read();
-        let end = block + (length / BLOCK_BYTES) as u64;
-        let mut parts = Vec::new();
-        for ((_, start), copy) in map.range((vdev, 0)..(vdev, end)).rev() {
-            if start + u64::from(copy.blocks) <= block {
-                break;
-            }
-            let mut at = *start;
-            for piece in &copy.memory {
-                let (from, to) = (at.max(block), (at + u64::from(piece.blocks)).min(end));
-                if from < to {
-                    let extent = Extent {
-                        vdev: piece.vdev,
-                        block: piece.block + (from - at),
-                        blocks: (to - from) as u32,
-                    };
-                    let bytes = (from - block) as usize * BLOCK_BYTES..(to - block) as usize * BLOCK_BYTES;
-                    parts.push((extent, bytes));
+    /// Writes the bytes `verified` of `right` over what the copy of `part` has there, where there is one; all of a block of it
+    /// that does not read.
+    pub fn patch(&self, part: &Part, right: &[u8], verified: &Range<usize>) {
+        // Alone: no copy must go, and its place be another's, before it is written.
+        let map = self.map.write();
+        for (extent, range) in find(&map, part) {
+            for (block, at) in (0..).zip(range.step_by(BLOCK_BYTES)) {
+                let right = &right[at..at + BLOCK_BYTES];
+                let sure = verified.start.clamp(at, at + BLOCK_BYTES) - at
+                    ..verified.end.clamp(at, at + BLOCK_BYTES) - at;
+                let mut held = AlignedBuffer::zeroed(BLOCK_BYTES);
+                match self.pool.read(&extent, block, &mut held) {
+                    Ok(()) if held[sure.clone()] == right[sure.clone()] => continue,
+                    Ok(()) => held[sure.clone()].copy_from_slice(&right[sure]),
+                    Err(_) => held.copy_from_slice(right),
                 }
-                at += u64::from(piece.blocks);
+                if let Err(error) = self.pool.write(&extent, block, &held) {
+                    log::error!("a wrong copy in memory stays: {error}");
+                }
             }
         }
-        parts
     }
 
     /// Blocks free and in all on memory tier `tier`.
@@ -128,6 +134,41 @@ impl Copies {
         let space = self.allocator.tier_space()[usize::from(tier)];
         (space.free, space.total)
     }
+}
+
+/// The places in memory of `part`, and which of its bytes they hold.
+fn find(map: &BTreeMap<(VdevId, u64), Copy>, part: &Part) -> Vec<(Extent, Range<usize>)> {
+    let mut places = Vec::new();
+    for stripe in part.stripes() {
+        let vdev = stripe.extent.vdev;
+        let block = stripe.block();
+        let end = block + (stripe.range.len() / BLOCK_BYTES) as u64;
+        let ahead = stripe.range.start - part.range.start;
+        for ((_, start), copy) in map.range((vdev, 0)..(vdev, end)).rev() {
+            if start + u64::from(copy.blocks) <= block {
+                break;
+            }
+            // In data blocks of the copy from here on.
+            let first = copy.geometry.data_block(block.saturating_sub(*start));
+            let skipped = start.saturating_sub(block);
+            let wanted = first..first + (end - block - skipped);
+            let mut at = 0;
+            for piece in &copy.memory {
+                let (from, to) = (at.max(wanted.start), (at + u64::from(piece.blocks)).min(wanted.end));
+                if from < to {
+                    let extent = Extent {
+                        vdev: piece.vdev,
+                        block: piece.block + (from - at),
+                        blocks: (to - from) as u32,
+                    };
+                    let byte = |data: u64| ahead + (skipped + data - wanted.start) as usize * BLOCK_BYTES;
+                    places.push((extent, byte(from)..byte(to)));
+                }
+                at += u64::from(piece.blocks);
+            }
+        }
+    }
+    places
 }
 
 /// Cuts `extents` after `blocks` blocks and returns the rest.

@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn what_a_snapshot_has_is_kept_and_what_it_has_not_is_freed() {
         let device = Arc::new(MemoryDevice::new(64 << 20));
-        let vdev = TopLevelVdev { id: VdevId(1), tier: 0, blocks: 16_384, device };
+        let vdev = TopLevelVdev::leaf(VdevId(1), 0, 16_384, device);
         let dmu = Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0);
         let deaths = Deaths::default();
         let space = || {

@@ -8,15 +8,20 @@ use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::lifetime::Lifetimes;
 use super::pieces::{PieceName, Pieces};
-use super::queue::{IoQueue, JobGroup, PendingJob};
+use super::queue::{IoQueue, PendingJob};
+use super::sequence::{Part, parts};
 use super::space::{Reserve, TierSpace};
 use super::table::SeenGenerations;
+use super::write_batch::WriteBatch;
 use crate::base::buffer::AlignedBuffer;
-use crate::base::extent::Extent;
+use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{Generation, Uuid, VdevId};
-use crate::base::preference::{StoragePreference, TIER_COUNT};
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
-use crate::pool::Pool;
+use crate::base::preference::{StoragePreference, TIER_COUNT, TIER_NAMES};
+use crate::base::sync::Mutex;
+use crate::base::units::BLOCK_BYTES;
+use crate::pool::{Pool, WrongCopy};
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// How data is placed, and how much memory and how many threads serve it.
@@ -32,6 +37,8 @@ pub struct DmuOptions {
     pub cache_bytes: usize,
     /// Threads for background writes, and as many for prefetch; 0: in the caller.
     pub threads: usize,
+    /// Whether all copies of what is read are compared with what is right, for [`Dmu::take_wrong_copies`].
+    pub compare_copies: bool,
 }
 
 impl Default for DmuOptions {
@@ -42,6 +49,7 @@ impl Default for DmuOptions {
             log_tier: None,
             cache_bytes: 64 << 20,
             threads: 0,
+            compare_copies: false,
         }
     }
 }
@@ -63,26 +71,47 @@ struct Inner {
     pieces: Pieces,
     writes: IoQueue,
     reads: IoQueue,
+    /// Apart from the reads: nobody waits behind a scrub.
+    scrubs: IoQueue,
     /// For each class, the tiers with persistent vdevs to try in order.
     durable: [Vec<u8>; TIER_COUNT],
     /// For each class, the memory tiers that it prefers to the first of those.
     memory: [Vec<u8>; TIER_COUNT],
-    /// Tiers with persistent vdevs, fastest first, that of the log apart.
+    /// Tiers with persistent vdevs: those that are as redundant as any, fastest first, then the others; that of the log
+    /// apart.
     metadata: Vec<u8>,
     log: Vec<u8>,
     default_class: u8,
     copies: Option<Copies>,
     /// The first free that went wrong.
     defect: OnceLock<DmuError>,
+    /// Copies that are not what was right, when they are compared.
+    wrong_copies: Option<Mutex<BTreeSet<WrongCopy>>>,
 }
 
 /// Tiers whose blocks persistent pointers may name: all but memory, unless there is nothing but memory.
 fn persistent_tiers(pool: &Pool) -> Vec<u8> {
     let volatile_pool = pool.is_volatile();
     let persistent = |tier: &u8| {
-        pool.vdevs().iter().any(|vdev| vdev.tier == *tier && (volatile_pool || !vdev.device.is_volatile()))
+        pool.vdevs().iter().any(|vdev| vdev.tier == *tier && (volatile_pool || !vdev.is_volatile()))
     };
     (0..TIER_COUNT as u8).filter(persistent).collect()
+}
+
+/// Members of a vdev of `tier` that may be lost before data are.
+fn redundancy(pool: &Pool, tier: u8) -> usize {
+    let of_tier =
+        pool.vdevs().iter().filter(|vdev| vdev.tier == tier && (pool.is_volatile() || !vdev.is_volatile()));
+    of_tier.map(|vdev| vdev.redundancy()).min().unwrap_or(0)
+}
+
+/// `tiers` in the order in which what everything hangs on goes to them: a checkpoint is lost with its headers, and what was
+/// synced since with the log, so these are no less redundant than anything else.
+fn by_redundancy(pool: &Pool, tiers: &[u8]) -> Vec<u8> {
+    let most = tiers.iter().map(|tier| redundancy(pool, *tier)).max().unwrap_or(0);
+    let mut out = tiers.to_vec();
+    out.sort_by_key(|tier| redundancy(pool, *tier) < most);
+    out
 }
 
 /// The vdevs that are persistent, or those that are not.
@@ -90,9 +119,15 @@ fn geometries(pool: &Pool, persistent: bool) -> Result<Vec<VdevGeometry>, DmuErr
     let volatile_pool = pool.is_volatile();
     let mut geometries = Vec::new();
     for vdev in pool.vdevs() {
-        if (volatile_pool || !vdev.device.is_volatile()) == persistent {
+        if (volatile_pool || !vdev.is_volatile()) == persistent {
             let reserved = pool.reserved_ranges(vdev.id)?.to_vec();
-            geometries.push(VdevGeometry { id: vdev.id, tier: vdev.tier, blocks: vdev.blocks, reserved });
+            geometries.push(VdevGeometry {
+                id: vdev.id,
+                tier: vdev.tier,
+                blocks: vdev.blocks,
+                reserved,
+                geometry: vdev.geometry(),
+            });
         }
     }
     Ok(geometries)
@@ -173,7 +208,11 @@ impl Dmu {
         Self::with(pool, DmuOptions { cache_bytes, ..DmuOptions::default() }, Some(allocator)).unwrap()
     }
 
-    fn with(pool: Arc<Pool>, options: DmuOptions, allocator: Option<Allocator>) -> Result<Self, DmuError> {
+    pub(super) fn with(
+        pool: Arc<Pool>,
+        options: DmuOptions,
+        allocator: Option<Allocator>,
+    ) -> Result<Self, DmuError> {
         let persistent = persistent_tiers(&pool);
         let durable = options.alloc_strategy.clone().map(|tiers| {
             let mut list: Vec<u8> = tiers.into_iter().filter(|tier| persistent.contains(tier)).collect();
@@ -185,8 +224,20 @@ impl Dmu {
         let memory = options.alloc_strategy.map(|tiers| {
             tiers.into_iter().take_while(|tier| !persistent.contains(tier)).collect::<Vec<u8>>()
         });
-        let mut log = persistent.clone();
+        let metadata = by_redundancy(&pool, &persistent);
+        let mut log = metadata.clone();
         log.sort_by_key(|tier| Some(*tier) != options.log_tier);
+        if let (Some(first), Some(safe)) = (log.first(), metadata.first())
+            && redundancy(&pool, *first) < redundancy(&pool, *safe)
+        {
+            let name = |tier: &u8| TIER_NAMES[usize::from(*tier) % TIER_COUNT];
+            log::warn!(
+                "the log is on tier {}, as configured, which is less redundant than tier {}: what was synced since the \
+                 last checkpoint is lost with it",
+                name(first),
+                name(safe)
+            );
+        }
         let volatile = geometries(&pool, false)?;
         let copies = match volatile.is_empty() || allocator.is_none() {
             true => None,
@@ -203,13 +254,15 @@ impl Dmu {
                 cache,
                 writes: IoQueue::new(options.threads),
                 reads: IoQueue::new(options.threads),
+                scrubs: IoQueue::new(options.threads),
                 durable,
                 memory,
-                metadata: persistent,
+                metadata,
                 log,
                 default_class: options.default_class,
                 copies,
                 defect: OnceLock::new(),
+                wrong_copies: options.compare_copies.then(Mutex::default),
             }),
         })
     }
@@ -294,7 +347,21 @@ impl Dmu {
         tiers.iter().map(|tier| self.allocator().available(*tier, privilege)).sum()
     }
 
-    /// Blocks of all persistent tiers.
+    /// How many of [`Dmu::available_blocks`] are enough for `blocks` blocks of data, however scattered they are: apart, blocks
+    /// with their parity take more than together.
+    #[must_use]
+    pub fn scattered_blocks(&self, class: u8, blocks: u64) -> u64 {
+        let tiers = &self.inner.durable[usize::from(class)];
+        tiers.iter().map(|tier| self.allocator().scattered(*tier, blocks)).max().unwrap_or(blocks)
+    }
+
+    /// How many of the blocks that `extents` take hold data in long extents: what the accounts of space count.
+    #[must_use]
+    pub fn data_share(&self, extents: &[Extent]) -> u64 {
+        self.allocator().data_share(total_blocks(extents))
+    }
+
+    /// Blocks of data that all persistent tiers can hold.
     #[must_use]
     pub fn capacity_blocks(&self) -> u64 {
         self.allocator().tier_space().iter().map(|space| space.total).sum()
@@ -314,8 +381,8 @@ impl Dmu {
         space
     }
 
-    /// Allocates `blocks` blocks: one extent where contiguous space is left, else several in order. Headers and the log
-    /// go to the fastest durable tier; everything else where its class says. Flushes, merges and checkpoints may fall
+    /// Allocates room for `blocks` blocks of data: one extent where contiguous space is left, else several in order. Headers and the log
+    /// go to the fastest durable tier that is as redundant as any; everything else where its class says. Flushes, merges and checkpoints may fall
     /// back to any durable tier, rather than fail.
     ///
     /// # Errors
@@ -404,30 +471,71 @@ impl Dmu {
     /// Device errors; [`DmuError::Corrupt`] when the range is not inside the extents.
     pub fn read(&self, extents: &[Extent], offset: u64, len: usize) -> Result<AlignedBuffer, DmuError> {
         // Before any memory is asked for: the length may come from a device.
-        let parts = parts(extents, offset, len)?;
+        let parts = parts(self.pool(), extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
-        self.read_parts(parts, &mut buffer)?;
+        self.read_parts(&parts, &mut buffer)?;
         Ok(buffer)
     }
 
-    /// As [`Dmu::read`], into `out`, which saves a copy when its address is a multiple of 4096.
-    ///
-    /// # Errors
-    /// As [`Dmu::read`]; `out` is then unspecified.
-    pub fn read_into(&self, extents: &[Extent], offset: u64, out: &mut [u8]) -> Result<(), DmuError> {
-        self.read_parts(parts(extents, offset, out.len())?, out)
+    pub(super) fn copies(&self) -> Option<&Copies> {
+        self.inner.copies.as_ref()
     }
 
-    fn read_parts(&self, parts: Vec<Part>, out: &mut [u8]) -> Result<(), DmuError> {
+    /// Reads `parts`; whether every member that was asked gave its part.
+    pub(super) fn read_parts(&self, parts: &[Part], out: &mut [u8]) -> Result<bool, DmuError> {
+        let mut clean = true;
         for part in parts {
-            let place = &mut out[part.range];
-            let copied =
-                self.inner.copies.as_ref().is_some_and(|copies| copies.read(part.vdev, part.block, place));
-            if !copied {
-                self.inner.pool.read(part.vdev, part.block, place)?;
+            let place = &mut out[part.range.clone()];
+            if !self.inner.copies.as_ref().is_some_and(|copies| copies.read(part, place)) {
+                clean &= self.inner.pool.read_noting(&part.extent, part.from, place)?;
             }
         }
+        Ok(clean)
+    }
+
+    /// Compares all copies of `parts` with what is `right`, of which the bytes `verified` are known to be, when this unit does
+    /// that.
+    pub(super) fn note_wrong_copies(
+        &self,
+        parts: &[Part],
+        right: &[u8],
+        verified: &Range<usize>,
+    ) -> Result<(), DmuError> {
+        let Some(noted) = &self.inner.wrong_copies else { return Ok(()) };
+        for part in parts {
+            let Range { start, end } = part.range;
+            let sure = verified.start.clamp(start, end) - start..verified.end.clamp(start, end) - start;
+            let wrong = self.inner.pool.wrong_copies(&part.extent, part.from, &right[start..end], &sure)?;
+            noted.lock().extend(wrong);
+        }
         Ok(())
+    }
+
+    /// Takes the copies that were found not to be what is right, by a unit that compares them.
+    #[must_use]
+    pub fn take_wrong_copies(&self) -> BTreeSet<WrongCopy> {
+        self.inner.wrong_copies.as_ref().map(|noted| std::mem::take(&mut *noted.lock())).unwrap_or_default()
+    }
+
+    /// For who read `right` from byte `offset` of `extents` and found its bytes `verified` so: compares the copies, when this unit does that.
+    ///
+    /// # Errors
+    /// [`DmuError::Corrupt`] when the range is not inside the extents.
+    #[inline]
+    pub fn found_right(
+        &self,
+        extents: &[Extent],
+        offset: u64,
+        right: &[u8],
+        verified: Range<usize>,
+    ) -> Result<(), DmuError> {
+        match &self.inner.wrong_copies {
+            None => Ok(()),
+            Some(_) => {
+                let parts = parts(self.pool(), extents, offset, right.len())?;
+                self.note_wrong_copies(&parts, right, &verified)
+            }
+        }
     }
 
     /// The pieces of extents that are in the cache.
@@ -438,13 +546,14 @@ impl Dmu {
 
     /// What the piece from byte `offset` of `extents` is called, which were born in `birth`; `None` when it is not inside.
     #[must_use]
-    pub fn piece_name(extents: &[Extent], offset: u64, birth: Generation) -> Option<PieceName> {
-        let first = parts(extents, offset, BLOCK_BYTES).ok()?.pop()?;
-        Some(PieceName { vdev: first.vdev, block: first.block, birth })
+    pub fn piece_name(&self, extents: &[Extent], offset: u64, birth: Generation) -> Option<PieceName> {
+        let first = parts(self.pool(), extents, offset, BLOCK_BYTES).ok()?.pop()?;
+        Some(PieceName { vdev: first.extent.vdev, block: first.block(), birth })
     }
 
     /// Writes `bytes` (whole blocks) at byte `offset` of the concatenation of `extents`, and returns when the device
-    /// has taken them (not flushed).
+    /// has taken them (not flushed). On a striped vdev whole stripes, from where one starts; what is left of the last one is
+    /// filled up and takes nothing more. [`WriteBatch`] sees to that.
     ///
     /// # Errors
     /// Device errors.
@@ -455,14 +564,28 @@ impl Dmu {
         if cfg!(debug_assertions) {
             self.check_unreached(extents)?;
         }
-        for part in parts(extents, offset, bytes.len())? {
-            let bytes = &bytes[part.range];
-            self.inner.pool.write(part.vdev, part.block, bytes)?;
+        for part in parts(self.pool(), extents, offset, bytes.len())? {
+            let bytes = &bytes[part.range.clone()];
+            self.inner.pool.write(&part.extent, part.from, bytes)?;
             if let Some(copies) = &self.inner.copies {
-                copies.write(part.vdev, part.block, bytes)?;
+                copies.write(&part, bytes)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes whole blocks to `extent` from the one at `from` on, each as a stripe of its own, so that more can follow.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub fn write_singles(&self, extent: &Extent, from: u32, bytes: &[u8]) -> Result<(), DmuError> {
+        if let Some(defect) = self.inner.defect.get() {
+            return Err(defect.clone());
+        }
+        if cfg!(debug_assertions) {
+            self.check_unreached(&[*extent])?;
+        }
+        Ok(self.inner.pool.write_singles(extent, u64::from(from), bytes)?)
     }
 
     /// Fails when a checkpoint that the pool may be opened at has a block of `extents`.
@@ -498,72 +621,73 @@ impl Dmu {
         PendingJob::start(&self.inner.reads, bytes, job)
     }
 
+    pub(super) fn scrubs(&self) -> &IoQueue {
+        &self.inner.scrubs
+    }
+
     /// Starts a group of writes that go on in the background until [`WriteBatch::finish`].
     #[must_use]
     pub fn write_batch(&self) -> WriteBatch {
-        WriteBatch { dmu: self.clone(), group: JobGroup::new() }
+        WriteBatch::new(self.clone())
+    }
+
+    pub(super) fn writes(&self) -> &IoQueue {
+        &self.inner.writes
     }
 }
 
-/// A group of background writes with one result; dropping it waits for them, too.
-#[derive(Debug)]
-pub struct WriteBatch {
-    dmu: Dmu,
-    group: JobGroup,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::TopLevelVdev;
+    use crate::pool::format::VdevKind;
+    use crate::vdev::{BlockDevice, MemoryDevice, SimClock, SimDisk};
 
-impl WriteBatch {
-    /// Queues `buffer` (whole blocks) for byte `offset` of `extents`; waits when too much is queued.
-    pub fn submit(&mut self, extents: &[Extent], offset: u64, buffer: AlignedBuffer) {
-        let (dmu, extents) = (self.dmu.clone(), extents.to_vec());
-        let bytes = buffer.capacity();
-        self.group.submit(&self.dmu.inner.writes, bytes, move || dmu.write(&extents, offset, &buffer));
+    fn disks(count: usize) -> Vec<Arc<dyn BlockDevice>> {
+        let clock = SimClock::new(1);
+        (0..count).map(|_| Arc::new(SimDisk::new("disk", 16 << 20, &clock).device()) as Arc<_>).collect()
     }
 
-    /// Waits for all writes of the group.
-    ///
-    /// # Errors
-    /// The first error among them.
-    pub fn finish(self) -> Result<(), DmuError> {
-        self.group.finish()
+    fn unit(vdevs: Vec<TopLevelVdev>, log_tier: Option<u8>) -> Dmu {
+        let pool = Arc::new(Pool::from_vdevs(vdevs));
+        let options = DmuOptions {
+            alloc_strategy: std::array::from_fn(|_| vec![0, 1, 2]),
+            log_tier,
+            ..DmuOptions::default()
+        };
+        let vdevs = geometries(&pool, true).unwrap();
+        let allocator = Allocator::create(Arc::clone(&pool), Uuid([7; 16]), &vdevs, 1 << 10).unwrap();
+        Dmu::with(pool, options, Some(allocator)).unwrap()
     }
-}
 
-struct Part {
-    vdev: VdevId,
-    block: u64,
-    range: std::ops::Range<usize>,
-}
+    fn tier_of(dmu: &Dmu, stream: Stream) -> u8 {
+        let extents = dmu.allocate(stream, StoragePreference::NONE, 1, Privilege::System).unwrap();
+        dmu.pool().vdev(extents[0].vdev).unwrap().tier
+    }
 
-/// The device ranges of `len` bytes from `offset` of the concatenation of `extents`.
-fn parts(extents: &[Extent], offset: u64, len: usize) -> Result<Vec<Part>, DmuError> {
-    let mut out = Vec::with_capacity(1);
-    let (mut skip, mut done) = (offset / BLOCK_BYTES_U64, 0);
-    let aligned = offset.is_multiple_of(BLOCK_BYTES_U64) && len.is_multiple_of(BLOCK_BYTES);
-    for extent in extents {
-        if done == len || !aligned {
-            break;
-        }
-        let blocks = u64::from(extent.blocks);
-        if skip >= blocks {
-            skip -= blocks;
-            continue;
-        }
-        let take =
-            usize::try_from(blocks - skip).unwrap_or(usize::MAX).saturating_mul(BLOCK_BYTES).min(len - done);
-        out.push(Part { vdev: extent.vdev, block: extent.block + skip, range: done..done + take });
-        skip = 0;
-        done += take;
+    /// Rule 10: what everything hangs on is lost no earlier than anything else.
+    #[test]
+    fn the_log_is_as_redundant_as_the_data() {
+        let group = |id, tier, kind, count| TopLevelVdev::group(VdevId(id), tier, kind, disks(count));
+        let with_memory = || {
+            let mut legs = disks(1);
+            legs.push(Arc::new(MemoryDevice::new(16 << 20)));
+            TopLevelVdev::group(VdevId(1), 0, VdevKind::Mirror, legs)
+        };
+        let streams =
+            |dmu: &Dmu| [Stream::Log, Stream::Header, Stream::Value].map(|stream| tier_of(dmu, stream));
+        let single = || group(1, 0, VdevKind::Leaf, 1);
+        let mirror = || group(2, 1, VdevKind::Mirror, 2);
+        let parity = || group(3, 2, VdevKind::Parity2, 4);
+        assert_eq!(streams(&unit(vec![single()], None)), [0, 0, 0]);
+        assert_eq!(streams(&unit(vec![single(), mirror()], None)), [1, 1, 0]);
+        assert_eq!(streams(&unit(vec![single(), mirror(), parity()], None)), [2, 2, 0]);
+        // A leg in memory is lost with the process.
+        assert_eq!(streams(&unit(vec![with_memory(), mirror()], None)), [1, 1, 0]);
+        // Two vdevs of a tier: the weaker one counts.
+        let weak = vec![group(1, 0, VdevKind::Mirror, 3), group(4, 0, VdevKind::Leaf, 1), mirror()];
+        assert_eq!(streams(&unit(weak, None))[..2], [1, 1]);
+        // As configured, loudly.
+        assert_eq!(streams(&unit(vec![single(), mirror()], Some(0))), [0, 1, 0]);
     }
-    if done == len && aligned {
-        return Ok(out);
-    }
-    let (device, block) =
-        extents.first().map_or((String::from("none"), 0), |e| (format!("vdev {}", e.vdev), e.block));
-    Err(DmuError::Corrupt {
-        what: "range of an extent",
-        device,
-        block,
-        reason: format!("bytes {offset}+{len} are not whole blocks inside the extents"),
-    })
 }

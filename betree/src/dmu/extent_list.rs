@@ -8,7 +8,7 @@ use super::{Dmu, DmuError, Privilege, Stream};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::codec::{DecodeError, Decoder, Encoder};
-use crate::base::extent::{Extent, total_blocks};
+use crate::base::extent::Extent;
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, blocks_for};
 
@@ -49,6 +49,19 @@ impl StoredExtents {
             all.extend(list.blocks.all());
         }
         all
+    }
+
+    /// For each of the lists: its blocks, its bytes and their checksum.
+    #[must_use]
+    pub fn lists(&self) -> Vec<(Vec<Extent>, u64, u32)> {
+        let mut lists = Vec::new();
+        let (mut listed, mut list) = (self.extents.len(), &self.list);
+        while let Some(found) = list {
+            let bytes = (listed * Extent::ENCODED_BYTES) as u64;
+            lists.push((found.blocks.extents.clone(), bytes, found.checksum));
+            (listed, list) = (found.blocks.extents.len(), &found.blocks.list);
+        }
+        lists
     }
 
     /// Appends the encoded list.
@@ -94,16 +107,18 @@ impl StoredExtents {
         let count = input.count(LIST_MAX, "list length").map_err(plain)?;
         let blocks = Self::decode_at(input, dmu, depth + 1)?;
         let used = count * Extent::ENCODED_BYTES;
-        if blocks_for(used as u64) != total_blocks(&blocks.extents) {
+        if !dmu.fits(&blocks.extents, blocks_for(used as u64)) {
             return Err(plain(input.invalid("list length")));
         }
-        let buffer = dmu.read(&blocks.extents, 0, used.next_multiple_of(BLOCK_BYTES))?;
-        if crc(&buffer[..used]) != checksum {
-            let first = blocks.extents.first();
+        let length = used.next_multiple_of(BLOCK_BYTES);
+        let mut is_right = |bytes: &[u8]| crc(&bytes[..used]) == checksum;
+        let (buffer, right) = dmu.read_checked(&blocks.extents, 0, length, 0..used, &mut is_right)?;
+        if !right {
+            let (device, block) = dmu.named_block_at(&blocks.extents, 0);
             return Err(DmuError::Corrupt {
                 what: "extent list",
-                device: first.map_or(String::from("none"), |extent| format!("vdev {}", extent.vdev)),
-                block: first.map_or(0, |extent| extent.block),
+                device,
+                block,
                 reason: String::from("its checksum differs from the one in its pointer"),
             });
         }

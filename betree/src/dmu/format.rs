@@ -363,7 +363,7 @@ pub(super) fn decode_page(bytes: &[u8]) -> Result<(Identity, Vec<Entry>), Decode
     Ok((identity, entries))
 }
 
-/// Space for table pages: three blocks each.
+/// Space for table pages: three blocks each, with their parity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Area {
     pub(super) block: u64,
@@ -371,8 +371,10 @@ pub(super) struct Area {
 }
 
 impl Area {
-    pub(super) fn range(&self) -> Range<u64> {
-        self.block..self.block.saturating_add(u64::from(self.pages) * u64::from(SLOT_COUNT))
+    /// The blocks that it takes; one block of a page takes `granule`.
+    pub(super) fn range(&self, granule: u32) -> Range<u64> {
+        let blocks = u64::from(self.pages) * u64::from(SLOT_COUNT) * u64::from(granule);
+        self.block..self.block.saturating_add(blocks)
     }
 }
 
@@ -556,7 +558,7 @@ impl RootVdev {
         for _ in 0..area_count {
             let area = Area { block: input.u64("table area")?, pages: input.u32("pages of a table area")? };
             input.zeros(4)?;
-            if area.pages == 0 || area.range().end > blocks {
+            if area.pages == 0 || area.range(1).end > blocks {
                 return Err(input.invalid("table area"));
             }
             vdev.areas.push(area);

@@ -43,7 +43,7 @@ thread_local! {
 #[must_use]
 pub fn over_memory() -> Dmu {
     let device = Arc::new(MemoryDevice::new(BLOCKS * BLOCK_BYTES as u64));
-    let vdev = TopLevelVdev { id: VDEV, tier: 0, blocks: BLOCKS, device };
+    let vdev = TopLevelVdev::leaf(VDEV, 0, BLOCKS, device);
     Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 1 << 20)
 }
 
@@ -62,7 +62,7 @@ pub fn place(dmu: &Dmu, bytes: &[u8]) -> Vec<Extent> {
     let blocks = (padded.len() / BLOCK_BYTES) as u32;
     let extents = vec![Extent { vdev: VDEV, block: FIRST_BLOCK, blocks }];
     // Below the unit, which refuses writes to what a checkpoint has.
-    assert!(dmu.pool().write(VDEV, FIRST_BLOCK, &padded).is_ok(), "memory takes every write");
+    assert!(dmu.pool().write(&extents[0], 0, &padded).is_ok(), "memory takes every write");
     extents
 }
 

@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     Leak,
     /// A recorded count differs from the bitmap.
     Count,
+    /// One member does not hold what the others give.
+    Copy,
 }
 
 /// One thing that is wrong with the allocation state.
@@ -157,7 +159,7 @@ impl AllocationState {
         for (page, slot) in (0..pages).flat_map(|page| (0..SLOT_COUNT as u8).map(move |slot| (page, slot))) {
             // What does not read mentions nothing; a slot that is in use is reported where it is read.
             if let Some(block) = layout.page_block(page, slot)
-                && pool.read(layout.id, block, &mut bytes).is_ok()
+                && pool.read(&layout.fixed(block, bytes.len()), 0, &mut bytes).is_ok()
             {
                 table::note(source, page, &bytes, &mut self.seen);
             }
@@ -210,11 +212,18 @@ impl AllocationState {
         }
         let block = layout.page_block(page, wanted.slot)?;
         let at = (layout.id, block);
-        let mut bytes = AlignedBuffer::zeroed(BLOCK_BYTES);
-        if let Err(error) = pool.read(layout.id, block, &mut bytes) {
-            report(flaw(Fault::Unreadable, at, "an allocation table page", error));
-            return None;
-        }
+        let source = Source { pool, uuid: self.pool, layout };
+        let mut is_right = |bytes: &[u8]| {
+            format::decode_page(bytes)
+                .is_ok_and(|(identity, _)| self.is_of(&identity, layout.id, page, wanted, bytes))
+        };
+        let bytes = match source.fixed(block, BLOCK_BYTES, &mut is_right) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                report(flaw(Fault::Unreadable, at, "an allocation table page", error));
+                return None;
+            }
+        };
         let (identity, mut entries) = match format::decode_page(&bytes) {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -230,6 +239,7 @@ impl AllocationState {
         if format::encode_page(&identity, &entries).0[..] != bytes[..] {
             report(flaw(Fault::Canonical, at, "the page as it is written", "other bytes"));
         }
+        report_copies(pool, &layout.fixed(block, BLOCK_BYTES), &bytes, report);
         if wanted.generation > self.generation {
             let expected = format!("a page of at most generation {}", self.generation);
             report(flaw(Fault::Generation, at, expected, wanted.generation));
@@ -284,11 +294,19 @@ impl AllocationState {
     ) -> Option<Bitmap> {
         let block = layout.slot_block(number, wanted.slot)?;
         let at = (layout.id, block);
-        let mut bytes = AlignedBuffer::zeroed(layout.slot_blocks() as usize * BLOCK_BYTES);
-        if let Err(error) = pool.read(layout.id, block, &mut bytes) {
-            report(flaw(Fault::Unreadable, at, "a segment bitmap", error));
-            return None;
-        }
+        let source = Source { pool, uuid: self.pool, layout };
+        let length = layout.slot_data_blocks() as usize * BLOCK_BYTES;
+        let mut is_right = |bytes: &[u8]| {
+            format::decode_slot(bytes, layout.segment_blocks)
+                .is_ok_and(|(identity, _)| self.is_of(&identity, layout.id, number, wanted, bytes))
+        };
+        let bytes = match source.fixed(block, length, &mut is_right) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                report(flaw(Fault::Unreadable, at, "a segment bitmap", error));
+                return None;
+            }
+        };
         let (identity, bitmap) = match format::decode_slot(&bytes, layout.segment_blocks) {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -304,6 +322,7 @@ impl AllocationState {
         if format::encode_slot(&identity, &bitmap).0[..] != bytes[..] {
             report(flaw(Fault::Canonical, at, "the bitmap as it is written", "other bytes"));
         }
+        report_copies(pool, &layout.fixed(block, length), &bytes, report);
         Some(bitmap)
     }
 
@@ -417,6 +436,15 @@ impl AllocationState {
     }
 }
 
+/// Reports which copies of a fixed place are not what was found right.
+fn report_copies(pool: &Pool, place: &Extent, right: &[u8], report: Report<'_>) {
+    for wrong in pool.wrong_copies(place, 0, right, &(0..right.len())).unwrap_or_default() {
+        let at = (place.vdev, place.block);
+        let found = format!("other bytes on {} at byte {}", wrong.device, wrong.offset);
+        report(flaw(Fault::Copy, at, "the same on all members", found));
+    }
+}
+
 fn describe(what: &str, identity: &Identity) -> String {
     let Identity { vdev, number, generation, .. } = identity;
     format!("{what} {number} of vdev {vdev}, generation {generation}, or another version of it")
@@ -428,8 +456,13 @@ fn layout_of(pool: &Pool, vdev: &RootVdev, expected: &Expected<'_>, report: Repo
         report(flaw(Fault::Geometry, at, "a durable vdev of the pool", format!("vdev {}", vdev.id)));
         return None;
     };
-    let geometry =
-        VdevGeometry { id: vdev.id, tier: vdev.tier, blocks: vdev.blocks, reserved: vdev.reserved.clone() };
+    let geometry = VdevGeometry {
+        id: vdev.id,
+        tier: vdev.tier,
+        blocks: vdev.blocks,
+        reserved: vdev.reserved.clone(),
+        geometry: known.geometry,
+    };
     let layout = match Layout::new(&geometry, vdev.segment_blocks, vdev.areas.clone()) {
         Ok(layout) => layout,
         Err(reason) => {

@@ -15,6 +15,8 @@ use super::format::{Area, PAGE_ENTRIES, SLOT_COUNT, VDEV_BLOCKS_MAX, is_segment_
 use crate::base::extent::Extent;
 use crate::base::ids::VdevId;
 use crate::base::preference::TIER_COUNT;
+use crate::base::units::BLOCK_BYTES;
+use crate::pool::Geometry;
 use std::ops::Range;
 
 /// Segments of one vdev; at 1 GiB each 4 PiB. Bounds the memory that a length from a device can ask for.
@@ -31,6 +33,8 @@ pub struct VdevGeometry {
     pub blocks: u64,
     /// Block ranges that are never handed out: the label areas.
     pub reserved: Vec<Range<u64>>,
+    /// How blocks lie on its leaves.
+    pub geometry: Geometry,
 }
 
 /// The fixed places of one vdev.
@@ -39,6 +43,7 @@ pub(super) struct Layout {
     pub(super) id: VdevId,
     pub(super) tier: u8,
     pub(super) blocks: u64,
+    pub(super) geometry: Geometry,
     pub(super) segment_blocks: u32,
     /// As given: ascending, disjoint.
     pub(super) reserved: Vec<Range<u64>>,
@@ -90,7 +95,8 @@ impl Layout {
         }
         let reserved = normalise(geometry.reserved.clone(), geometry.blocks);
         let mut blocked = reserved.clone();
-        blocked.extend(areas.iter().map(Area::range));
+        let granule = geometry.geometry.granule();
+        blocked.extend(areas.iter().map(|area| area.range(granule)));
         let length = |ranges: &[Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum::<u64>();
         let apart = length(&blocked);
         let blocked = normalise(blocked, geometry.blocks);
@@ -98,7 +104,8 @@ impl Layout {
             return Err("a table area overlaps something or lies outside of the device");
         }
         let (id, tier, blocks) = (geometry.id, geometry.tier, geometry.blocks);
-        let layout = Self { id, tier, blocks, segment_blocks, reserved, areas, blocked };
+        let geometry = geometry.geometry;
+        let layout = Self { id, tier, blocks, geometry, segment_blocks, reserved, areas, blocked };
         let capacity: u64 = layout.areas.iter().map(|area| u64::from(area.pages)).sum();
         if capacity < u64::from(layout.page_count()) {
             return Err("the table areas are too small");
@@ -134,9 +141,10 @@ impl Layout {
         if missing > 0 {
             let pages = missing + missing / 2;
             let mut blocked = geometry.reserved.clone();
-            blocked.extend(areas.iter().map(Area::range));
+            let granule = geometry.geometry.granule();
+            blocked.extend(areas.iter().map(|area| area.range(granule)));
             let blocked = normalise(blocked, geometry.blocks);
-            let wanted = u64::from(pages) * u64::from(SLOT_COUNT);
+            let wanted = u64::from(pages) * u64::from(SLOT_COUNT) * u64::from(granule);
             let from = u64::from(old_segments) * u64::from(segment_blocks);
             let block = first_fit(&blocked, from, wanted, geometry.blocks)
                 .ok_or("the device is too small for its allocation table")?;
@@ -157,9 +165,14 @@ impl Layout {
         pages_for(self.segment_count())
     }
 
-    /// Blocks of one bitmap slot.
-    pub(super) fn slot_blocks(&self) -> u32 {
+    /// Data blocks of one bitmap slot.
+    pub(super) fn slot_data_blocks(&self) -> u32 {
         slot_blocks(self.segment_blocks)
+    }
+
+    /// Blocks that one bitmap slot takes.
+    pub(super) fn slot_blocks(&self) -> u32 {
+        self.geometry.taken(u64::from(self.slot_data_blocks())) as u32
     }
 
     /// Blocks of segment `number`; the last one may be short.
@@ -182,6 +195,12 @@ impl Layout {
         Some(block..block + wanted)
     }
 
+    /// The extent of `bytes` bytes that have their fixed place at `block`.
+    pub(super) fn fixed(&self, block: u64, bytes: usize) -> Extent {
+        let blocks = self.geometry.taken((bytes / BLOCK_BYTES) as u64) as u32;
+        Extent { vdev: self.id, block, blocks }
+    }
+
     /// First block of slot `slot` of segment `number`.
     pub(super) fn slot_block(&self, number: u32, slot: u8) -> Option<u64> {
         Some(self.slots(number)?.start + u64::from(slot) * u64::from(self.slot_blocks()))
@@ -192,42 +211,48 @@ impl Layout {
         let mut left = page;
         for area in &self.areas {
             if left < area.pages {
-                return Some(area.block + u64::from(left) * u64::from(SLOT_COUNT) + u64::from(slot));
+                let slots = u64::from(left) * u64::from(SLOT_COUNT) + u64::from(slot);
+                return Some(area.block + slots * u64::from(self.geometry.granule()));
             }
             left -= area.pages;
         }
         None
     }
 
+    /// The ranges of segment `number` that can be handed out. On a striped vdev they start and end at multiples of what extents
+    /// take, and so does all that is handed out of them: no hole is ever too small for a block with its parity.
+    fn open_ranges(&self, number: u32) -> Vec<Range<u64>> {
+        let segment = self.segment(number);
+        let Some(slots) = self.slots(number) else { return Vec::new() };
+        let mut closed: Vec<Range<u64>> = self.blocked_in(segment.clone()).cloned().collect();
+        closed.push(slots);
+        closed.sort_unstable_by_key(|range| range.start);
+        closed.push(segment.end..segment.end);
+        let granule = u64::from(self.geometry.granule());
+        let mut start = segment.start;
+        let mut open = Vec::with_capacity(closed.len());
+        for range in closed {
+            let whole = start.next_multiple_of(granule)..range.start.min(segment.end) / granule * granule;
+            if whole.start < whole.end {
+                open.push(whole);
+            }
+            start = start.max(range.end);
+        }
+        open
+    }
+
     /// Blocks of segment `number` that can be handed out.
     pub(super) fn usable(&self, number: u32) -> u32 {
-        let segment = self.segment(number);
-        let Some(slots) = self.slots(number) else { return 0 };
-        let blocked: u64 = self
-            .blocked_in(segment.clone())
-            .map(|range| range.end.min(segment.end) - range.start.max(segment.start))
-            .sum();
-        (segment.end - segment.start - (slots.end - slots.start) - blocked) as u32
+        self.open_ranges(number).iter().map(|range| (range.end - range.start) as u32).sum()
     }
 
     /// The bits of segment `number` that are always set.
     pub(super) fn reserved_bits(&self, number: u32) -> Bitmap {
         let mut bits = Bitmap::new(self.segment_blocks);
-        let segment = self.segment(number);
-        let local = |range: &Range<u64>| {
-            let start = range.start.max(segment.start) - segment.start;
-            let end = range.end.min(segment.end) - segment.start;
-            start as u32..end as u32
-        };
-        match self.slots(number) {
-            Some(slots) => {
-                bits.set(local(&slots));
-                bits.set((segment.end - segment.start) as u32..self.segment_blocks);
-                for range in self.blocked_in(segment.clone()) {
-                    bits.set(local(range));
-                }
-            }
-            None => bits.set(0..self.segment_blocks),
+        bits.set(0..self.segment_blocks);
+        let start = self.segment(number).start;
+        for range in self.open_ranges(number) {
+            bits.clear((range.start - start) as u32..(range.end - start) as u32);
         }
         bits
     }
@@ -243,7 +268,9 @@ impl Layout {
         let segment = self.segment(number);
         let slots = self.slots(number)?;
         let free_of_slots = end <= slots.start || slots.end <= extent.block;
-        let inside = end <= segment.end && free_of_slots;
+        let granule = self.geometry.granule();
+        let whole = extent.block.is_multiple_of(u64::from(granule)) && extent.blocks.is_multiple_of(granule);
+        let inside = end <= segment.end && free_of_slots && whole;
         if !inside || self.blocked_in(extent.block..end).next().is_some() {
             return None;
         }
@@ -268,9 +295,15 @@ fn first_fit(blocked: &[Range<u64>], from: u64, wanted: u64, end: u64) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::format::VdevKind;
 
     fn geometry(blocks: u64, reserved: Vec<Range<u64>>) -> VdevGeometry {
-        VdevGeometry { id: VdevId(0), tier: 1, blocks, reserved }
+        VdevGeometry { id: VdevId(0), tier: 1, blocks, reserved, geometry: Geometry::PLAIN }
+    }
+
+    fn striped() -> [Geometry; 4] {
+        [(VdevKind::Parity1, 3), (VdevKind::Parity1, 5), (VdevKind::Parity2, 4), (VdevKind::Parity2, 6)]
+            .map(|(kind, leaves)| Geometry::of(kind, leaves))
     }
 
     #[test]
@@ -284,48 +317,55 @@ mod tests {
             (3 << 18, 1 << 18),
             (1_000_000, 1 << 16),
         ] {
-            let geometry = geometry(blocks, vec![0..16, blocks - 16..blocks]);
-            let layout = Layout::create(&geometry, segment_blocks).unwrap();
-            let mut owners = vec![0u8; blocks as usize];
-            let mut own = |range: Range<u64>| {
-                owners[range.start as usize..range.end as usize].iter_mut().for_each(|owner| *owner += 1);
-            };
-            layout.reserved.iter().cloned().for_each(&mut own);
-            layout.areas.iter().map(Area::range).for_each(&mut own);
-            for number in 0..layout.segment_count() {
-                layout.slots(number).into_iter().for_each(&mut own);
-            }
-            assert!(owners.iter().all(|owner| *owner <= 1), "{blocks}/{segment_blocks}");
-            let mut usable = 0;
-            for number in 0..layout.segment_count() {
-                let bits = layout.reserved_bits(number);
-                assert_eq!(bits.count_clear(), layout.usable(number));
-                usable += u64::from(layout.usable(number));
-                let start = layout.segment(number).start;
-                for bit in 0..segment_blocks {
-                    let block = start + u64::from(bit);
-                    let taken = bits.any_set(bit..bit + 1);
-                    let dead = layout.slots(number).is_none();
-                    assert_eq!(taken, dead || block >= blocks || owners[block as usize] != 0);
-                    let extent = Extent { vdev: VdevId(0), block, blocks: 1 };
-                    assert_eq!(
-                        layout.locate(&extent),
-                        (!taken).then_some((number, bit..bit + 1)),
-                        "block {block}"
-                    );
+            for kind in striped().into_iter().chain([Geometry::PLAIN]) {
+                let geometry =
+                    VdevGeometry { geometry: kind, ..geometry(blocks, vec![0..16, blocks - 16..blocks]) };
+                let Ok(layout) = Layout::create(&geometry, segment_blocks) else {
+                    assert!(segment_blocks == 8 && !kind.is_plain());
+                    continue;
+                };
+                let granule = u64::from(kind.granule());
+                let mut owners = vec![0u8; blocks as usize];
+                let mut own = |range: Range<u64>| {
+                    owners[range.start as usize..range.end as usize].iter_mut().for_each(|owner| *owner += 1);
+                };
+                layout.reserved.iter().cloned().for_each(&mut own);
+                layout.areas.iter().map(|area| area.range(kind.granule())).for_each(&mut own);
+                for number in 0..layout.segment_count() {
+                    layout.slots(number).into_iter().for_each(&mut own);
                 }
-            }
-            assert!(usable > 0);
-            for page in 0..layout.page_count() {
-                for slot in 0..3 {
-                    let block = layout.page_block(page, slot).unwrap();
-                    assert!(layout.areas.iter().any(|area| area.range().contains(&block)));
+                assert!(owners.iter().all(|owner| *owner <= 1), "{blocks}/{segment_blocks}");
+                let mut usable = 0;
+                for number in 0..layout.segment_count() {
+                    let bits = layout.reserved_bits(number);
+                    assert_eq!(bits.count_clear(), layout.usable(number));
+                    usable += u64::from(layout.usable(number));
+                    let start = layout.segment(number).start;
+                    for bit in 0..segment_blocks {
+                        let block = start + u64::from(bit);
+                        let taken = bits.any_set(bit..bit + 1);
+                        let dead = layout.slots(number).is_none();
+                        let owned = dead || block >= blocks || owners[block as usize] != 0;
+                        assert!(taken || !owned);
+                        assert!(owned || !taken || !kind.is_plain());
+                        let extent = Extent { vdev: VdevId(0), block, blocks: granule as u32 };
+                        let place = (number, bit..bit + granule as u32);
+                        let expected = (!taken && block.is_multiple_of(granule)).then_some(place);
+                        assert_eq!(layout.locate(&extent), expected, "block {block}");
+                    }
                 }
+                assert!(usable > 0);
+                for page in 0..layout.page_count() {
+                    for slot in 0..3 {
+                        let block = layout.page_block(page, slot).unwrap();
+                        assert!(layout.areas.iter().any(|area| area.range(kind.granule()).contains(&block)));
+                    }
+                }
+                let straddling = Extent { vdev: VdevId(0), block: u64::from(segment_blocks) - 1, blocks: 2 };
+                assert_eq!(layout.locate(&straddling), None);
+                assert_eq!(layout.locate(&Extent { vdev: VdevId(0), block: u64::MAX, blocks: 2 }), None);
+                assert_eq!(layout.locate(&Extent { vdev: VdevId(0), block: blocks / 2, blocks: 0 }), None);
             }
-            let straddling = Extent { vdev: VdevId(0), block: u64::from(segment_blocks) - 1, blocks: 2 };
-            assert_eq!(layout.locate(&straddling), None);
-            assert_eq!(layout.locate(&Extent { vdev: VdevId(0), block: u64::MAX, blocks: 2 }), None);
-            assert_eq!(layout.locate(&Extent { vdev: VdevId(0), block: blocks / 2, blocks: 0 }), None);
         }
     }
 

@@ -278,10 +278,10 @@ impl Dmu {
         self.lifetimes().durable()
     }
 
-    /// Blocks that are dead but may not be used again before the next checkpoints.
+    /// Blocks that are dead but may not be used again before the next checkpoints: how many of them hold data in long extents.
     #[must_use]
     pub fn deferred_blocks(&self) -> u64 {
-        self.lifetimes().deferred_blocks()
+        self.allocator().data_share(self.lifetimes().deferred_blocks())
     }
 
     /// Writes the bitmaps and the allocation table of `generation` and returns the bytes of the table root. Nothing is
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn deaths_of_a_failed_checkpoint_wait_for_the_one_after_the_next() {
         let device = Arc::new(MemoryDevice::new(64 << 20));
-        let vdev = TopLevelVdev { id: VdevId(1), tier: 0, blocks: 16_384, device };
+        let vdev = TopLevelVdev::leaf(VdevId(1), 0, 16_384, device);
         let dmu = Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0);
         let take = || dmu.allocate(Stream::Base, StoragePreference::NONE, 4, Privilege::System).unwrap();
         let checkpoint = |generation| {

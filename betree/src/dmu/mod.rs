@@ -40,6 +40,13 @@
 //! * **D11 Kept dead.** What dies and was born at or before the newest snapshot of its tree stays allocated, and is handed to
 //!   the checkpoint of its death exactly once.
 //!
+//! * **D12 Stripes.** On a striped vdev a stripe is written once, whole. Extents are joined and cut only where stripes end, or
+//!   before anything was written to the stripe.
+//! * **D13 The others are asked.** Who finds a checksum wrong lets all members of the vdev be asked before it reports damage;
+//!   what is right goes over what was wrong, and never what is not known to be right over anything.
+//! * **D14 No weaker than the data.** Headers, root tree and log lie on no tier that is less redundant than another, unless
+//!   the configuration says so or there is no room.
+//!
 //! The invariants of the allocator alone are A1 to A5 in `allocator.rs`.
 //!
 //! # Locks
@@ -68,30 +75,40 @@ mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod healing;
 mod inspection;
 mod layout;
 mod lifetime;
+mod packing;
 mod pieces;
 mod queue;
+mod scrubbing;
 mod segment;
 mod segments;
+mod sequence;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod shuttle_tests;
 mod space;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+mod write_batch;
 
 pub use allocator::{Allocator, Privilege, Stream};
 pub use cache::{Admission, Cache, CacheStatistics, Charge, Evictable, Heat};
 pub use dead_list::{Death, Deaths};
-pub use dmu::{Dmu, DmuOptions, WriteBatch};
+pub use dmu::{Dmu, DmuOptions};
 pub use error::DmuError;
 pub use extent_list::StoredExtents;
 pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+pub use healing::Reading;
 pub(crate) use inspection::{AllocationState, Expected, Fault, Flaw, SegmentCounts};
 pub use layout::VdevGeometry;
 pub use lifetime::{Keeper, OwnedExtents};
 pub use pieces::{Piece, PieceName, Pieces};
 pub use queue::{IoQueue, JobGroup, PendingJob};
+pub use scrubbing::{Checksummed, Damage, ScrubOutcome, ScrubTask, Target};
 pub use space::{Reserve, TierSpace, VdevSpace};
 pub use table::SeenGenerations;
+pub use write_batch::WriteBatch;

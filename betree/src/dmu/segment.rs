@@ -3,7 +3,9 @@
 use super::DmuError;
 use super::bitmap::Bitmap;
 use super::format::{self, Entry, Identity, SLOT_COUNT, SlotRef};
+use super::healing;
 use super::layout::Layout;
+use super::sequence::{Part, vdev_name};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::{Generation, Uuid};
 use crate::base::units::BLOCK_BYTES;
@@ -78,7 +80,37 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     pub(super) fn corrupt(&self, what: &'static str, block: u64, reason: String) -> DmuError {
-        DmuError::Corrupt { what, device: format!("vdev {}", self.layout.id), block, reason }
+        DmuError::Corrupt { what, device: vdev_name(self.pool, self.layout.id), block, reason }
+    }
+
+    /// Reads `length` bytes that have their fixed place at `block`; what is wrong is looked for on other members, and given
+    /// back as it is when they have nothing right either.
+    ///
+    /// # Errors
+    /// Device errors.
+    pub(super) fn fixed(
+        &self,
+        block: u64,
+        length: usize,
+        is_right: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<AlignedBuffer, DmuError> {
+        let extent = self.layout.fixed(block, length);
+        let part = Part { extent, geometry: self.layout.geometry, from: 0, range: 0..length };
+        let mut bytes = AlignedBuffer::zeroed(length);
+        let read = self.pool.read_noting(&extent, 0, &mut bytes);
+        if matches!(read, Ok(false)) && is_right(&bytes) {
+            // Where a member is missing, nothing is to be had of it.
+            if self.pool.vdev(extent.vdev)?.is_whole() {
+                healing::repair(self.pool, &[part], &bytes, &(0..length))?;
+            }
+        } else if read.is_err() || !is_right(&bytes) {
+            let before = AlignedBuffer::copy_of(&bytes);
+            if !healing::recover(self.pool, &[part], &mut bytes, &(0..length), is_right)? {
+                read?;
+                return Ok(before);
+            }
+        }
+        Ok(bytes)
     }
 
     /// The bitmap of segment `number` that `wanted` names.
@@ -91,14 +123,19 @@ impl Source<'_> {
             let start = self.layout.segment(number).start;
             return Err(self.corrupt(what, start, format!("segment {number} has no room for one")));
         };
-        let mut bytes = AlignedBuffer::recycled(self.layout.slot_blocks() as usize * BLOCK_BYTES);
-        self.pool.read(self.layout.id, block, &mut bytes)?;
+        let length = self.layout.slot_data_blocks() as usize * BLOCK_BYTES;
+        let is_wanted = |identity: &Identity, bytes: &[u8]| {
+            (identity.pool, identity.vdev, identity.number, identity.generation)
+                == (self.uuid, self.layout.id, number, wanted.generation)
+                && format::stored_checksum(bytes) == wanted.checksum
+        };
+        let bytes = self.fixed(block, length, &mut |bytes| {
+            format::decode_slot(bytes, self.layout.segment_blocks)
+                .is_ok_and(|(identity, _)| is_wanted(&identity, bytes))
+        })?;
         let (identity, bitmap) = format::decode_slot(&bytes, self.layout.segment_blocks)
             .map_err(|error| self.corrupt(what, block, error.to_string()))?;
-        let found = (identity.pool, identity.vdev, identity.number, identity.generation);
-        if found != (self.uuid, self.layout.id, number, wanted.generation)
-            || format::stored_checksum(&bytes) != wanted.checksum
-        {
+        if !is_wanted(&identity, &bytes) {
             let reason = format!(
                 "segment {number} of generation {} expected, segment {} of vdev {} of generation {} found: \
                  a write was lost or went astray",

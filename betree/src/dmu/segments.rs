@@ -11,6 +11,7 @@ use super::bitmap::Bitmap;
 use super::format::{Entry, RootVdev, SlotRef};
 use super::inspection::SegmentCounts;
 use super::layout::{Layout, VdevGeometry};
+use super::packing::Packing;
 use super::segment::{Loaded, Segment, Source, add, remove, touches};
 use super::space::VdevSpace;
 use super::table::{self, SeenGenerations};
@@ -18,7 +19,8 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, Uuid};
 use crate::base::planted::{Bug, planted};
-use crate::pool::Pool;
+use crate::base::units::BLOCK_BYTES;
+use crate::pool::{Geometry, Pool};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,8 +33,8 @@ const CLASS_COUNT: usize = 20;
 /// more. The tests drop what they can, so that reading again is tried as well.
 const LOADED_SEGMENTS_MAX: usize = if cfg!(test) { 2 } else { 1024 };
 
-/// A block range to write.
-pub(super) type Write = (u64, AlignedBuffer);
+/// What to write to a fixed place.
+pub(super) type Write = (Extent, AlignedBuffer);
 
 /// The segments of one vdev, behind one lock.
 #[derive(Debug)]
@@ -54,6 +56,14 @@ pub(super) struct Segments {
     free: u64,
     used: u64,
     dead: u64,
+}
+
+/// `blocks` times `part` of `whole`, rounded down.
+pub(super) fn share(blocks: u64, part: u64, whole: u64) -> u64 {
+    if part == whole {
+        return blocks;
+    }
+    (u128::from(blocks) * u128::from(part) / u128::from(whole.max(1))) as u64
 }
 
 fn class_of(longest: u32) -> usize {
@@ -96,6 +106,7 @@ impl Segments {
             tier: geometry.tier,
             blocks: root.blocks,
             reserved: root.reserved.clone(),
+            geometry: geometry.geometry,
         };
         let old = Layout::new(&old_geometry, root.segment_blocks, root.areas.clone()).map_err(refuse)?;
         if geometry.blocks < root.blocks {
@@ -258,6 +269,31 @@ impl Segments {
         Source { pool: &self.pool, uuid: self.uuid, layout: &self.layout }
     }
 
+    pub(super) fn page_count(&self) -> u32 {
+        self.layout.page_count()
+    }
+
+    pub(super) fn segment_count(&self) -> u32 {
+        self.layout.segment_count()
+    }
+
+    /// Place, bytes and checksum of table page `page`; `None` when it was never written.
+    pub(super) fn page_place(&self, page: u32) -> Option<(Extent, usize, u32)> {
+        let named = self.pages.get(page as usize).filter(|named| named.generation.0 != 0)?;
+        let block = self.layout.page_block(page, named.slot)?;
+        Some((self.layout.fixed(block, BLOCK_BYTES), BLOCK_BYTES, named.checksum))
+    }
+
+    /// Place, bytes and checksum of the newest bitmap of segment `number`, or of the one before (`index` 1); `None` when there
+    /// is none.
+    pub(super) fn bitmap_place(&self, number: u32, index: usize) -> Option<(Extent, usize, u32)> {
+        let entry = &self.segments.get(number as usize)?.entry;
+        let named = [entry.current, entry.previous].get(index).copied()?;
+        let block = self.layout.slot_block(number, named.slot).filter(|_| named.generation.0 != 0)?;
+        let bytes = self.layout.slot_data_blocks() as usize * BLOCK_BYTES;
+        Some((self.layout.fixed(block, bytes), bytes, named.checksum))
+    }
+
     /// Blocks that can be handed out now.
     pub(super) fn free(&self) -> u64 {
         self.free
@@ -270,14 +306,25 @@ impl Segments {
 
     /// The accounts.
     pub(super) fn space(&self) -> VdevSpace {
+        let data = |blocks| self.data_share(blocks);
         VdevSpace {
             id: self.layout.id,
             tier: self.layout.tier,
-            total: self.total,
-            free: self.free,
-            used: self.used,
-            pending: self.dead,
+            total: data(self.total),
+            free: data(self.free),
+            used: data(self.used),
+            pending: data(self.dead),
         }
+    }
+
+    /// How many of `taken` blocks hold data in long extents.
+    fn data_share(&self, taken: u64) -> u64 {
+        share(taken, self.layout.geometry.capacity(self.total), self.total)
+    }
+
+    /// How its blocks lie on its leaves.
+    pub(super) fn geometry(&self) -> Geometry {
+        self.layout.geometry
     }
 
     /// Counts the free blocks of a loaded segment anew.
@@ -388,12 +435,18 @@ impl Segments {
         top.and_then(|class| class.iter().map(longest).max()).unwrap_or(0)
     }
 
-    /// Takes at most `wanted` blocks: all the longest runs of one segment. Returns how many; 0 when the longest run was
-    /// shorter than thought.
+    /// Takes room for at most `wanted` blocks, by `packing`: up to `runs_max` of the longest runs of one segment. Returns for how
+    /// many; 0 when the longest run was shorter than thought.
     ///
     /// # Errors
     /// As [`Segments::take`]; what is in `out` stays taken.
-    pub(super) fn take_longest(&mut self, wanted: u32, out: &mut Vec<Extent>) -> Result<u32, DmuError> {
+    pub(super) fn take_longest(
+        &mut self,
+        wanted: u32,
+        packing: Packing,
+        runs_max: usize,
+        out: &mut Vec<Extent>,
+    ) -> Result<u32, DmuError> {
         let top = self.classes.iter().skip(1).rev().find(|class| !class.is_empty());
         let longest = |number: &u32| self.segments[*number as usize].longest;
         let Some(number) = top.and_then(|class| class.iter().copied().max_by_key(longest)) else {
@@ -406,20 +459,24 @@ impl Segments {
             self.set_longest(number, actual);
             return Ok(0);
         }
+        let holds = packing.holds(actual);
         let runs: Vec<Range<u32>> = busy
             .clear_runs()
             .filter(|run| run.end - run.start == actual)
-            .take((wanted / actual.max(1) + 1) as usize)
+            .take(((wanted / holds.max(1) + 1) as usize).min(runs_max))
             .collect();
-        let mut taken = 0;
+        let mut left = wanted;
         for run in runs {
-            let end = run.end.min(run.start + (wanted - taken));
-            if end > run.start {
+            let (end, held) = match holds >= left {
+                true => (run.end.min(run.start + packing.takes(left)), left),
+                false => (run.end, holds),
+            };
+            if held > 0 {
                 out.push(self.occupy(number, run.start..end)?);
-                taken += end - run.start;
+                left -= held;
             }
         }
-        Ok(taken)
+        Ok(wanted - left)
     }
 
     /// Segment and bits of `extent`.
@@ -618,7 +675,7 @@ impl Segments {
         let (bytes, entry) =
             loaded.image(&segment.entry, self.uuid, &self.layout, number, (generation, base));
         let block = slots.start + u64::from(entry.current.slot) * u64::from(self.layout.slot_blocks());
-        Ok(((block, bytes), entry))
+        Ok(((self.layout.fixed(block, bytes.len()), bytes), entry))
     }
 
     /// The next slots of the table pages that hold the segments of `changed`.
@@ -639,7 +696,7 @@ impl Segments {
             let Some(block) = self.layout.page_block(page, reference.slot) else {
                 unreachable!("the layout has an area for every page");
             };
-            (page, (block, bytes), reference)
+            (page, (self.layout.fixed(block, bytes.len()), bytes), reference)
         };
         numbers.into_iter().map(image).collect()
     }

@@ -17,7 +17,7 @@ const BLOCKS: u64 = 64;
 
 fn unit() -> Dmu {
     let device = Arc::new(ScheduledDevice(Arc::new(MemoryDevice::new(BLOCKS * BLOCK_BYTES as u64))));
-    let vdev = TopLevelVdev { id: VdevId(1), tier: 0, blocks: BLOCKS, device };
+    let vdev = TopLevelVdev::leaf(VdevId(1), 0, BLOCKS, device);
     Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0)
 }
 

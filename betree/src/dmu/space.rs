@@ -3,7 +3,7 @@
 use super::allocator::Privilege;
 use crate::base::ids::VdevId;
 
-/// Blocks of one vdev. What is missing to `total` was allocated since the last checkpoint.
+/// Blocks of one vdev; of a striped one, how many of them long extents fill with data. What is missing to `total` was allocated since the last checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VdevSpace {
     /// The vdev.
@@ -63,19 +63,21 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// The reserve of a tier of `total` blocks of which nothing more is known.
-    pub(super) fn of_tier(total: u64) -> Self {
-        let user = (total * RESERVE_PERCENT).div_ceil(100).max(RESERVE_BLOCKS_MIN);
+    /// The reserve of a tier of `total` blocks of which nothing more is known; a block of data takes at most `granule`.
+    pub(super) fn of_tier(total: u64, granule: u64) -> Self {
+        let user = (total * RESERVE_PERCENT).div_ceil(100).max(RESERVE_BLOCKS_MIN * granule);
         Self { merge: user / 4, delete: user / 2, user }
     }
 
-    /// The reserve of a tier of `total` blocks for which the layers above ask for this one: never more than a quarter of
-    /// the tier, nor less for users than [`Reserve::of_tier`].
-    pub(super) fn within(self, total: u64) -> Self {
-        let least = Self::of_tier(total);
-        let user = self.user.max(least.user).min((total / 4).max(least.user));
-        let delete = self.delete.min(user);
-        Self { merge: self.merge.min(delete), delete, user }
+    /// The reserve of a tier of `total` blocks for which the layers above ask for this one, in blocks of data that take at
+    /// most `granule`: never more than a quarter of the tier (a striped one: half), nor less for users than
+    /// [`Reserve::of_tier`].
+    pub(super) fn within(self, total: u64, granule: u64) -> Self {
+        let least = Self::of_tier(total, granule);
+        let most = total / 4 * granule.min(2);
+        let user = (self.user * granule).max(least.user).min(most.max(least.user));
+        let delete = (self.delete * granule).min(user);
+        Self { merge: (self.merge * granule).min(delete), delete, user }
     }
 
     /// Blocks that a request leaves.

@@ -4,6 +4,7 @@ use super::DmuError;
 use super::format::{self, Area, Entry, Identity, PAGE_ENTRIES, SLOT_COUNT, SlotRef};
 use super::segment::Source;
 use crate::base::buffer::AlignedBuffer;
+use crate::base::extent::Extent;
 use crate::base::ids::Generation;
 use crate::base::units::BLOCK_BYTES;
 use std::ops::Range;
@@ -75,13 +76,29 @@ pub(super) fn read(
         for chunk in (0..count).step_by(READ_PAGES as usize) {
             let length = READ_PAGES.min(count - chunk);
             let mut bytes = AlignedBuffer::recycled((length * SLOT_COUNT) as usize * BLOCK_BYTES);
-            let start = block + u64::from(chunk * SLOT_COUNT);
-            source.pool.read(source.layout.id, start, &mut bytes)?;
+            let granule = source.layout.geometry.granule();
+            let start = block + u64::from(chunk * SLOT_COUNT) * u64::from(granule);
+            let row = Extent { vdev: source.layout.id, block: start, blocks: length * SLOT_COUNT * granule };
+            let read = source.pool.read_singles(&row, 0, &mut bytes);
+            // What a member does not give is to be repaired, page by page.
+            let clean = matches!(read, Ok(true));
+            if let Err(error) = read {
+                // Without redundancy, a page that does not read is an error at once; with it, it is looked for below.
+                if source.pool.exclusions(source.layout.id)?.is_empty() {
+                    return Err(error.into());
+                }
+                for (slot, place) in (0..).zip(bytes.chunks_exact_mut(BLOCK_BYTES)) {
+                    if source.pool.read_singles(&row, slot, place).is_err() {
+                        place.fill(0);
+                    }
+                }
+            }
             for (index, slots) in bytes.chunks_exact(SLOT_COUNT as usize * BLOCK_BYTES).enumerate() {
                 let page = first + chunk + index as u32;
-                let at = start + index as u64 * u64::from(SLOT_COUNT);
+                let at = start + index as u64 * u64::from(SLOT_COUNT * granule);
                 note(source, page, slots, &mut seen);
-                entries.extend(decode(source, page, at, &pages[page as usize], slots, generation)?);
+                let wanted = &pages[page as usize];
+                entries.extend(decode(source, page, at, wanted, (slots, clean), generation)?);
             }
         }
         first += count;
@@ -100,28 +117,37 @@ pub(super) fn note(source: Source<'_>, page: u32, slots: &[u8], seen: &mut SeenG
     }
 }
 
-/// The entries of `page`, whose three slots start at block `at`.
+/// The entries of `page`, whose three slots start at block `at`, and whether every member gave its part of them.
 fn decode(
     source: Source<'_>,
     page: u32,
     at: u64,
     wanted: &SlotRef,
-    slots: &[u8],
+    (slots, clean): (&[u8], bool),
     generation: Generation,
 ) -> Result<Vec<Entry>, DmuError> {
     let segments = segments_of(page, source.layout.segment_count());
     if wanted.generation.0 == 0 {
         return Ok(vec![Entry::default(); segments.len()]);
     }
-    let block = at + u64::from(wanted.slot);
+    let block = at + u64::from(u32::from(wanted.slot) * source.layout.geometry.granule());
     let corrupt = |reason: String| source.corrupt("allocation table page", block, reason);
     let start = usize::from(wanted.slot) * BLOCK_BYTES;
-    let bytes = &slots[start..start + BLOCK_BYTES];
+    let is_wanted = |identity: &Identity, bytes: &[u8]| {
+        (identity.pool, identity.vdev, identity.number, identity.generation)
+            == (source.uuid, source.layout.id, page, wanted.generation)
+            && format::stored_checksum(bytes) == wanted.checksum
+    };
+    let is_right =
+        |bytes: &[u8]| format::decode_page(bytes).is_ok_and(|(identity, _)| is_wanted(&identity, bytes));
+    let read;
+    let mut bytes = &slots[start..start + BLOCK_BYTES];
+    if !clean || !is_right(bytes) {
+        read = source.fixed(block, BLOCK_BYTES, &mut |bytes| is_right(bytes))?;
+        bytes = &read[..];
+    }
     let (identity, mut entries) = format::decode_page(bytes).map_err(|error| corrupt(error.to_string()))?;
-    let found = (identity.pool, identity.vdev, identity.number, identity.generation);
-    if found != (source.uuid, source.layout.id, page, wanted.generation)
-        || format::stored_checksum(bytes) != wanted.checksum
-    {
+    if !is_wanted(&identity, bytes) {
         return Err(corrupt(format!(
             "page {page} of generation {} expected, page {} of vdev {} of generation {} found: a write was lost or \
              went astray",

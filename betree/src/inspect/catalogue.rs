@@ -8,8 +8,8 @@ use super::roots::code_of;
 use crate::base::ids::{DatasetId, Generation};
 use crate::database::{
     CHUNKS, CONDEMNED, ChunkRecord, DATASETS, DEAD_LISTS, DROPS, DatasetRecord, NAME_BYTES_MAX, Role,
-    RootRecord, SNAPSHOT_NAMES, SNAPSHOTS, SnapshotRecord, SubList, dataset_key, drops_key, key_chunk,
-    key_dataset, key_dead_list, key_snapshot, known_action,
+    RootRecord, SCRUBS, SNAPSHOT_NAMES, SNAPSHOTS, ScrubRecord, SnapshotRecord, SubList, dataset_key,
+    drops_key, key_chunk, key_dataset, key_dead_list, key_snapshot, known_action, scrub_key,
 };
 use crate::dmu::DmuError;
 use crate::tree::{DropImage, decode_drops, encode_drops};
@@ -90,6 +90,12 @@ impl Catalogue {
                 }
                 (Some(&(SNAPSHOTS | SNAPSHOT_NAMES | DEAD_LISTS | CHUNKS | CONDEMNED)), Some(id)) => {
                     catalogue.whole &= catalogue.add_snapshot_entry(ground, id, &key, &value, ledger);
+                }
+                (Some(&SCRUBS), None) if [false, true].map(scrub_key).contains(&key) => {
+                    if ScrubRecord::decode(&value).is_ok_and(|record| record.encode() == value[..]) {
+                        continue;
+                    }
+                    ledger.report(Code::Canonical, object, None, "the record of a scrub", "other bytes");
                 }
                 _ => {
                     let expected = "the key of a dataset or of pending drops";

@@ -74,7 +74,7 @@ pub(super) fn check_members(
     let mut out = Outcome::default();
     match members.pool(Access::ReadOnly) {
         Ok((pool, report)) => {
-            let ground = Ground::new(configuration, pool)?;
+            let ground = Ground::new(configuration, pool, true)?;
             ledger.use_pool(&ground.pool);
             Check { members, configuration, ground: &ground, options, slots: &slots }.run(
                 &report,
@@ -199,6 +199,16 @@ impl Check<'_> {
                 }
                 .run();
             }
+        }
+        for wrong in self.ground.dmu.take_wrong_copies() {
+            ledger.push(Finding {
+                code: Code::Copy,
+                object: String::from("copy"),
+                device: Some(wrong.device),
+                offset: Some(wrong.offset),
+                expected: String::from("what other members of the vdev give"),
+                found: String::from("other bytes, or none that read"),
+            });
         }
     }
 

@@ -50,6 +50,7 @@ codes! {
     Fallback "K5-fallback" "The checkpoint before the newest one can be opened, too.",
     Checksum "K6-checksum" "Bytes have the checksum that their pointer states.",
     Unreadable "K6-unreadable" "The devices read what is reached.",
+    Copy "K6-copy" "Every member of a vdev holds what the others give.",
     Decode "K7-decode" "Bytes are of the format.",
     Canonical "K7-canonical" "Bytes are those that the writer writes for what they say.",
     Identity "K8-identity" "Headers name the place, owner and generation that their pointer names.",

@@ -99,9 +99,11 @@ impl Slots {
                         format!("generation {} in slot {}", found.generation, next_slot(before.slot));
                     report(ledger, Code::Ring, slot, &expected, format!("in slot {}", found.slot));
                 }
+                // Who lacked something then said so.
                 let own = found.member_sequences.get(usize::from(found.leaf));
-                if own != Some(&found.generation.0) {
-                    let expected = format!("a device that holds generation {}", found.generation);
+                if own.is_none_or(|own| *own > found.generation.0) {
+                    let expected =
+                        format!("a device that holds no more than generation {}", found.generation);
                     report(ledger, Code::Ring, slot, &expected, format!("{own:?}"));
                 }
             }
@@ -169,6 +171,10 @@ fn judge(slot: &SlotDump, newest: Option<&Superblock>) -> Judgement {
 /// Whether a crash may have torn the slot: a commit writes the front of the slot behind that of the newest superblock;
 /// when that is valid somewhere, it is the newest, and copies of it may be torn.
 fn is_under_way(slot: &SlotDump, newest: Option<&Superblock>) -> bool {
+    // Of a vdev with several members, a label may be torn at any time; it goes where the newest one is not.
+    if matches!(slot.slot, SlotUse::Label(_)) {
+        return newest.is_some_and(|newest| newest.topology.entries.iter().any(|entry| entry.leaf_count > 1));
+    }
     let (SlotUse::Superblock(number), Some(newest)) = (slot.slot, newest) else { return false };
     number == newest.slot || (slot.end == End::Front && number == next_slot(newest.slot))
 }

@@ -6,7 +6,7 @@ use crate::base::checksum::crc;
 use crate::base::extent::Extent;
 use crate::base::units::BLOCK_BYTES;
 use crate::database::{DatabaseConfiguration, Result, dmu_options};
-use crate::dmu::{AllocationState, Dmu, DmuError, VdevGeometry};
+use crate::dmu::{AllocationState, Dmu, DmuError, DmuOptions, VdevGeometry};
 use crate::pool::Pool;
 use crate::tree::{NodeImage, NodeRef};
 use std::sync::Arc;
@@ -52,10 +52,11 @@ pub(super) enum Placement {
 }
 
 impl Ground {
-    pub fn new(configuration: &DatabaseConfiguration, pool: Pool) -> Result<Self> {
+    pub fn new(configuration: &DatabaseConfiguration, pool: Pool, compare_copies: bool) -> Result<Self> {
         let pool = Arc::new(pool);
         let vdevs = Dmu::persistent_geometries(&pool)?;
-        let dmu = Dmu::reader(Arc::clone(&pool), dmu_options(configuration))?;
+        let options = DmuOptions { compare_copies, ..dmu_options(configuration) };
+        let dmu = Dmu::reader(Arc::clone(&pool), options)?;
         Ok(Self { pool, dmu, vdevs })
     }
 
@@ -77,12 +78,13 @@ impl Ground {
     /// Reads the node header that `reference` names.
     pub fn header(&self, reference: &NodeRef) -> Result<(AlignedBuffer, NodeImage), HeaderFault> {
         let length = reference.length as usize;
-        let read = self.dmu.read(reference.extents.extents(), 0, length.next_multiple_of(BLOCK_BYTES));
-        let mut bytes = read.map_err(|error| HeaderFault::Unreadable(error.to_string()))?;
+        let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == reference.checksum;
+        let whole = length.next_multiple_of(BLOCK_BYTES);
+        let read = self.dmu.read_checked(reference.extents.extents(), 0, whole, 0..length, &mut is_right);
+        let (mut bytes, right) = read.map_err(|error| HeaderFault::Unreadable(error.to_string()))?;
         bytes.truncate(length);
-        let found = crc(&bytes);
-        if found != reference.checksum {
-            return Err(HeaderFault::Checksum(found));
+        if !right {
+            return Err(HeaderFault::Checksum(crc(&bytes)));
         }
         match NodeImage::decode(&bytes, &self.dmu, self.pool.uuid()) {
             Ok(image) => Ok((bytes, image)),
@@ -95,16 +97,4 @@ impl Ground {
 /// The first block of what has these extents.
 pub(super) fn first(extents: &[Extent]) -> Block {
     extents.first().map(|extent| (extent.vdev, extent.block))
-}
-
-/// The block at byte `offset` of the concatenation of `extents`.
-pub(super) fn block_at(extents: &[Extent], offset: u64) -> Block {
-    let mut skip = offset / BLOCK_BYTES as u64;
-    for extent in extents {
-        if skip < u64::from(extent.blocks) {
-            return Some((extent.vdev, extent.block + skip));
-        }
-        skip -= u64::from(extent.blocks);
-    }
-    first(extents)
 }

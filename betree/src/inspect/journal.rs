@@ -122,6 +122,10 @@ impl JournalCheck<'_, '_> {
         } else if reading.tail {
             self.ledger.note("the log has a tail that was never acknowledged");
         }
+        for at in &reading.differing {
+            let expected = "a frame that every member holds";
+            self.ledger.report(Code::Copy, "log", Some(*at), expected, "one that some do not");
+        }
         if reading.backward {
             let expected = "frames that know no less flushed than those before";
             self.ledger.report(Code::Log, "log", Some(reading.end), expected, "one that does");
@@ -161,6 +165,10 @@ impl State<'_> {
                     return Verdict::Cut;
                 }
             };
+            if !value.fits(&ground.dmu) {
+                self.finding("a large value in extents for it", "extents of another length");
+                return Verdict::Cut;
+            }
             let read =
                 if !durable || deep { value.read(&ground.dmu, Caching::Bypass).map(|_| ()) } else { Ok(()) };
             if let Err(error) = read {

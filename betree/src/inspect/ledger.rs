@@ -85,9 +85,10 @@ impl<'a> Ledger<'a> {
         !self.interrupted
     }
 
-    /// Whether there is damage, but in the fallback.
+    /// Whether there is damage, but in the fallback, or where other members hold what is right.
     pub fn is_damaged(&self) -> bool {
-        self.counts.keys().any(|code| !matches!(code, Code::Leak | Code::Fallback | Code::Slot))
+        let elsewhere = |code: &Code| matches!(code, Code::Leak | Code::Fallback | Code::Slot | Code::Copy);
+        self.counts.keys().any(|code| !elsewhere(code))
     }
 
     /// A finding at a block of a vdev.
@@ -107,7 +108,7 @@ impl<'a> Ledger<'a> {
         }
         let device = at.map(|(vdev, _)| {
             let pool = self.pool.as_ref().and_then(|pool| pool.vdev(vdev).ok());
-            pool.map_or_else(|| format!("vdev {vdev}"), |vdev| vdev.device.name().to_owned())
+            pool.map_or_else(|| format!("vdev {vdev}"), |vdev| vdev.name())
         });
         let offset = at.map(|(_, block)| block.saturating_mul(BLOCK_BYTES_U64));
         let (object, expected, found) = (object.to_string(), expected.to_string(), found.to_string());

@@ -257,12 +257,13 @@ impl Lists<'_> {
         extents: &[Extent],
     ) -> Result<Vec<DeadEntry>, (Code, String)> {
         let length = length as usize;
-        let read = ground.dmu.read(extents, 0, length.next_multiple_of(BLOCK_BYTES));
-        let buffer = read.map_err(|error| (Code::Unreadable, error.to_string()))?;
-        let bytes = buffer.get(..length).unwrap_or_default();
-        let found = crc(bytes);
-        if found != checksum {
-            return Err((Code::Checksum, format!("checksum {found:08x}, not {checksum:08x}")));
+        let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == checksum;
+        let whole = length.next_multiple_of(BLOCK_BYTES);
+        let read = ground.dmu.read_checked(extents, 0, whole, 0..length, &mut is_right);
+        let (buffer, right) = read.map_err(|error| (Code::Unreadable, error.to_string()))?;
+        let bytes = &buffer[..length];
+        if !right {
+            return Err((Code::Checksum, format!("checksum {:08x}, not {checksum:08x}", crc(bytes))));
         }
         decode_chunk(bytes).map_err(|error| (Code::Decode, error.to_string()))
     }

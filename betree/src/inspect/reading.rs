@@ -232,7 +232,7 @@ fn skipped_run(run: &Arc<Run>, flaw: &RunFlaw, (low, high): (&[u8], Option<&[u8]
         (Some(end), Some(high)) => Some(end.min(high.to_vec())),
         (end, high) => end.or(owned(high)),
     };
-    let at = super::ground::block_at(reference.extents.extents(), flaw.offset);
+    let at = run.dmu().block_at(reference.extents.extents(), flaw.offset);
     let what = format!("run {}: {} {}", at_text(at), code_of_run(flaw.fault), flaw.found);
     Skipped { what, low: from, high: to }
 }

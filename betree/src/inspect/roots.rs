@@ -56,8 +56,8 @@ impl Root {
         agree(opened, "a log of a generation that was seen", format!("epoch {}", head.epoch));
         agree(record.next_dataset > 0, "a next dataset above the root tree's", String::from("0"));
         let length = u64::from(record.table_length);
-        let blocks = total_blocks(record.table_extents.extents());
-        if blocks != blocks_for(length) {
+        if !ground.dmu.fits(record.table_extents.extents(), blocks_for(length)) {
+            let blocks = ground.dmu.data_blocks(record.table_extents.extents());
             let found = format!("{blocks} blocks for {length} bytes");
             ledger.report(
                 Code::Size,
@@ -88,15 +88,17 @@ impl Root {
             return None;
         }
         let length = record.table_length as usize;
-        let bytes = match ground.dmu.read(extents, 0, length.next_multiple_of(BLOCK_BYTES)) {
-            Ok(bytes) => bytes,
+        let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == record.table_checksum;
+        let whole = length.next_multiple_of(BLOCK_BYTES);
+        let (bytes, right) = match ground.dmu.read_checked(extents, 0, whole, 0..length, &mut is_right) {
+            Ok(read) => read,
             Err(error) => {
                 ledger.report(code_of(&error), object, at, "the table root", error);
                 return None;
             }
         };
-        let found = crc(&bytes[..length]);
-        if found != record.table_checksum {
+        if !right {
+            let found = crc(&bytes[..length]);
             let expected = format!("a table root with checksum {:08x}", record.table_checksum);
             ledger.report(Code::Checksum, object, at, expected, format!("{found:08x}"));
             return None;
@@ -123,6 +125,7 @@ pub(super) fn report_flaw(flaw: &Flaw, root: Block, ledger: &mut Ledger<'_>) {
         Fault::Unallocated => Code::Unallocated,
         Fault::Leak => Code::Leak,
         Fault::Count => Code::Free,
+        Fault::Copy => Code::Copy,
     };
     let at = if flaw.block == 0 { root } else { Some((flaw.vdev, flaw.block)) };
     ledger.report(code, format!("allocation state of vdev {}", flaw.vdev), at, &flaw.expected, &flaw.found);

@@ -1,7 +1,7 @@
 //! P2: one run, and the large values that it names.
 
 use super::code::Code;
-use super::ground::{block_at, first};
+use super::ground::first;
 use super::ownership::Kind;
 use super::walk::{Subject, Walk};
 use crate::base::ids::Generation;
@@ -66,7 +66,7 @@ impl RunCheck<'_, '_, '_> {
     }
 
     fn report(&mut self, flaw: &RunFlaw) {
-        let at = block_at(self.run.reference().extents.extents(), flaw.offset);
+        let at = self.run.dmu().block_at(self.run.reference().extents.extents(), flaw.offset);
         self.walk.ledger.report(code_of_run(flaw.fault), self.place, at, &flaw.expected, &flaw.found);
     }
 
@@ -112,10 +112,17 @@ impl RunCheck<'_, '_, '_> {
             self.walk.ledger.report(Code::Generation, place, at, expected, value.birth);
             sound = false;
         }
+        let fits = value.fits(&self.walk.ground.dmu);
+        if !fits {
+            let expected = format!("extents for {} bytes", value.length);
+            self.walk.ledger.report(Code::Value, place, at, expected, value.stored_bytes());
+            sound = false;
+        }
         if !self.walk.own(place, Kind::Value(self.subject.number), &value.extents) {
             return false;
         }
         if self.walk.deep
+            && fits
             && let Err(error) = value.read(&self.walk.ground.dmu, Caching::Bypass)
         {
             let code = match error {

@@ -75,7 +75,7 @@ pub fn salvage(
     let members = Members::open(&configuration.storage, Access::ReadOnly)?;
     let slots = Slots::read(&members);
     let (pool, opened) = members.pool(Access::ReadOnly)?;
-    let ground = Ground::new(configuration, pool)?;
+    let ground = Ground::new(configuration, pool, false)?;
     let wanted = generation.map(Generation);
     let Some(superblock) = readable(&slots, &ground, wanted) else {
         let name = generation.map_or_else(|| String::from("readable"), |generation| generation.to_string());

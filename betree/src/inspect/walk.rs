@@ -7,7 +7,7 @@ use super::merge::Merge;
 use super::ownership::{Address, Kind, Owners};
 use super::roots::{block_bytes, code_of, placed};
 use super::runs::RunCheck;
-use crate::base::extent::{Extent, total_blocks};
+use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::units::blocks_for;
 use crate::dmu::AllocationState;
@@ -172,7 +172,7 @@ impl Walk<'_, '_> {
             let expected = format!("a node of at most generation {limit}");
             self.ledger.report(Code::Generation, place, at, expected, reference.birth);
         }
-        if blocks_for(u64::from(reference.length)) != total_blocks(extents) {
+        if !self.ground.dmu.fits(extents, blocks_for(u64::from(reference.length))) {
             let expected = format!("blocks for {} bytes", reference.length);
             self.ledger.report(Code::Size, place, at, expected, block_bytes(extents));
         }
@@ -316,7 +316,7 @@ impl Walk<'_, '_> {
             let expected = format!("messages up to the cut {}", subject.cut);
             ledger.report(Code::Sequence, place, at, expected, reference.max_sequence);
         }
-        if blocks_for(reference.stored_bytes()) != total_blocks(extents) {
+        if !self.ground.dmu.fits(extents, blocks_for(reference.stored_bytes())) {
             let expected = format!("blocks for {} bytes", reference.stored_bytes());
             ledger.report(Code::Size, place, at, expected, block_bytes(extents));
         }

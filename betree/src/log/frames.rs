@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 struct LiveExtent {
     extent: Extent,
+    /// Blocks of the log that it holds.
+    blocks: u32,
     /// Blocks of the epoch's extents before it.
     start: u64,
 }
@@ -57,7 +59,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// The empty stream of `epoch`, in frames of at most `frame_blocks` blocks, laid out from the first of `extents`.
-    pub fn new(pool: Uuid, epoch: u64, frame_blocks: u32, extents: &[Extent]) -> Self {
+    pub fn new(pool: Uuid, epoch: u64, frame_blocks: u32, extents: &[(Extent, u32)]) -> Self {
         let mut frames = Self {
             pool,
             epoch,
@@ -73,11 +75,11 @@ impl Frames {
         frames
     }
 
-    /// Appends to the extents that will be filled.
-    pub fn add_extents(&mut self, extents: &[Extent]) {
-        for extent in extents {
-            let start = self.extents.back().map_or(0, |last| last.start + u64::from(last.extent.blocks));
-            self.extents.push_back(LiveExtent { extent: *extent, start });
+    /// Appends to the extents that will be filled; with each the blocks of the log that it holds.
+    pub fn add_extents(&mut self, extents: &[(Extent, u32)]) {
+        for (extent, blocks) in extents {
+            let start = self.extents.back().map_or(0, |last| last.start + u64::from(last.blocks));
+            self.extents.push_back(LiveExtent { extent: *extent, blocks: *blocks, start });
         }
     }
 
@@ -111,7 +113,7 @@ impl Frames {
         let mut capacity = 0;
         // The last extent cannot be filled: nothing could be named after it.
         for live in self.extents.range(self.current..self.extents.len() - 1) {
-            let blocks = u64::from(live.extent.blocks - skip);
+            let blocks = u64::from(live.blocks - skip);
             let frames = blocks.div_ceil(u64::from(self.frame_blocks));
             capacity += blocks * BLOCK_BYTES_U64 - frames * HEADER_BYTES as u64;
             if capacity >= bytes {
@@ -145,7 +147,7 @@ impl Frames {
     fn open_frame(&mut self) {
         self.step();
         assert!(self.current + 1 < self.extents.len(), "space is secured before bytes are put");
-        let left = self.extents[self.current].extent.blocks - self.offset;
+        let left = self.extents[self.current].blocks - self.offset;
         let blocks = left.min(self.frame_blocks) as usize;
         self.open =
             Some(OpenFrame { buffer: AlignedBuffer::recycled(blocks * BLOCK_BYTES), filled: HEADER_BYTES });
@@ -153,7 +155,7 @@ impl Frames {
 
     /// Moves from a full extent to the next.
     fn step(&mut self) {
-        if self.offset == self.extents[self.current].extent.blocks && self.current + 1 < self.extents.len() {
+        if self.offset == self.extents[self.current].blocks && self.current + 1 < self.extents.len() {
             self.current += 1;
             self.offset = 0;
         }
@@ -163,7 +165,7 @@ impl Frames {
     pub fn seal(&mut self, durable_lsn: u64) -> Option<SealedFrame> {
         let lsn = self.sealed_lsn();
         let OpenFrame { mut buffer, filled } = self.open.take()?;
-        let extent = self.extents[self.current].extent;
+        let LiveExtent { extent, blocks: held, .. } = self.extents[self.current];
         let blocks = filled.div_ceil(BLOCK_BYTES) as u32;
         buffer.truncate(blocks as usize * BLOCK_BYTES);
         buffer[filled..].fill(0);
@@ -173,7 +175,8 @@ impl Frames {
             lsn,
             durable_lsn,
             vdev: extent.vdev,
-            block: extent.block + u64::from(self.offset),
+            // Each block takes as many as its stripe.
+            block: extent.block + u64::from(self.offset) * u64::from(extent.blocks / held.max(1)),
             blocks,
             payload_bytes: (filled - HEADER_BYTES) as u32,
             previous: self.previous,

@@ -147,7 +147,7 @@ fn replayed(bytes: &[u8]) -> bool {
         // The extents of a fresh device lie one behind the other.
         let count = (blocks.len() / BLOCK_BYTES) as u32;
         // Below the unit, which refuses writes to what a checkpoint has.
-        let written = with_memory(|dmu| dmu.pool().write(first.vdev, first.block, &blocks));
+        let written = with_memory(|dmu| dmu.pool().write(&Extent { blocks: count, ..*first }, 0, &blocks));
         assert!(
             written.is_ok(),
             "memory takes every write, {} bytes too",

@@ -21,6 +21,8 @@ pub(crate) struct LogReading {
     pub(crate) tail: bool,
     /// A frame whose `durable_lsn` is below that of a frame before it.
     pub(crate) backward: bool,
+    /// Frames that were durable and that not every member of their vdev holds.
+    pub(crate) differing: Vec<(VdevId, u64)>,
 }
 
 /// Reads the log of pool `pool` from `head` as far as it is whole, without regard to damage behind that. First
@@ -40,6 +42,7 @@ pub(crate) fn read_log(
     let mut chain = Chain::new(head);
     let mut extents = vec![head.extent];
     let mut backward = false;
+    let mut differing = Vec::new();
     loop {
         if let Some(next) = chain.next
             && extents.last() != Some(&next)
@@ -48,20 +51,27 @@ pub(crate) fn read_log(
         }
         let before = chain.durable_lsn;
         match chain.advance(&mut reader)? {
-            Some(header) => backward |= header.durable_lsn < before,
+            Some(header) => {
+                backward |= header.durable_lsn < before;
+                if reader.differs(&chain.extent, chain.offset - header.blocks, header.blocks)? {
+                    differing.push((header.end_lsn(), (header.vdev, header.block)));
+                }
+            }
             None => break,
         }
     }
     let (evidence, tail) = search(&mut reader, &chain)?;
     let durable_lsn = evidence.max(chain.durable_lsn).max(head.durable_lsn);
     let end = chain.lsn;
+    differing.retain(|(end, _)| *end <= durable_lsn);
     measure(&LogReading {
         extents,
-        end: (chain.extent.vdev, chain.extent.block + u64::from(chain.offset)),
+        end: (chain.extent.vdev, dmu.single_block(&chain.extent, chain.offset)),
         lsn: end,
         durable_lsn,
         tail,
         backward,
+        differing: differing.into_iter().map(|(_, place)| place).collect(),
     });
     let mut chain = Chain::new(head);
     let mut records = Records { partial: Vec::new(), lsn: head.lsn };

@@ -5,7 +5,7 @@ use super::{LogError, LogHead, RECORD_BYTES_MAX};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
+use crate::base::units::BLOCK_BYTES;
 use crate::dmu::Dmu;
 
 /// What replay does after a record.
@@ -122,9 +122,10 @@ pub fn extents_from(dmu: &Dmu, pool: Uuid, head: &LogHead) -> Result<Vec<Extent>
     let (mut offset, mut lsn) = (head.offset, head.lsn);
     loop {
         let last = extents[extents.len() - 1];
-        let frame = if offset < last.blocks { reader.header(&last, offset)? } else { None };
         // Positions ascend: it ends.
-        let frame = frame.filter(|frame| frame.lsn >= lsn);
+        let later = |frame: &FrameHeader| frame.lsn >= lsn;
+        let inside = offset < dmu.single_blocks(&last);
+        let frame = if inside { reader.header(&last, offset, &later)? } else { None };
         let named = frame.as_ref().map(|frame| frame.next).or(head.next.filter(|_| extents.len() == 1));
         let Some(next) = named.filter(|next| !extents.contains(next)) else { return Ok(extents) };
         extents.push(next);
@@ -193,18 +194,18 @@ impl Chain {
 
     /// Reads the next frame; `None` when there is none that continues the chain.
     pub fn advance(&mut self, reader: &mut Reader<'_>) -> Result<Option<FrameHeader>, LogError> {
-        if self.offset >= self.extent.blocks {
+        if self.offset >= reader.dmu.single_blocks(&self.extent) {
             let Some(next) = self.next.take() else { return Ok(None) };
             self.extent = next;
             self.offset = 0;
         }
-        let Some((header, checksum)) = reader.frame(&self.extent, self.offset)? else { return Ok(None) };
-        let fits = header.lsn == self.lsn
-            && header.previous == self.previous
-            && self.next.is_none_or(|next| next == header.next);
-        if !fits {
-            return Ok(None);
-        }
+        let fits = |header: &FrameHeader| {
+            header.lsn == self.lsn
+                && header.previous == self.previous
+                && self.next.is_none_or(|next| next == header.next)
+        };
+        let frame = reader.frame(&self.extent, self.offset, &fits)?;
+        let Some((header, checksum)) = frame else { return Ok(None) };
         self.next = Some(header.next);
         self.offset += header.blocks;
         self.lsn = header.end_lsn();
@@ -216,7 +217,7 @@ impl Chain {
     fn damaged(&self, dmu: &Dmu, durable_lsn: u64) -> LogError {
         LogError::Damaged {
             device: device_name(dmu, self.extent.vdev),
-            block: self.extent.block + u64::from(self.offset),
+            block: dmu.single_block(&self.extent, self.offset),
             lsn: self.lsn,
             durable_lsn,
         }
@@ -232,17 +233,17 @@ pub(super) fn search(reader: &mut Reader<'_>, chain: &Chain) -> Result<(u64, boo
     let mut from = chain.lsn;
     loop {
         let mut found = false;
-        while offset < extent.blocks {
-            match reader.frame(&extent, offset)? {
-                // An earlier position: from an earlier use of the extent in the same epoch.
-                Some((header, _)) if header.lsn >= from => {
+        while offset < reader.dmu.single_blocks(&extent) {
+            // An earlier position: from an earlier use of the extent in the same epoch.
+            match reader.frame(&extent, offset, &|header| header.lsn >= from)? {
+                Some((header, _)) => {
                     found = true;
                     from = header.end_lsn();
                     durable_lsn = durable_lsn.max(header.durable_lsn);
                     next = Some(header.next);
                     offset += header.blocks;
                 }
-                _ => offset += 1,
+                None => offset += 1,
             }
         }
         found_any |= found;
@@ -263,76 +264,203 @@ pub(super) struct Reader<'a> {
 }
 
 pub(super) struct Window {
-    vdev: VdevId,
+    extent: Extent,
+    /// First block, from the start of the extent.
+    offset: u32,
+    /// Its block on the vdev, and how many blocks of the vdev each one takes.
     block: u64,
+    step: u64,
     buffer: AlignedBuffer,
+    /// Which blocks have copies that differ, when somebody asked.
+    differing: Option<Vec<bool>>,
 }
 
 impl Reader<'_> {
-    /// The frame of this log at block `offset` of `extent`, with its checksum; `None` when there is no intact one.
+    /// The frame of this log at block `offset` of `extent` that `fits`, with its checksum; `None` when there is no intact one,
+    /// on whatever member of the vdev.
     ///
     /// # Errors
     /// Device errors: what cannot be read is neither tail nor damage.
-    fn frame(&mut self, extent: &Extent, offset: u32) -> Result<Option<(FrameHeader, u32)>, LogError> {
-        let Ok((header, checksum)) = FrameHeader::decode(self.blocks(extent, offset, 1)?) else {
-            return Ok(None);
+    fn frame(
+        &mut self,
+        extent: &Extent,
+        offset: u32,
+        fits: &dyn Fn(&FrameHeader) -> bool,
+    ) -> Result<Option<(FrameHeader, u32)>, LogError> {
+        let mut count = 1;
+        let failed = match self.blocks(extent, offset, 1).map(FrameHeader::decode) {
+            Ok(Ok((header, checksum))) if self.is_ours(&header, extent, offset) => {
+                count = header.blocks;
+                match self.blocks(extent, offset, count) {
+                    Ok(frame) if header.is_intact(checksum, frame) && fits(&header) => {
+                        return Ok(Some((header, checksum)));
+                    }
+                    Ok(_) => None,
+                    Err(error) => Some(error),
+                }
+            }
+            Ok(_) => None,
+            Err(error) => Some(error),
         };
-        if !self.is_ours(&header, extent, offset) {
-            return Ok(None);
+        if let Some(error) = failed {
+            // A member that does not hold everything may well hold this.
+            if self.dmu.is_redundant(extent.vdev)
+                && let Some(found) = self.recover(extent, offset, fits)?
+            {
+                return Ok(Some(found));
+            }
+            return Err(error);
         }
-        let frame = self.blocks(extent, offset, header.blocks)?;
-        Ok(header.is_intact(checksum, frame).then_some((header, checksum)))
+        match self.differs(extent, offset, count)? {
+            true => self.recover(extent, offset, fits),
+            false => Ok(None),
+        }
+    }
+
+    /// The frame at block `offset` of `extent`, put together from what the members of the vdev hold.
+    #[cold]
+    fn recover(
+        &mut self,
+        extent: &Extent,
+        offset: u32,
+        fits: &dyn Fn(&FrameHeader) -> bool,
+    ) -> Result<Option<(FrameHeader, u32)>, LogError> {
+        let mut found: Vec<(FrameHeader, u32)> = Vec::new();
+        let mut first = AlignedBuffer::zeroed(BLOCK_BYTES);
+        self.dmu.recover_singles(extent, offset, &mut first, &mut |bytes| {
+            if let Ok((header, checksum)) = FrameHeader::decode(bytes)
+                && self.is_ours(&header, extent, offset)
+                && fits(&header)
+                && !found.contains(&(header, checksum))
+            {
+                found.push((header, checksum));
+            }
+            false
+        })?;
+        for (header, checksum) in found {
+            let mut frame = AlignedBuffer::zeroed(header.blocks as usize * BLOCK_BYTES);
+            let right = self.dmu.recover_singles(extent, offset, &mut frame, &mut |bytes| {
+                FrameHeader::decode(bytes).is_ok_and(|found| found == (header, checksum))
+                    && header.is_intact(checksum, bytes)
+            })?;
+            if right {
+                self.put(extent, offset, frame);
+                return Ok(Some((header, checksum)));
+            }
+        }
+        Ok(None)
     }
 
     fn is_ours(&self, header: &FrameHeader, extent: &Extent, offset: u32) -> bool {
+        let blocks = self.dmu.single_blocks(extent);
         header.pool == self.pool
             && header.epoch == self.epoch
             && header.vdev == extent.vdev
-            && header.block == extent.block + u64::from(offset)
-            && header.blocks <= extent.blocks - offset
+            && header.block == self.dmu.single_block(extent, offset)
+            && header.blocks <= blocks.saturating_sub(offset)
     }
 
-    /// The header of the frame of this log at block `offset` of `extent`, its payload unread.
-    fn header(&self, extent: &Extent, offset: u32) -> Result<Option<FrameHeader>, LogError> {
-        let bytes = self.dmu.read(&[*extent], u64::from(offset) * BLOCK_BYTES_U64, BLOCK_BYTES)?;
-        let header = FrameHeader::decode(&bytes).ok().map(|(header, _)| header);
-        Ok(header.filter(|header| self.is_ours(header, extent, offset)))
+    /// The header of the frame of this log at block `offset` of `extent` that `fits`, its payload unread.
+    fn header(
+        &self,
+        extent: &Extent,
+        offset: u32,
+        fits: &dyn Fn(&FrameHeader) -> bool,
+    ) -> Result<Option<FrameHeader>, LogError> {
+        let read = self.dmu.read_singles(extent, offset, 1);
+        let mut found = None;
+        let mut is_right = |bytes: &[u8]| {
+            let header = FrameHeader::decode(bytes).ok().map(|(header, _)| header);
+            found = header.filter(|header| self.is_ours(header, extent, offset) && fits(header));
+            found.is_some()
+        };
+        match read {
+            Ok(mut bytes) => {
+                if !is_right(&bytes) && self.dmu.differing_singles(extent, offset, 1)? == [true] {
+                    self.dmu.recover_singles(extent, offset, &mut bytes, &mut is_right)?;
+                }
+            }
+            Err(error) => {
+                let mut bytes = AlignedBuffer::zeroed(BLOCK_BYTES);
+                if !self.dmu.is_redundant(extent.vdev)
+                    || !self.dmu.recover_singles(extent, offset, &mut bytes, &mut is_right)?
+                {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The payload of the frame that was read last.
     pub fn payload(&self, header: &FrameHeader) -> &[u8] {
-        let window =
-            self.window.as_ref().filter(|window| window.holds(header.vdev, header.block, header.blocks));
-        let Some(window) = window else { unreachable!("the frame was just read") };
-        &window.at(header.block)[header.payload()]
+        let at = |window: &Window| {
+            let ahead =
+                header.block.checked_sub(window.block).filter(|_| header.vdev == window.extent.vdev)?;
+            let offset = window.offset + (ahead / window.step) as u32;
+            window.holds(&window.extent, offset, header.blocks).then_some(offset)
+        };
+        let window = self.window.as_ref().and_then(|window| Some((window, at(window)?)));
+        let Some((window, offset)) = window else { unreachable!("the frame was just read") };
+        &window.at(offset)[header.payload()]
     }
 
     fn blocks(&mut self, extent: &Extent, offset: u32, count: u32) -> Result<&[u8], LogError> {
-        let block = extent.block + u64::from(offset);
-        let held = self.window.as_ref().is_some_and(|window| window.holds(extent.vdev, block, count));
+        let held = self.window.as_ref().is_some_and(|window| window.holds(extent, offset, count));
         if !held {
             self.window = None;
-            let ahead = (extent.blocks - offset).min(FRAME_BLOCKS_MAX);
-            let read = |blocks: u32| {
-                self.dmu.read(&[*extent], u64::from(offset) * BLOCK_BYTES_U64, blocks as usize * BLOCK_BYTES)
-            };
+            let ahead = (self.dmu.single_blocks(extent).saturating_sub(offset)).min(FRAME_BLOCKS_MAX);
+            let read = |blocks: u32| self.dmu.read_singles(extent, offset, blocks);
             // A bad sector further on must not spoil what stands before it.
-            let buffer = read(ahead).or_else(|_| read(count))?;
-            self.window = Some(Window { vdev: extent.vdev, block, buffer });
+            let buffer = read(ahead.max(count)).or_else(|_| read(count))?;
+            self.window = Some(self.window_of(extent, offset, buffer));
         }
         let Some(window) = &self.window else { unreachable!("the window was just filled") };
-        Ok(&window.at(block)[..count as usize * BLOCK_BYTES])
+        Ok(&window.at(offset)[..count as usize * BLOCK_BYTES])
+    }
+
+    fn window_of(&self, extent: &Extent, offset: u32, buffer: AlignedBuffer) -> Window {
+        let block = self.dmu.single_block(extent, offset);
+        let step = self.dmu.single_block(extent, 1) - extent.block;
+        Window { extent: *extent, offset, block, step, buffer, differing: None }
+    }
+
+    /// Puts what was found right into the window.
+    fn put(&mut self, extent: &Extent, offset: u32, frame: AlignedBuffer) {
+        let count = (frame.len() / BLOCK_BYTES) as u32;
+        match &mut self.window {
+            Some(window) if window.holds(extent, offset, count) => {
+                let start = (offset - window.offset) as usize * BLOCK_BYTES;
+                window.buffer[start..start + frame.len()].copy_from_slice(&frame);
+            }
+            _ => self.window = Some(self.window_of(extent, offset, frame)),
+        }
+    }
+
+    /// Whether members of the vdev hold different things in `count` blocks from `offset` of `extent`.
+    pub fn differs(&mut self, extent: &Extent, offset: u32, count: u32) -> Result<bool, LogError> {
+        let Some(window) = &mut self.window else { return Ok(false) };
+        if !window.holds(extent, offset, count) {
+            return Ok(self.dmu.differing_singles(extent, offset, count)?.contains(&true));
+        }
+        if window.differing.is_none() {
+            let blocks = (window.buffer.len() / BLOCK_BYTES) as u32;
+            window.differing = Some(self.dmu.differing_singles(extent, window.offset, blocks)?);
+        }
+        let start = (offset - window.offset) as usize;
+        let differing = window.differing.as_ref().and_then(|all| all.get(start..start + count as usize));
+        Ok(differing.is_some_and(|found| found.contains(&true)))
     }
 }
 
 impl Window {
-    fn holds(&self, vdev: VdevId, block: u64, count: u32) -> bool {
-        let end = self.block + (self.buffer.len() / BLOCK_BYTES) as u64;
-        self.vdev == vdev && self.block <= block && block + u64::from(count) <= end
+    fn holds(&self, extent: &Extent, offset: u32, count: u32) -> bool {
+        let end = self.offset + (self.buffer.len() / BLOCK_BYTES) as u32;
+        self.extent == *extent && self.offset <= offset && offset.saturating_add(count) <= end
     }
 
-    fn at(&self, block: u64) -> &[u8] {
-        &self.buffer[(block - self.block) as usize * BLOCK_BYTES..]
+    fn at(&self, offset: u32) -> &[u8] {
+        &self.buffer[(offset - self.offset) as usize * BLOCK_BYTES..]
     }
 }
 
@@ -399,7 +527,7 @@ impl Records {
 }
 
 fn device_name(dmu: &Dmu, vdev: VdevId) -> String {
-    dmu.pool().vdev(vdev).map_or_else(|_| format!("vdev {vdev}"), |found| found.device.name().to_owned())
+    dmu.pool().vdev(vdev).map_or_else(|_| format!("vdev {vdev}"), |found| found.name())
 }
 
 const _: () = assert!(FRAME_BLOCKS_MAX <= EXTENT_BLOCKS_MAX);

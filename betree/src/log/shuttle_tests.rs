@@ -13,7 +13,7 @@ const POOL: Uuid = Uuid([7; 16]);
 const BLOCKS: u64 = 256;
 
 fn unit(device: Arc<dyn BlockDevice>) -> Dmu {
-    let vdev = TopLevelVdev { id: VdevId(1), tier: 0, blocks: BLOCKS, device };
+    let vdev = TopLevelVdev::leaf(VdevId(1), 0, BLOCKS, device);
     Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0)
 }
 

@@ -6,6 +6,7 @@ use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::dmu::Dmu;
+use crate::dmu::testing::late_mirror;
 use crate::pool::{Pool, TopLevelVdev};
 use crate::vdev::{BlockDevice, Operation, VdevError};
 use parking_lot::{Condvar, Mutex};
@@ -240,11 +241,9 @@ fn unit(disks: &[&Arc<Disk>]) -> Dmu {
 
 /// As [`unit`], of disks and their tiers.
 fn unit_on_tiers(disks: &[(&Arc<Disk>, u8)]) -> Dmu {
-    let vdevs = disks.iter().enumerate().map(|(index, (disk, tier))| TopLevelVdev {
-        id: VdevId(index as u32),
-        tier: *tier,
-        blocks: disk.bytes / BLOCK_BYTES_U64,
-        device: Arc::clone(*disk) as Arc<dyn BlockDevice>,
+    let vdevs = disks.iter().enumerate().map(|(index, (disk, tier))| {
+        let device = Arc::clone(*disk) as Arc<dyn BlockDevice>;
+        TopLevelVdev::leaf(VdevId(index as u32), *tier, disk.bytes / BLOCK_BYTES_U64, device)
     });
     Dmu::over(Arc::new(Pool::from_vdevs(vdevs.collect())), 0)
 }
@@ -903,4 +902,28 @@ fn planted_drop_log_record_loses_every_eighth() {
         replay_all(&dmu, &head).unwrap().records.into_iter().map(|record| record.1[0]).collect();
     let kept = records.iter().map(|record| record.1[0]).filter(|index| index % 8 != 7);
     assert_eq!(found, kept.collect::<Vec<_>>());
+}
+
+/// A frame that does not read on the member that holds everything is had of one that is not known to.
+#[test]
+fn frames_that_do_not_read_are_had_of_a_member_that_is_late() {
+    let (dmu, disks) = late_mirror(1 << 11);
+    let (log, mut head) = Log::start(&dmu, options(16, 4), 1).unwrap();
+    let mut records = Vec::new();
+    for index in 0..20 {
+        let end = append(&log, &mut records, vec![index; 100 + 900 * usize::from(index)]);
+        log.sync(end).unwrap();
+    }
+    head.durable_lsn = log.durable_lsn();
+    // Those that are full: what is not written has no frame that anybody could know.
+    let extents = log.extents();
+    let full = &extents[..extents.len() - 2];
+    let blocks: Vec<u64> = full.iter().flat_map(|extent| extent.block..extent.end()).collect();
+    for step in [1, 3] {
+        blocks.iter().step_by(step).for_each(|block| disks[0].wear(*block));
+        assert_eq!(replay_all(&dmu, &head).unwrap().records, records, "every {step}");
+    }
+    // Where nobody has it, it is no tail.
+    disks.iter().for_each(|disk| disk.wear(blocks[0]));
+    assert!(matches!(replay_all(&dmu, &head), Err(LogError::Dmu(_))));
 }

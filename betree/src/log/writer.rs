@@ -9,7 +9,7 @@ use crate::base::planted::{Bug, panic_if_planted, planted};
 use crate::base::preference::StoragePreference;
 use crate::base::sync::thread::{self, JoinHandle};
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
-use crate::base::units::{BLOCK_BYTES_U64, blocks_for};
+use crate::base::units::blocks_for;
 use crate::dmu::{Dmu, DmuError, Privilege, Stream};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -25,7 +25,7 @@ pub struct LogOptions {
     pub pool: Uuid,
     /// The tier of the log: the fastest that is redundant enough.
     pub preference: StoragePreference,
-    /// Length of an extent in blocks, 1…262,144. 1,024 (4 MiB) is long enough that allocation does not show and short
+    /// Length of an extent in blocks, without their copies on striped vdevs, 1…87,381. 1,024 (4 MiB) is long enough that allocation does not show and short
     /// enough that space comes back soon; small pools and tests take less.
     pub extent_blocks: u32,
     /// Bytes that gather before a frame is written without being asked for, up to 1 MiB. 128 KiB is where the devices
@@ -108,7 +108,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Dmu`] when there is no space, [`LogError::Thread`]; nothing is allocated then.
     pub fn start(dmu: &Dmu, mut options: LogOptions, epoch: u64) -> Result<(Self, LogHead), LogError> {
-        options.extent_blocks = options.extent_blocks.clamp(1, EXTENT_BLOCKS_MAX);
+        options.extent_blocks = options.extent_blocks.clamp(1, EXTENT_BLOCKS_MAX / 3);
         let buffer_blocks = blocks_for(options.buffer_bytes as u64).clamp(1, u64::from(FRAME_BLOCKS_MAX));
         let mut extents = allocate(dmu, &options)?;
         match allocate(dmu, &options) {
@@ -118,7 +118,7 @@ impl Log {
                 return Err(error.into());
             }
         }
-        let mut frames = Frames::new(options.pool, epoch, buffer_blocks as u32, &extents);
+        let mut frames = Frames::new(options.pool, epoch, buffer_blocks as u32, &sized(dmu, &extents));
         let head = frames.head(0);
         let background = options.background;
         let shared = Arc::new(Shared {
@@ -352,7 +352,7 @@ impl Shared {
             match allocate(&self.dmu, &self.options) {
                 Ok(extents) => {
                     added += extents.len();
-                    state.frames.add_extents(&extents);
+                    state.frames.add_extents(&sized(&self.dmu, &extents));
                 }
                 Err(error) => {
                     self.dmu.release(&state.frames.remove_extents(added));
@@ -494,13 +494,17 @@ impl Shared {
     }
 
     fn write(&self, frame: &SealedFrame) -> Result<(), LogError> {
-        let offset = u64::from(frame.offset) * BLOCK_BYTES_U64;
-        Ok(self.dmu.write(&[frame.extent], offset, &frame.buffer)?)
+        Ok(self.dmu.write_singles(&frame.extent, frame.offset, &frame.buffer)?)
     }
 }
 
 fn allocate(dmu: &Dmu, options: &LogOptions) -> Result<Vec<Extent>, DmuError> {
     dmu.allocate(Stream::Log, options.preference, options.extent_blocks, Privilege::System)
+}
+
+/// Each extent with the blocks of the log that it holds.
+fn sized(dmu: &Dmu, extents: &[Extent]) -> Vec<(Extent, u32)> {
+    extents.iter().map(|extent| (*extent, dmu.single_blocks(extent))).collect()
 }
 
 fn panicked() -> LogError {

@@ -45,12 +45,17 @@ pub struct StoragePoolConfiguration {
     pub tiers: Vec<TierConfiguration>,
     /// Write-back requests in flight per top-level vdev. Kept, without effect yet.
     pub queue_depth_factor: u32,
-    /// Threads of the pool; `None`: one per processor. Kept, without effect yet.
+    /// Threads that serve the members of mirrors and parity beside the caller; `None`: as many as keep all members busy. 0:
+    /// members are served one after the other by the caller, as simulation needs it. A number is an upper limit per vdev.
     pub thread_pool_size: Option<u32>,
     /// Pin these threads to processors. Kept, without effect yet.
     pub thread_pool_pinned: bool,
-    /// Open the pool although devices are missing, as long as every tier can still be read.
+    /// Open the pool although devices are missing, as long as everything can still be read. What is written then is on the
+    /// devices that are left, and the others miss it.
     pub degraded: bool,
+    /// Files and devices that take the place of members of mirrors and parity that are lost, the first one first. They must be
+    /// empty then; a file that does not exist is created.
+    pub spares: Vec<LeafVdev>,
 }
 
 impl Default for StoragePoolConfiguration {
@@ -61,6 +66,7 @@ impl Default for StoragePoolConfiguration {
             thread_pool_size: None,
             thread_pool_pinned: false,
             degraded: false,
+            spares: Vec::new(),
         }
     }
 }
@@ -76,6 +82,11 @@ impl StoragePoolConfiguration {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tiers.iter().all(|tier| tier.top_level_vdevs.is_empty())
+    }
+
+    /// Threads of each vdev with several members.
+    pub(super) fn threads(&self) -> usize {
+        self.thread_pool_size.map_or(usize::MAX, |threads| threads as usize)
     }
 
     /// Checks counts, sizes and paths without touching a device.
@@ -125,6 +136,18 @@ impl StoragePoolConfiguration {
                 }
             }
         }
+        for (index, spare) in self.spares.iter().enumerate() {
+            let spare_at = format!("{prefix}spares[{index}]");
+            spare.check().map_err(|message| invalid(spare_at.clone(), message))?;
+            let (first_time, name) = match spare {
+                LeafVdev::File(file) => (paths.insert(&file.path), file.path.display().to_string()),
+                LeafVdev::Device(handle) => (devices.insert(handle), handle.device().name().to_owned()),
+                LeafVdev::Memory { .. } => return Err(invalid(spare_at, "memory is no spare".to_owned())),
+            };
+            if !first_time {
+                return Err(invalid(spare_at, format!("{name} is in the pool twice")));
+            }
+        }
         Ok(())
     }
 
@@ -138,7 +161,6 @@ impl StoragePoolConfiguration {
             }
         };
         note(self.queue_depth_factor != default.queue_depth_factor, "queue_depth_factor".to_owned());
-        note(self.thread_pool_size != default.thread_pool_size, "thread_pool_size".to_owned());
         note(self.thread_pool_pinned != default.thread_pool_pinned, "thread_pool_pinned".to_owned());
         for (index, tier) in self.tiers.iter().enumerate() {
             let access = tier.preferred_access_type != PreferredAccessType::default();

@@ -1,6 +1,7 @@
 //! Errors of the storage pool.
 
 use super::ConfigurationError;
+use super::format::{MemberState, VdevKind};
 use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::TIER_NAMES;
 use crate::vdev::VdevError;
@@ -58,6 +59,28 @@ pub enum PoolError {
     TooManyVdevs {
         /// Configured.
         count: usize,
+        /// Possible.
+        limit: usize,
+    },
+    /// More leaves than a vdev can have.
+    #[error("a {kind} of {count} leaves; it can have {limit}")]
+    TooManyLeaves {
+        /// Kind of the vdev.
+        kind: VdevKind,
+        /// Configured.
+        count: usize,
+        /// Possible.
+        limit: usize,
+    },
+    /// So much of a vdev is memory that it would lose what it holds with the process.
+    #[error(
+        "{memory} leaves of a {kind} are memory; with more than {limit} it would lose data when the process ends"
+    )]
+    TooMuchMemory {
+        /// Kind of the vdev.
+        kind: VdevKind,
+        /// Leaves that are memory.
+        memory: usize,
         /// Possible.
         limit: usize,
     },
@@ -122,7 +145,7 @@ pub enum PoolError {
     },
     /// A leaf of the pool is on none of the configured devices.
     #[error(
-        "leaf {leaf} of vdev {vdev} (tier {}) is missing{}",
+        "leaf {leaf} of vdev {vdev} (tier {}) is missing{}{remedy}",
         TIER_NAMES[usize::from(*tier) % 4],
         instead.as_ref().map_or(String::new(), |instead| format!("; {instead}"))
     )]
@@ -135,6 +158,33 @@ pub enum PoolError {
         tier: u8,
         /// A configured device that holds no member: absent or empty.
         instead: Option<String>,
+        /// What to do, or why nothing can be done; empty for a vdev of one device.
+        remedy: &'static str,
+    },
+    /// Devices are there, but too few of them hold everything.
+    #[error(
+        "vdev {vdev} has {online} member(s) that hold everything and needs {needed}; {} missed what was written without them",
+        list(behind)
+    )]
+    Insufficient {
+        /// The top-level vdev.
+        vdev: VdevId,
+        /// Members that hold everything.
+        online: usize,
+        /// Members that must.
+        needed: usize,
+        /// Names of devices that lack something.
+        behind: Vec<String>,
+    },
+    /// Another device took the place of this one.
+    #[error("{device} was leaf {leaf} of vdev {vdev} until another device took its place")]
+    Replaced {
+        /// Name of the device.
+        device: String,
+        /// The top-level vdev.
+        vdev: VdevId,
+        /// Its former place.
+        leaf: u8,
     },
     /// A configured device is empty and no member is missing: opening does not add devices.
     #[error("{device} is empty: it is no member of pool {pool}, which is complete without it")]
@@ -226,14 +276,16 @@ pub enum PoolError {
         /// The newest generation of the pool.
         chosen: Generation,
     },
-    /// Two devices hold different roots of the same generation: they were written apart.
-    #[error("{device} and {other} were written apart: their roots of generation {generation} differ")]
+    /// Two devices hold different roots of the same generation, or each went on without the other.
+    #[error(
+        "{device} and {other} were written apart: from generation {generation} on they differ; open the pool with one of them"
+    )]
     Diverged {
         /// Name of one.
         device: String,
         /// Name of the other.
         other: String,
-        /// The generation.
+        /// The first generation in which they differ.
         generation: Generation,
     },
 
@@ -245,6 +297,51 @@ pub enum PoolError {
         /// Possible.
         limit: usize,
     },
+    /// A vdev has no member at this place.
+    #[error("vdev {vdev} has no leaf {leaf}")]
+    UnknownMember {
+        /// The top-level vdev.
+        vdev: VdevId,
+        /// The place.
+        leaf: u8,
+    },
+    /// The member is, or would be, memory, which is a member only while the process lives.
+    #[error("leaf {leaf} of vdev {vdev} cannot be memory for this")]
+    VolatileMember {
+        /// The top-level vdev.
+        vdev: VdevId,
+        /// The place.
+        leaf: u8,
+    },
+    /// A member cannot be taken out of use: the others do not hold everything.
+    #[error("{device} is needed: without it vdev {vdev} could not be read")]
+    Indispensable {
+        /// Name of the device.
+        device: String,
+        /// The top-level vdev.
+        vdev: VdevId,
+    },
+    /// The device of a member is not there, or the member was lost meanwhile.
+    #[error("{device}, leaf {leaf} of vdev {vdev}, is not there or not in use")]
+    MemberGone {
+        /// Name of the device.
+        device: String,
+        /// The top-level vdev.
+        vdev: VdevId,
+        /// The place.
+        leaf: u8,
+    },
+    /// A member whose state has changed meanwhile.
+    #[error("{device} is {state} by now")]
+    OtherState {
+        /// Name of the device.
+        device: String,
+        /// Its state.
+        state: MemberState,
+    },
+    /// There was no commit yet, or no device can give its superblock.
+    #[error("nothing was committed yet")]
+    NotCommitted,
     /// The generation to continue from is none of those that open found.
     #[error("generation {generation} is not one that can be opened")]
     NotACandidate {

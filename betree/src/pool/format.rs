@@ -44,7 +44,7 @@
 //! | 124 | 4 | payload length | bytes | ≤ 2,560 | |
 //! | 128 | 8 | configuration hash | | XXH3-64 of the topology entries | members of different layouts |
 //! | 136 | 120 | reserved | | 0 | |
-//! | 256 | 128 | member sequences | checkpoint | u64 each: newest generation that leaf i is known to hold; 0 past the count | stale or diverged leg |
+//! | 256 | 128 | member sequences | checkpoint | u64 each: newest generation of which leaf i holds everything, 0 for memory; 0 past the count | stale or diverged leg |
 //! | 384 | 128 | retired | blocks | u64 each: earlier device lengths, ascending, whose back areas are never allocated; 0 past the count | old back area reused |
 //! | 512 | 768 | topology | | 8 bytes each, see below; 0 past the count | missing vdev |
 //! | 1280 | 252 | reserved | | 0 | |
@@ -56,13 +56,14 @@
 //!
 //! # Membership label (one block)
 //!
-//! Who missed what. It has a number of its own, so that a member can be recorded as missing without a checkpoint.
+//! Who missed what. It has a number of its own, so that a member can be recorded as missing without a checkpoint. Mirrors and
+//! parity have one from their first commit on, a single leaf when an error on it was counted.
 //!
 //! | offset | bytes | field | unit | meaning | threat guarded |
 //! |---|---|---|---|---|---|
 //! | 0 | 8 | magic | | `betreeLB` | other data taken for a label |
 //! | 8 | 64 | version … device | | as in the superblock | as there |
-//! | 72 | 8 | number | count | labels of this top-level vdev so far, ≥ 1 | stale label |
+//! | 72 | 8 | number | count | counts the labels of this top-level vdev, with gaps, 1…2^62-1 | stale label |
 //! | 80 | 8 | generation | checkpoint | highest seen when it was written | silent rollback |
 //! | 88 | 4 | vdev | id | as above | wrong order of paths |
 //! | 92 | 1 | leaf | index | as above | legs swapped |
@@ -70,12 +71,17 @@
 //! | 94 | 1 | end | | as above | misdirected write |
 //! | 95 | 1 | slot | index | number mod 2 | misdirected write |
 //! | 96 | 8 | configuration hash | | as above | members of different layouts |
-//! | 104 | 152 | reserved | | 0 | |
-//! | 256 | 512 | members | | 32 bytes each: device uuid (16), first generation missed (u64, 0 none), state (u8), 7 × 0 | stale leg trusted |
-//! | 768 | 3324 | reserved | | 0 | |
+//! | 104 | 8 | leaf length | blocks | of every leaf the vdev uses so many, the fewest that one has | extents beyond the end of a shorter leg |
+//! | 112 | 1 | length count | count | 0…64 | |
+//! | 113 | 143 | reserved | | 0 | |
+//! | 256 | 1280 | members | | 80 bytes each, see below; 0 past the count | stale leg trusted |
+//! | 1536 | 512 | lengths | blocks | u64 each: lengths that leaves have or had and whose back areas reach below the leaf length, ascending; 0 past the count | back area of an absent leg overwritten |
+//! | 2048 | 2044 | reserved | | 0 | |
 //! | 4092 | 4 | checksum | | CRC-32C of bytes 0…4091 | torn write, bit rot |
 //!
-//! Member state: 1 online, 2 missing, 3 resilvering, 4 replaced; an entry past the leaf count is zero.
+//! Member: device uuid (16 bytes, 0 for memory), first generation missed (u64, 0 none), since (u64, seconds since 1970, 0
+//! unknown), recorded length in blocks (u64), failed reads, failed writes and flushes, wrong blocks, repaired blocks (u64
+//! each), state (u8: 1 online, 2 missing, 3 resilvering, 4 faulted, 5 offline), 7 × 0. An entry past the leaf count is zero.
 //!
 //! # Why this order
 //!
@@ -88,7 +94,7 @@
 //!
 //! # History
 //!
-//! * Version 1: first format.
+//! * Version 1: first format. Before mirrors and parity existed no membership label was written.
 
 use crate::base::checksum::crc;
 use crate::base::codec::{DecodeError, Decoder, Encoder};
@@ -133,13 +139,20 @@ const KNOWN: Features = Features { incompat: 0, ro_compat: 0, compat: 0 };
 /// A block of zeros, to compare with.
 pub(super) const ZERO_BLOCK: &[u8; BLOCK_BYTES] = &[0; BLOCK_BYTES];
 
+/// Lengths that a membership label lists.
+pub const LENGTHS_MAX: usize = 64;
+
+/// Bound of the numbers of labels: counting on from any of them cannot overflow.
+const LABEL_NUMBERS: u64 = 1 << 62;
+
 const MEMBERS_AT: usize = 256;
 const RETIRED_AT: usize = 384;
 const TOPOLOGY_AT: usize = 512;
 const TOPOLOGY_END: usize = TOPOLOGY_AT + TOPOLOGY_MAX * TopologyEntry::ENCODED_BYTES;
 const PAYLOAD_AT: usize = 1532;
 const CHECKSUM_AT: usize = BLOCK_BYTES - 4;
-const LABEL_MEMBERS_END: usize = MEMBERS_AT + LEAVES_MAX * 32;
+const LENGTHS_AT: usize = MEMBERS_AT + LEAVES_MAX * Member::ENCODED_BYTES;
+const LENGTHS_END: usize = LENGTHS_AT + LENGTHS_MAX * 8;
 
 /// Which label area of a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -237,7 +250,9 @@ impl VdevKind {
     const fn takes(self, count: u8) -> bool {
         match self {
             Self::Leaf => count == 1,
-            Self::Mirror | Self::Parity1 | Self::Parity2 => count >= 2 && count as usize <= LEAVES_MAX,
+            Self::Mirror => count >= 2 && count as usize <= LEAVES_MAX,
+            Self::Parity1 => count >= 3 && count as usize <= LEAVES_MAX,
+            Self::Parity2 => count >= 4 && count as usize <= LEAVES_MAX,
         }
     }
 }
@@ -527,7 +542,7 @@ pub struct Superblock {
     pub device_blocks: u64,
     /// Length of a segment in blocks.
     pub segment_blocks: u32,
-    /// Newest generation that each leaf of the top-level vdev is known to hold; `leaf_count` entries.
+    /// Newest generation of which each leaf of the top-level vdev holds everything, 0 for memory; `leaf_count` entries.
     pub member_sequences: Vec<u64>,
     /// Earlier lengths of the leaf in blocks, ascending: their back areas are never allocated.
     pub retired: Vec<u64>,
@@ -677,49 +692,122 @@ fn numbers(
     Ok(values)
 }
 
-/// What a top-level vdev knows about one of its leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a leaf of a top-level vdev is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemberState {
-    /// Has everything.
+    /// Holds everything.
     Online,
-    /// Misses everything from a generation on.
-    Missing,
-    /// Is being brought up to date.
+    /// Takes writes, and lacks some of what was written while it was away.
     Resilvering,
-    /// Another device took its place.
-    Replaced,
+    /// A write or a flush of it failed: it is not used any more.
+    Faulted,
+    /// Taken out of use by an administrator.
+    Offline,
+    /// Not there.
+    Missing,
 }
 
 impl MemberState {
-    const fn tag(self) -> u8 {
+    pub(super) const fn tag(self) -> u8 {
         match self {
             Self::Online => 1,
             Self::Missing => 2,
             Self::Resilvering => 3,
-            Self::Replaced => 4,
+            Self::Faulted => 4,
+            Self::Offline => 5,
         }
     }
 
-    const fn from_tag(tag: u8) -> Option<Self> {
+    pub(super) const fn from_tag(tag: u8) -> Option<Self> {
         match tag {
             1 => Some(Self::Online),
             2 => Some(Self::Missing),
             3 => Some(Self::Resilvering),
-            4 => Some(Self::Replaced),
+            4 => Some(Self::Faulted),
+            5 => Some(Self::Offline),
             _ => None,
         }
     }
+
+    /// Whether writes go to it.
+    #[must_use]
+    pub const fn is_written(self) -> bool {
+        matches!(self, Self::Online | Self::Resilvering)
+    }
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Online => "online",
+            Self::Resilvering => "resilvering",
+            Self::Faulted => "faulted",
+            Self::Offline => "offline",
+            Self::Missing => "missing",
+        })
+    }
+}
+
+/// What went wrong on a leaf in its life in the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ErrorCounts {
+    /// Reads that failed.
+    pub read: u64,
+    /// Writes and flushes that failed.
+    pub write: u64,
+    /// Blocks of 4 KiB that were not what was written there.
+    pub checksum: u64,
+    /// Blocks of 4 KiB that were written anew.
+    pub repaired: u64,
 }
 
 /// One leaf in a membership label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// The leaf.
+    /// The leaf; all zero for memory.
     pub device: Uuid,
-    /// First generation that it missed; 0 when it is online.
+    /// First generation that it missed something of; 0 when it is online.
     pub missed_from: Generation,
+    /// Since when it is in its state, in seconds since 1970; 0 when that is not known.
+    pub since: u64,
+    /// Its recorded length in blocks.
+    pub blocks: u64,
+    /// What went wrong on it.
+    pub errors: ErrorCounts,
     /// Its state.
     pub state: MemberState,
+}
+
+impl Member {
+    const ENCODED_BYTES: usize = 80;
+
+    fn encode(&self, out: &mut Encoder) {
+        out.raw(&self.device.0);
+        let ErrorCounts { read, write, checksum, repaired } = self.errors;
+        for value in [self.missed_from.0, self.since, self.blocks, read, write, checksum, repaired] {
+            out.u64(value);
+        }
+        out.u8(self.state.tag());
+        out.raw(&[0; 7]);
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let device = input.uuid("member device")?;
+        let missed_from = Generation(input.u64("member generation")?);
+        let since = input.u64("member since")?;
+        let blocks = input.u64("member length")?;
+        let errors = ErrorCounts {
+            read: input.u64("member read errors")?,
+            write: input.u64("member write errors")?,
+            checksum: input.u64("member checksum errors")?,
+            repaired: input.u64("member repaired blocks")?,
+        };
+        let state =
+            MemberState::from_tag(input.u8("member state")?).ok_or_else(|| input.invalid("member state"))?;
+        let padded = input.position() + 7;
+        zeros(input, padded, "member padding")?;
+        Ok(Self { device, missed_from, since, blocks, errors, state })
+    }
 }
 
 /// Who missed what in one top-level vdev.
@@ -731,7 +819,7 @@ pub struct MembershipLabel {
     pub pool: Uuid,
     /// The leaf that holds this copy.
     pub device: Uuid,
-    /// Counts the labels of this vdev, from 1.
+    /// Counts the labels of this vdev, from 1, with gaps.
     pub number: u64,
     /// Highest generation seen when it was written.
     pub generation: Generation,
@@ -743,6 +831,10 @@ pub struct MembershipLabel {
     pub end: End,
     /// [`Topology::hash`].
     pub configuration_hash: u64,
+    /// Blocks of each leaf that the vdev uses.
+    pub leaf_blocks: u64,
+    /// Lengths that leaves have or had and whose back areas reach below `leaf_blocks`, ascending; at most [`LENGTHS_MAX`].
+    pub lengths: Vec<u64>,
     /// One entry per leaf, 1…[`LEAVES_MAX`].
     pub members: Vec<Member>,
 }
@@ -769,13 +861,12 @@ impl MembershipLabel {
         out.u32(self.vdev.0);
         out.raw(&[self.leaf, self.members.len() as u8, self.end.tag(), self.slot()]);
         out.u64(self.configuration_hash);
+        out.u64(self.leaf_blocks);
+        out.u8(self.lengths.len() as u8);
         out.pad_to(MEMBERS_AT);
-        for member in &self.members {
-            out.raw(&member.device.0);
-            out.u64(member.missed_from.0);
-            out.u8(member.state.tag());
-            out.raw(&[0; 7]);
-        }
+        self.members.iter().for_each(|member| member.encode(&mut out));
+        out.pad_to(LENGTHS_AT);
+        self.lengths.iter().for_each(|blocks| out.u64(*blocks));
         seal(out)
     }
 
@@ -793,21 +884,16 @@ impl MembershipLabel {
         let end = End::from_tag(input.u8("end")?).ok_or_else(|| input.invalid("end"))?;
         let slot = input.u8("slot")?;
         let configuration_hash = input.u64("configuration hash")?;
+        let leaf_blocks = input.u64("leaf length")?;
+        let length_count = usize::from(input.u8("length count")?);
         zeros(&mut input, MEMBERS_AT, "reserved")?;
-        if leaf_count > LEAVES_MAX {
-            return Err(input.invalid("leaf count").into());
+        if leaf_count > LEAVES_MAX || length_count > LENGTHS_MAX {
+            return Err(input.invalid("counts").into());
         }
-        let mut members = Vec::with_capacity(leaf_count);
-        for _ in 0..leaf_count {
-            let device = input.uuid("member device")?;
-            let missed_from = Generation(input.u64("member generation")?);
-            let state = MemberState::from_tag(input.u8("member state")?)
-                .ok_or_else(|| input.invalid("member state"))?;
-            let padded = input.position() + 7;
-            zeros(&mut input, padded, "member padding")?;
-            members.push(Member { device, missed_from, state });
-        }
-        zeros(&mut input, LABEL_MEMBERS_END, "members")?;
+        let members =
+            (0..leaf_count).map(|_| Member::decode(&mut input)).collect::<Result<Vec<_>, DecodeError>>()?;
+        zeros(&mut input, LENGTHS_AT, "members")?;
+        let lengths = numbers(&mut input, length_count, LENGTHS_END, "lengths")?;
         zeros(&mut input, CHECKSUM_AT, "reserved")?;
         let label = Self {
             features: head.features,
@@ -819,9 +905,11 @@ impl MembershipLabel {
             leaf,
             end,
             configuration_hash,
+            leaf_blocks,
+            lengths,
             members,
         };
-        if !label.is_legal() || slot != label.slot() {
+        if !label.is_legal() || slot != label.slot() || label.number >= LABEL_NUMBERS {
             return Err(input.invalid("membership label").into());
         }
         Ok(label)
@@ -832,6 +920,10 @@ impl MembershipLabel {
             && self.members.len() <= LEAVES_MAX
             && usize::from(self.leaf) < self.members.len()
             && self.vdev.0 < VDEV_IDS_MAX
+            && self.leaf_blocks <= DEVICE_BLOCKS_MAX
+            && self.lengths.len() <= LENGTHS_MAX
+            && self.lengths.windows(2).all(|pair| pair[0] < pair[1])
+            && self.lengths.iter().all(|blocks| (DEVICE_BLOCKS_MIN..=DEVICE_BLOCKS_MAX).contains(blocks))
             && self
                 .members
                 .iter()
@@ -886,8 +978,14 @@ mod tests {
     }
 
     fn label() -> MembershipLabel {
-        let member =
-            |first, missed, state| Member { device: uuid(first), missed_from: Generation(missed), state };
+        let member = |first, missed, state| Member {
+            device: uuid(first),
+            missed_from: Generation(missed),
+            since: 0x6000_0000 + missed,
+            blocks: 0x1000,
+            errors: ErrorCounts { read: missed, write: 2, checksum: 3, repaired: 4 },
+            state,
+        };
         MembershipLabel {
             features: Features::default(),
             pool: uuid(0x10),
@@ -898,6 +996,8 @@ mod tests {
             leaf: 1,
             end: End::Front,
             configuration_hash: 0x1122_3344_5566_7788,
+            leaf_blocks: 0x1000,
+            lengths: vec![0x800, 0x1000],
             members: vec![
                 member(0x30, 0, MemberState::Online),
                 member(0x40, 0, MemberState::Online),
@@ -946,13 +1046,19 @@ mod tests {
         let parts = [
             (0, "6265747265654c420100000000000000"),
             (72, "0500000000000000090000000000000002000000010300018877665544332211"),
-            (256, "303132333435363738393a3b3c3d3e3f00000000000000000100000000000000"),
-            (320, "505152535455565758595a5b5c5d5e5f08000000000000000200000000000000"),
+            (104, "00100000000000000200000000000000"),
+            (256, "303132333435363738393a3b3c3d3e3f00000000000000000000006000000000"),
+            (288, "0010000000000000000000000000000002000000000000000300000000000000"),
+            (320, "04000000000000000100000000000000"),
+            (416, "505152535455565758595a5b5c5d5e5f08000000000000000800006000000000"),
+            (448, "0010000000000000080000000000000002000000000000000300000000000000"),
+            (480, "04000000000000000200000000000000"),
+            (1536, "000800000000000000100000000000000000000000000000"),
         ];
         for (offset, want) in parts {
             assert_eq!(hex(&bytes[offset..offset + want.len() / 2]), want, "bytes at {offset}");
         }
-        assert_eq!(hex(&bytes[CHECKSUM_AT..]), "f65c3505");
+        assert_eq!(hex(&bytes[CHECKSUM_AT..]), "5873cd33");
         assert_eq!(MembershipLabel::decode(&bytes), Ok(label()));
     }
 

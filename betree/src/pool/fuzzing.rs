@@ -2,8 +2,8 @@
 
 use super::TierConfiguration;
 use super::format::{
-    End, Features, Member, MemberState, MembershipLabel, Superblock, Topology, TopologyEntry, VdevKind,
-    VdevState,
+    End, ErrorCounts, Features, Member, MemberState, MembershipLabel, Superblock, Topology, TopologyEntry,
+    VdevKind, VdevState,
 };
 use crate::base::checksum::crc;
 use crate::base::fuzzing::Target;
@@ -86,6 +86,9 @@ fn label_seeds() -> Vec<Vec<u8>> {
     let member = |first, missed_from, state| Member {
         device: Uuid([first; 16]),
         missed_from: Generation(missed_from),
+        since: 1_800_000_000,
+        blocks: 4096,
+        errors: ErrorCounts { read: 1, ..ErrorCounts::default() },
         state,
     };
     let label = MembershipLabel {
@@ -98,10 +101,12 @@ fn label_seeds() -> Vec<Vec<u8>> {
         leaf: 0,
         end: End::Front,
         configuration_hash: 99,
+        leaf_blocks: 4096,
+        lengths: vec![4096],
         members: vec![member(2, 0, MemberState::Online)],
     };
     let two = MembershipLabel {
-        members: vec![member(2, 0, MemberState::Online), member(3, 0, MemberState::Online)],
+        members: vec![member(2, 0, MemberState::Online), member(3, 5, MemberState::Faulted)],
         ..label.clone()
     };
     vec![label.encode(), two.encode()]

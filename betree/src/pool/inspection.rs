@@ -2,7 +2,9 @@
 
 use super::format::{End, Superblock};
 use super::label::{SlotContent, SlotDump, SlotUse, dump_device};
-use super::topology::{self, VdevDevices};
+use super::pool::OpenOptions;
+use super::spares;
+use super::topology::VdevDevices;
 use super::{Access, OpenReport, Pool, PoolError, StoragePoolConfiguration};
 use crate::base::buffer::AlignedBuffer;
 use crate::vdev::{BlockDevice, OverlayDevice};
@@ -12,6 +14,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Members {
     members: Vec<VdevDevices>,
+    degraded: bool,
+    threads: usize,
 }
 
 impl Members {
@@ -20,7 +24,11 @@ impl Members {
     /// # Errors
     /// A configuration that is not legal; a device that cannot be opened or is in use.
     pub(crate) fn open(configuration: &StoragePoolConfiguration, access: Access) -> Result<Self, PoolError> {
-        Ok(Self { members: topology::open_devices(configuration, access)? })
+        Ok(Self {
+            members: spares::open_devices(configuration, access)?,
+            degraded: configuration.degraded,
+            threads: configuration.threads(),
+        })
     }
 
     /// The devices whose contents outlive the process.
@@ -35,7 +43,7 @@ impl Members {
         for leaf in members.iter_mut().flat_map(|member| &mut member.leaves) {
             leaf.device = leaf.device.take().map(|below| Arc::new(OverlayDevice::new(below)) as Arc<_>);
         }
-        Self { members }
+        Self { members, ..*self }
     }
 
     /// The pool that they are.
@@ -43,7 +51,8 @@ impl Members {
     /// # Errors
     /// As [`Pool::open`].
     pub(crate) fn pool(&self, access: Access) -> Result<(Pool, OpenReport), PoolError> {
-        Pool::open_on(&self.members, access)
+        let Self { degraded, threads, .. } = *self;
+        Pool::open_on(&self.members, OpenOptions { access, degraded, threads })
     }
 }
 
@@ -77,12 +86,15 @@ impl Pool {
     pub(crate) fn restore_slots(&self) -> Result<u64, PoolError> {
         let mut restored = 0;
         let leaves = self.superblocks().lock().devices();
-        for (position, device) in leaves {
+        for (position, member, device) in leaves {
+            if !self.vdevs()[position].group.members()[member].state().is_written() {
+                continue;
+            }
             let slots = dump_device(&*device);
             for slot in &slots {
                 if let Some(twin) = twin(&slots, slot) {
                     let bytes = AlignedBuffer::copy_of(&twin.encode());
-                    self.write_label(position, &device, slot.block, &bytes)?;
+                    self.write_label(position, member, slot.block, &bytes)?;
                     restored += 1;
                 }
             }

@@ -296,6 +296,15 @@ impl LeafScan {
         newest
     }
 
+    /// The newest membership label of this device.
+    pub fn label(&self) -> Option<&MembershipLabel> {
+        let labels = self.slots.iter().filter_map(|slot| match &slot.content {
+            SlotContent::Label(label) => Some(&**label),
+            _ => None,
+        });
+        labels.max_by_key(|label| label.number)
+    }
+
     /// The highest generation that a valid superblock or label of this device names.
     pub fn highest_seen(&self) -> Generation {
         let named = self.slots.iter().map(|slot| match &slot.content {

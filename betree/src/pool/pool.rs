@@ -1,15 +1,22 @@
 //! The pool: tiers of top-level vdevs, block I/O, and the error latch.
 
+use super::alternatives::{Alternatives, WrongCopy};
 use super::assembly::{self, Assembly, OpenReport};
-use super::format::SEGMENT_BLOCKS_MAX;
-use super::metrics::{Counters, VdevMetrics};
+use super::format::{Features, MemberState, SEGMENT_BLOCKS_MAX, VdevKind};
+use super::geometry::Geometry;
+use super::group::{Group, Labels};
+use super::healing::Healing;
+use super::member::{Member, Standing};
+use super::metrics::VdevMetrics;
+use super::spares;
 use super::superblocks::Superblocks;
 use super::topology::{self, VdevDevices};
 use super::{PoolError, StoragePoolConfiguration};
-use crate::base::ids::{Uuid, VdevId};
+use crate::base::extent::Extent;
+use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Mutex;
-use crate::base::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::vdev::{BlockDevice, VdevError};
 use std::ops::Range;
@@ -24,8 +31,82 @@ pub struct TopLevelVdev {
     pub tier: u8,
     /// Length in 4 KiB blocks, [`Pool::reserved_ranges`] included.
     pub blocks: u64,
-    /// Where its blocks are. Reading past the pool is harmless; a write or flush past it escapes the error latch.
-    pub device: Arc<dyn BlockDevice>,
+    pub(super) group: Arc<Group>,
+}
+
+impl TopLevelVdev {
+    /// A vdev of one device.
+    #[must_use]
+    pub fn leaf(id: VdevId, tier: u8, blocks: u64, device: Arc<dyn BlockDevice>) -> Self {
+        Self { blocks, ..Self::group(id, tier, VdevKind::Leaf, vec![device]) }
+    }
+
+    /// A vdev of `kind` over `devices`, all of which hold everything; as long as the shortest of them allows. They are served
+    /// one after the other.
+    #[must_use]
+    pub fn group(id: VdevId, tier: u8, kind: VdevKind, devices: Vec<Arc<dyn BlockDevice>>) -> Self {
+        Self::of_devices(id, tier, kind, devices, 0)
+    }
+
+    /// As [`TopLevelVdev::group`], served by at most `threads` threads beside the caller.
+    pub(super) fn of_devices(
+        id: VdevId,
+        tier: u8,
+        kind: VdevKind,
+        devices: Vec<Arc<dyn BlockDevice>>,
+        threads: usize,
+    ) -> Self {
+        let shortest = devices.iter().map(|device| device.len() / BLOCK_BYTES_U64).min().unwrap_or_default();
+        let member = |device: Arc<dyn BlockDevice>| {
+            let blocks = device.len() / BLOCK_BYTES_U64;
+            let standing = Standing { blocks, ..Standing::default() };
+            Member::new(device.name().to_owned(), Some(device), MemberState::Online, standing)
+        };
+        let labels = Labels { leaf_blocks: shortest, ..Labels::default() };
+        let group = Group::new(kind, devices.into_iter().map(member).collect(), labels, threads);
+        Self { id, tier, blocks: group.geometry().vdev_blocks(shortest), group: Arc::new(group) }
+    }
+
+    /// Members that may be lost before data are. One in memory is not counted: it is lost with the process.
+    #[must_use]
+    pub fn redundancy(&self) -> usize {
+        let members = self.group.members();
+        let volatile = match self.is_volatile() {
+            true => 0,
+            false => members.iter().filter(|member| member.is_volatile()).count(),
+        };
+        (members.len() - self.group.needed()).saturating_sub(volatile)
+    }
+
+    /// Whether every member holds everything, as far as is known.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.group.members().iter().all(|member| member.state() == MemberState::Online)
+    }
+
+    /// What it is called in messages: its device, or its kind and its devices.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.group.members() {
+            [only] => only.name(),
+            members => {
+                let names: Vec<String> = members.iter().map(|member| member.name()).collect();
+                format!("{} of {}", self.group.kind(), names.join(", "))
+            }
+        }
+    }
+
+    /// Whether its contents vanish with the process.
+    #[must_use]
+    pub fn is_volatile(&self) -> bool {
+        self.group.is_volatile()
+    }
+
+    /// How its blocks lie on its leaves.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.group.geometry()
+    }
 }
 
 /// What a pool may be used for.
@@ -35,6 +116,22 @@ pub enum Access {
     ReadWrite,
     /// Devices are shared with other readers and no byte of them changes.
     ReadOnly,
+}
+
+/// How a pool is opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenOptions {
+    pub access: Access,
+    /// Go on without members that are missing, as long as the others hold everything.
+    pub degraded: bool,
+    /// Threads of each vdev with several members.
+    pub threads: usize,
+}
+
+impl OpenOptions {
+    pub fn of(configuration: &StoragePoolConfiguration, access: Access) -> Self {
+        Self { access, degraded: configuration.degraded, threads: configuration.threads() }
+    }
 }
 
 /// How a pool is made.
@@ -62,7 +159,6 @@ const CLOSED: u8 = 3;
 #[derive(Debug)]
 struct Io {
     reserved: Vec<Range<u64>>,
-    counters: Counters,
     /// Whether a write completed since the last flush began. True at first: what an earlier process wrote may still
     /// be in a cache.
     dirty: AtomicBool,
@@ -82,14 +178,28 @@ pub struct Pool {
     /// The first write or flush that failed; set before `state`.
     poison: Mutex<Option<Arc<PoolError>>>,
     superblocks: Mutex<Superblocks>,
+    /// Held while spares are put into places.
+    pub(super) sparing: Mutex<()>,
+    identity: Identity,
+    /// Of the topology that labels name, and the highest generation seen; what is written while superblocks are, and by others.
+    topology_hash: AtomicU64,
+    highest_seen: AtomicU64,
+    /// Requests that scrubs made.
+    scrub_requests: AtomicU64,
+}
+
+/// What every block of a label area starts with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity {
+    pub uuid: Uuid,
+    pub features: Features,
 }
 
 impl Pool {
-    fn from_assembly(mut assembly: Assembly, access: Access) -> Self {
+    pub(super) fn from_assembly(mut assembly: Assembly, access: Access) -> Self {
         let vdevs = std::mem::take(&mut assembly.vdevs);
         let io = std::mem::take(&mut assembly.reserved).into_iter().map(|reserved| Io {
             reserved,
-            counters: Counters::default(),
             dirty: AtomicBool::new(true),
             flushing: Mutex::new(()),
         });
@@ -103,12 +213,17 @@ impl Pool {
             Access::ReadOnly => READ_ONLY,
         };
         Self {
+            identity: Identity { uuid: assembly.uuid, features: assembly.features },
+            topology_hash: AtomicU64::new(assembly.topology.hash()),
+            highest_seen: AtomicU64::new(assembly.highest_seen.0),
             vdevs,
             io: io.collect(),
             positions,
             state: AtomicU8::new(state),
             poison: Mutex::new(None),
             superblocks: Mutex::new(Superblocks::new(assembly)),
+            sparing: Mutex::new(()),
+            scrub_requests: AtomicU64::new(0),
         }
     }
 
@@ -145,7 +260,8 @@ impl Pool {
         configuration: &StoragePoolConfiguration,
         access: Access,
     ) -> Result<(Self, OpenReport), PoolError> {
-        Self::open_on(&topology::open_devices(configuration, access)?, access)
+        let members = spares::open_devices(configuration, access)?;
+        Self::open_on(&members, OpenOptions::of(configuration, access))
     }
 
     /// [`Pool::open`] for reading and writing; [`Pool::create`] when that finds nothing, under the same locks. The
@@ -157,8 +273,8 @@ impl Pool {
         configuration: &StoragePoolConfiguration,
         options: &CreateOptions,
     ) -> Result<(Self, Option<OpenReport>), PoolError> {
-        let mut members = topology::open_devices(configuration, Access::ReadWrite)?;
-        match Self::open_on(&members, Access::ReadWrite) {
+        let mut members = spares::open_devices(configuration, Access::ReadWrite)?;
+        match Self::open_on(&members, OpenOptions::of(configuration, Access::ReadWrite)) {
             Ok((pool, report)) => Ok((pool, Some(report))),
             Err(PoolError::NotFound { .. }) => {
                 let options = CreateOptions { force: false, ..*options };
@@ -176,19 +292,26 @@ impl Pool {
         // A refusal must not leave new files behind.
         assembly::check_creatable(members, options)?;
         topology::create_missing(configuration, members)?;
-        Self::create_on(members, options)
+        Self::create_on(members, options, configuration.threads())
     }
 
-    pub(super) fn create_on(members: &[VdevDevices], options: &CreateOptions) -> Result<Self, PoolError> {
-        let pool = Self::from_assembly(assembly::compose(members, options)?, Access::ReadWrite);
+    pub(super) fn create_on(
+        members: &[VdevDevices],
+        options: &CreateOptions,
+        threads: usize,
+    ) -> Result<Self, PoolError> {
+        let pool = Self::from_assembly(assembly::compose(members, options, threads)?, Access::ReadWrite);
         pool.clear_labels()?;
         Ok(pool)
     }
 
-    pub(super) fn open_on(members: &[VdevDevices], access: Access) -> Result<(Self, OpenReport), PoolError> {
-        let (assembly, report) = assembly::assemble(members, access)?;
+    pub(super) fn open_on(
+        members: &[VdevDevices],
+        options: OpenOptions,
+    ) -> Result<(Self, OpenReport), PoolError> {
+        let (assembly, report) = assembly::assemble(members, options)?;
         report.log();
-        Ok((Self::from_assembly(assembly, access), report))
+        Ok((Self::from_assembly(assembly, options.access), report))
     }
 
     /// All top-level vdevs, in the order of the configuration.
@@ -205,7 +328,7 @@ impl Pool {
         Ok(&self.vdevs[self.position(id)?])
     }
 
-    fn position(&self, id: VdevId) -> Result<usize, PoolError> {
+    pub(super) fn position(&self, id: VdevId) -> Result<usize, PoolError> {
         match self.positions.get(id.0 as usize) {
             Some(position) if *position != u32::MAX => Ok(*position as usize),
             _ => Err(PoolError::UnknownVdev(id)),
@@ -224,7 +347,25 @@ impl Pool {
     /// The name of the pool.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        self.superblocks.lock().pool()
+        self.identity.uuid
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    pub(super) fn topology_hash(&self) -> u64 {
+        self.topology_hash.load(Ordering::Acquire)
+    }
+
+    pub(super) fn highest_seen(&self) -> Generation {
+        Generation(self.highest_seen.load(Ordering::Acquire))
+    }
+
+    /// The pool continues from `committed`, which every member holds that is online.
+    pub(super) fn set_committed(&self, committed: Generation, highest_seen: Generation) {
+        self.highest_seen.store(highest_seen.0, Ordering::Release);
+        self.vdevs.iter().for_each(|vdev| vdev.group.set_open_generation(committed.next()));
     }
 
     /// Length of a segment in blocks, fixed at create.
@@ -236,61 +377,209 @@ impl Pool {
     /// Whether every vdev is volatile: nothing survives the process.
     #[must_use]
     pub fn is_volatile(&self) -> bool {
-        self.vdevs.iter().all(|vdev| vdev.device.is_volatile())
+        self.vdevs.iter().all(TopLevelVdev::is_volatile)
     }
 
-    /// Reads whole blocks from `block` of `vdev` into `buf`.
+    /// Reads the data blocks of `extent` from `from` on into `buf`, whole blocks. What one member cannot give comes from the
+    /// others; whether it is what was written there, only a checksum tells: see [`Pool::recover`].
     ///
     /// # Errors
     /// [`PoolError::Vdev`], [`PoolError::UnknownVdev`].
-    pub fn read(&self, vdev: VdevId, block: u64, buf: &mut [u8]) -> Result<(), PoolError> {
-        let position = self.position(vdev)?;
-        let result = self.vdevs[position].device.read_at(buf, block.saturating_mul(BLOCK_BYTES_U64));
-        self.io[position].counters.reads().add(buf.len(), result.is_ok());
-        Ok(result?)
+    pub fn read(&self, extent: &Extent, from: u64, buf: &mut [u8]) -> Result<(), PoolError> {
+        self.read_noting(extent, from, buf).map(drop)
     }
 
-    /// Writes whole blocks at `block` of `vdev`. Completion is not durability.
+    /// As [`Pool::read`]; whether every member that was asked gave its part. When not, who has verified what was read hands
+    /// it to [`Pool::recover`], which repairs what could not be read.
+    ///
+    /// # Errors
+    /// As [`Pool::read`].
+    pub fn read_noting(&self, extent: &Extent, from: u64, buf: &mut [u8]) -> Result<bool, PoolError> {
+        Ok(self.vdevs[self.position(extent.vdev)?].group.read(extent, from, buf)?)
+    }
+
+    /// As [`Pool::read_noting`], from an extent that [`Pool::write_singles`] wrote: its data block `i` is the extent of
+    /// [`Geometry::granule`] blocks at `i` times as many.
+    ///
+    /// # Errors
+    /// As [`Pool::read`].
+    pub fn read_singles(&self, extent: &Extent, from: u64, buf: &mut [u8]) -> Result<bool, PoolError> {
+        Ok(self.vdevs[self.position(extent.vdev)?].group.read_singles(extent, from, buf)?)
+    }
+
+    /// For who read data blocks and found them wrong: tries what other members hold, or give together, until `is_right`.
+    /// Then `buf` has it, and members that held something else are repaired. `None` when nothing is right; `buf` is then
+    /// unspecified.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn recover(
+        &self,
+        extent: &Extent,
+        from: u64,
+        buf: &mut [u8],
+        is_right: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Healing>, PoolError> {
+        self.recover_by(extent.vdev, |group| group.recover(extent, from, buf, is_right))
+    }
+
+    /// [`Pool::recover`] for [`Pool::read_singles`].
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn recover_singles(
+        &self,
+        extent: &Extent,
+        from: u64,
+        buf: &mut [u8],
+        is_right: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Healing>, PoolError> {
+        self.recover_by(extent.vdev, |group| group.recover_singles(extent, from, buf, is_right))
+    }
+
+    /// Which of `count` data blocks of an extent that [`Pool::write_singles`] wrote have copies that differ, or that do not read.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn differing_singles(
+        &self,
+        extent: &Extent,
+        from: u64,
+        count: usize,
+    ) -> Result<Vec<bool>, PoolError> {
+        Ok(self.vdev(extent.vdev)?.group.differing_singles(extent, from, count))
+    }
+
+    /// Sets of members of a vdev without which its data can be read.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn exclusions(&self, vdev: VdevId) -> Result<Vec<Vec<usize>>, PoolError> {
+        Ok(self.vdev(vdev)?.group.exclusions())
+    }
+
+    /// What the members of a vdev hold of `blocks` data blocks of `extent` from `from` on. It may be wrong.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn alternatives(&self, extent: &Extent, from: u64, blocks: usize) -> Result<Alternatives, PoolError> {
+        Ok(self.vdev(extent.vdev)?.group.alternatives(extent, from, blocks))
+    }
+
+    /// The copies of data blocks of `extent` from `from` on that are not `right`, of which the bytes `verified` are known to be.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn wrong_copies(
+        &self,
+        extent: &Extent,
+        from: u64,
+        right: &[u8],
+        verified: &Range<usize>,
+    ) -> Result<Vec<WrongCopy>, PoolError> {
+        Ok(self.vdev(extent.vdev)?.group.wrong_copies(extent, from, right, verified))
+    }
+
+    /// Repairs the bytes `verified` of data block `from` of `extent`, which `right` has, and nothing else in it.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn patch(
+        &self,
+        extent: &Extent,
+        from: u64,
+        right: &[u8],
+        verified: &Range<usize>,
+    ) -> Result<(), PoolError> {
+        let position = self.position(extent.vdev)?;
+        self.vdevs[position].group.patch(extent, from, right, verified);
+        self.io[position].dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn recover_by(
+        &self,
+        vdev: VdevId,
+        recover: impl FnOnce(&Group) -> Option<Healing>,
+    ) -> Result<Option<Healing>, PoolError> {
+        let position = self.position(vdev)?;
+        let healing = recover(&self.vdevs[position].group);
+        if healing.is_some_and(|healing| healing.repaired > 0) {
+            self.io[position].dirty.store(true, Ordering::Release);
+        }
+        Ok(healing)
+    }
+
+    /// Writes whole blocks to the data blocks of `extent` from `from` on. On a striped vdev that is a multiple of
+    /// [`STRIPE_BLOCKS`](super::STRIPE_BLOCKS), and the stripe in which `buf` ends is filled with zeros: nothing more can be
+    /// written to it. Completion is not durability.
     ///
     /// # Errors
     /// [`PoolError::Vdev`]: the pool is then poisoned, except when the host file system is full.
     /// [`PoolError::Poisoned`] after an earlier failure, [`PoolError::ReadOnly`], [`PoolError::Closed`].
-    pub fn write(&self, vdev: VdevId, block: u64, buf: &[u8]) -> Result<(), PoolError> {
+    pub fn write(&self, extent: &Extent, from: u64, buf: &[u8]) -> Result<(), PoolError> {
+        self.write_by(extent.vdev, |group| group.write(extent, from, buf))
+    }
+
+    /// Writes whole blocks to the data blocks of `extent` from `from` on, where every block can be written and read by itself:
+    /// on a striped vdev each is a stripe of its own, so that the extent holds one for [`Geometry::granule`] blocks. One
+    /// request for each member, as in [`Pool::write`].
+    ///
+    /// # Errors
+    /// As [`Pool::write`].
+    pub fn write_singles(&self, extent: &Extent, from: u64, buf: &[u8]) -> Result<(), PoolError> {
+        self.write_by(extent.vdev, |group| group.write_singles(extent, from, buf))
+    }
+
+    fn write_by(
+        &self,
+        vdev: VdevId,
+        write: impl FnOnce(&Group) -> Result<(), VdevError>,
+    ) -> Result<(), PoolError> {
         self.check_writable()?;
         let position = self.position(vdev)?;
-        match self.write_counted(position, &self.vdevs[position].device, block, buf) {
-            Ok(()) => Ok(()),
+        let result = write(&self.vdevs[position].group);
+        // After the write, also when it failed in part: a flush that began before does not cover it.
+        self.io[position].dirty.store(true, Ordering::Release);
+        match result {
+            Ok(()) => self.record_losses(position),
             Err(error) if error.is_out_of_space() => Err(error.into()),
             Err(_) if planted(Bug::SwallowWriteError) => Ok(()),
             Err(error) => Err(self.poison(error)),
         }
     }
 
-    /// Writes to a label area: any failure poisons the pool, a full host file system too.
+    /// Makes durable which members were lost. Nothing that was written without them is acknowledged before.
+    pub(super) fn record_losses(&self, position: usize) -> Result<(), PoolError> {
+        match self.vdevs[position].group.is_unrecorded() {
+            false => Ok(()),
+            true => self.write_membership(position),
+        }
+    }
+
+    /// Something was written to a member beside the ordinary way: the next flush covers it.
+    pub(super) fn note_written(&self, position: usize) {
+        self.io[position].dirty.store(true, Ordering::Release);
+    }
+
+    /// Writes to a label area of a member: a failure that the vdev cannot bear poisons the pool, a full host file system
+    /// too.
     pub(super) fn write_label(
         &self,
         position: usize,
-        leaf: &Arc<dyn BlockDevice>,
+        member: usize,
         block: u64,
         buf: &[u8],
     ) -> Result<(), PoolError> {
         self.check_writable()?;
-        self.write_counted(position, leaf, block, buf).map_err(|error| self.poison(error))
-    }
-
-    fn write_counted(
-        &self,
-        position: usize,
-        device: &Arc<dyn BlockDevice>,
-        block: u64,
-        buf: &[u8],
-    ) -> Result<(), VdevError> {
-        let io = &self.io[position];
-        let result = device.write_at(buf, block.saturating_mul(BLOCK_BYTES_U64));
-        io.counters.writes().add(buf.len(), result.is_ok());
-        // After the write, also when it failed in part: a flush that began before does not cover it.
-        io.dirty.store(true, Ordering::Release);
-        result
+        let group = &self.vdevs[position].group;
+        let result = group.members()[member].write(block, buf);
+        self.io[position].dirty.store(true, Ordering::Release);
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) if group.lose(member, &error) => self.record_losses(position),
+            Err(error) => Err(self.poison(error)),
+        }
     }
 
     /// Nothing refers to `blocks` blocks from `block` of `vdev` on any more: a hint to its device.
@@ -298,8 +587,7 @@ impl Pool {
         if self.check_writable().is_ok()
             && let Ok(vdev) = self.vdev(vdev)
         {
-            vdev.device
-                .discard(block.saturating_mul(BLOCK_BYTES_U64), blocks.saturating_mul(BLOCK_BYTES_U64));
+            vdev.group.discard(block, blocks);
         }
     }
 
@@ -326,12 +614,18 @@ impl Pool {
         if !io.dirty.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let result = self.vdevs[position].device.flush();
-        io.counters.flushes().add(0, result.is_ok());
+        let result = self.vdevs[position].group.flush();
         if planted(Bug::IgnoreFlushError) {
             return Ok(());
         }
-        result.map_err(|error| self.poison(error))
+        result.map_err(|error| self.poison(error))?;
+        self.record_losses(position)
+    }
+
+    /// [`Pool::flush`], also when nothing is known to have been written.
+    pub(super) fn flush_anew(&self, position: usize) -> Result<(), PoolError> {
+        self.io[position].dirty.store(true, Ordering::Release);
+        self.flush_position(position)
     }
 
     /// Fails when the pool takes no writes.
@@ -353,11 +647,12 @@ impl Pool {
         self.poison.lock().clone()
     }
 
-    fn poison(&self, error: VdevError) -> PoolError {
+    pub(super) fn poison(&self, error: VdevError) -> PoolError {
         log::error!("{error}; the pool takes no more writes");
         let error = PoolError::from(error);
         self.poison.lock().get_or_insert_with(|| Arc::new(error.clone()));
         self.state.store(POISONED, Ordering::Release);
+        self.vdevs.iter().for_each(|vdev| vdev.group.set_repairs(false));
         error
     }
 
@@ -366,7 +661,9 @@ impl Pool {
     /// # Errors
     /// As [`Pool::flush_all`]; a pool that is open for reading only just closes.
     pub fn close(&self) -> Result<(), PoolError> {
-        let flushed = match self.flush_all() {
+        let settled = self.superblocks.lock().is_settled();
+        let counted = if settled && self.check_writable().is_ok() { self.record_counts() } else { Ok(()) };
+        let flushed = match counted.and_then(|()| self.flush_all()) {
             Err(PoolError::ReadOnly | PoolError::Closed) => Ok(()),
             result => result,
         };
@@ -376,16 +673,23 @@ impl Pool {
                 break;
             }
         }
+        self.vdevs.iter().for_each(|vdev| vdev.group.set_repairs(false));
         flushed
     }
 
     /// What each vdev did since the pool was opened, in the order of the configuration.
     #[must_use]
     pub fn metrics(&self) -> Vec<VdevMetrics> {
-        let metrics = |(vdev, io): (&TopLevelVdev, &Io)| {
-            io.counters.snapshot(vdev.id, vdev.tier, vdev.device.name(), vdev.blocks)
+        let metrics = |vdev: &TopLevelVdev| {
+            let of_member = |member: &Arc<Member>| member.counters.of_member(member.name(), member.state());
+            let members = vdev.group.members().iter().map(of_member).collect();
+            VdevMetrics::sum(vdev.id, vdev.tier, vdev.name(), vdev.blocks, members)
         };
-        self.vdevs.iter().zip(&self.io).map(metrics).collect()
+        self.vdevs.iter().map(metrics).collect()
+    }
+
+    pub(super) fn scrub_requests(&self) -> &AtomicU64 {
+        &self.scrub_requests
     }
 
     pub(super) fn superblocks(&self) -> &Mutex<Superblocks> {

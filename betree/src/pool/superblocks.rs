@@ -1,14 +1,19 @@
 //! Writing superblocks: commits, and what open does before anything else is written.
 
 use super::assembly::{Assembly, Leaf};
-use super::format::{AREA_BLOCKS, End, Features, PAYLOAD_BYTES_MAX, Superblock, Topology, next_slot};
-use super::label::{SlotDump, dump_device};
+use super::format::{
+    AREA_BLOCKS, End, Features, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, next_slot,
+};
+use super::group::Group;
+use super::label::{SlotContent, SlotDump, dump_device};
+use super::member::Member;
 use super::{Pool, PoolError};
 use crate::base::buffer::AlignedBuffer;
-use crate::base::ids::{Generation, Uuid};
+use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::planted::{Bug, planted};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::vdev::BlockDevice;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What the next superblock is made from.
@@ -23,6 +28,9 @@ pub(super) struct Superblocks {
     committed: Generation,
     slot: u8,
     highest_seen: Generation,
+    highest_used: Generation,
+    /// Vdevs that the root which the pool continues from does not know: they join with the next commit.
+    joining: BTreeSet<VdevId>,
     /// Whether the pool continues from a known generation: always, but between open and `rewrite_chosen`.
     settled: bool,
     /// Roots that open found, newest first.
@@ -61,15 +69,30 @@ impl Superblocks {
             committed: Generation(0),
             slot: 0,
             highest_seen: assembly.highest_seen,
+            highest_used: assembly.highest_used,
+            joining: BTreeSet::new(),
             settled: assembly.candidates.is_empty(),
             candidates: assembly.candidates,
             found: assembly.found,
         }
     }
 
-    /// The superblock of `root` for one end of `leaf`, with `blocks` and `retired` as its lengths.
-    fn image(&self, index: usize, end: End, root: &Root<'_>, blocks: u64, retired: &[u64]) -> Image {
-        let leaf = &self.leaves[index];
+    /// The superblock of `root` for one end of a leaf, with `blocks` and `retired` as its lengths: where, and what.
+    fn encode(
+        &self,
+        pool: &Pool,
+        leaf: &Leaf,
+        end: End,
+        root: &Root<'_>,
+        blocks: u64,
+        retired: &[u64],
+    ) -> (u64, AlignedBuffer) {
+        let held = |member: &Arc<Member>| match (member.is_volatile(), member.state()) {
+            (true, _) => 0,
+            // It will hold this generation before that counts.
+            (false, MemberState::Online) => root.generation.0,
+            (false, _) => member.standing().missed_from.0.saturating_sub(1),
+        };
         let superblock = Superblock {
             features: self.features,
             pool: self.pool,
@@ -86,29 +109,46 @@ impl Superblocks {
             slot: root.slot,
             device_blocks: blocks,
             segment_blocks: self.segment_blocks,
-            // Every leaf is online: each will hold this generation before it counts.
-            member_sequences: vec![root.generation.0; usize::from(leaf.leaf_count)],
+            member_sequences: pool.vdevs()[leaf.position].group.members().iter().map(held).collect(),
             retired: retired.to_vec(),
             topology: root.topology.clone(),
             payload: root.payload.to_vec(),
         };
-        Image {
-            leaf: index,
-            block: end.superblock_block(blocks, root.slot),
-            bytes: AlignedBuffer::copy_of(&superblock.encode()),
-        }
+        (end.superblock_block(blocks, root.slot), AlignedBuffer::copy_of(&superblock.encode()))
     }
 
-    /// Writes `images` and flushes every leaf.
+    fn image(
+        &self,
+        pool: &Pool,
+        index: usize,
+        end: End,
+        root: &Root<'_>,
+        (blocks, retired): (u64, &[u64]),
+    ) -> Image {
+        let (block, bytes) = self.encode(pool, &self.leaves[index], end, root, blocks, retired);
+        Image { leaf: index, block, bytes }
+    }
+
+    /// Whether the member at leaf `index` takes writes.
+    fn is_written(&self, pool: &Pool, index: usize) -> bool {
+        let leaf = &self.leaves[index];
+        pool.vdevs()[leaf.position].group.members()[usize::from(leaf.leaf)].state().is_written()
+    }
+
+    /// Writes `images`, as far as their leaves take writes, and flushes every vdev.
     fn write_flushed(&self, pool: &Pool, images: &[Image]) -> Result<(), PoolError> {
         for image in images {
             let leaf = &self.leaves[image.leaf];
-            pool.write_label(leaf.position, &leaf.device, image.block, &image.bytes)?;
+            if !self.is_written(pool, image.leaf) {
+                continue;
+            }
+            pool.write_label(leaf.position, usize::from(leaf.leaf), image.block, &image.bytes)?;
         }
         if planted(Bug::SkipSuperblockFlush) {
             return Ok(());
         }
-        self.leaves.iter().try_for_each(|leaf| pool.flush_position(leaf.position))
+        let positions: BTreeSet<usize> = self.leaves.iter().map(|leaf| leaf.position).collect();
+        positions.into_iter().try_for_each(|position| pool.flush_position(position))
     }
 
     /// The lengths that the next commit records for leaf `index`: present and earlier ones.
@@ -136,7 +176,12 @@ impl Pool {
             End::BOTH.map(|end| zeros(index, end.area(leaf.blocks).start, AREA_BLOCKS))
         };
         let images: Vec<Image> = superblocks.leaves.iter().enumerate().flat_map(both).collect();
-        superblocks.write_flushed(self, &images)
+        superblocks.write_flushed(self, &images)?;
+        // What was recorded meanwhile may have been cleared.
+        let lost =
+            |group: &&Arc<Group>| group.members().iter().any(|member| member.state() != MemberState::Online);
+        self.vdevs().iter().map(|vdev| &vdev.group).filter(lost).for_each(|group| group.change());
+        Ok(())
     }
 
     /// The last durable generation; 0 before the first commit.
@@ -157,7 +202,7 @@ impl Pool {
                 .map_or(superblocks.committed, |newest| newest.generation)
                 .next();
         }
-        superblocks.committed.max(superblocks.highest_seen).max(seen).next()
+        superblocks.committed.max(superblocks.highest_seen).max(superblocks.highest_used).max(seen).next()
     }
 
     /// Makes `generation` the root of the pool: writes its superblock with `payload` to the front of all leaves,
@@ -185,6 +230,7 @@ impl Pool {
             "generation {generation} was used before"
         );
 
+        self.record_counts()?;
         let lengths: Vec<(u64, Vec<u64>)> =
             (0..superblocks.leaves.len()).map(|leaf| superblocks.next_lengths(leaf)).collect();
         let grown = |(index, leaf): (usize, &Leaf)| {
@@ -203,21 +249,46 @@ impl Pool {
             topology: &superblocks.topology,
             payload,
         };
-        for end in End::BOTH {
-            let image = |(leaf, (blocks, retired)): (usize, &(u64, Vec<u64>))| {
-                superblocks.image(leaf, end, &root, *blocks, retired)
-            };
-            let images: Vec<Image> = lengths.iter().enumerate().map(image).collect();
-            superblocks.write_flushed(self, &images)?;
+        // Who joins is whole before anybody else names it.
+        let joins = |leaf: &Leaf| superblocks.joining.contains(&leaf.vdev);
+        let turns = if superblocks.joining.is_empty() { &[false][..] } else { &[true, false][..] };
+        for joining in turns {
+            for end in End::BOTH {
+                let of_turn = lengths
+                    .iter()
+                    .enumerate()
+                    .filter(|(leaf, _)| joins(&superblocks.leaves[*leaf]) == *joining);
+                let image = |(leaf, (blocks, retired)): (usize, &(u64, Vec<u64>))| {
+                    superblocks.image(self, leaf, end, &root, (*blocks, retired))
+                };
+                let images: Vec<Image> = of_turn.map(image).collect();
+                superblocks.write_flushed(self, &images)?;
+            }
         }
-        for (leaf, (blocks, retired)) in superblocks.leaves.iter_mut().zip(lengths) {
-            leaf.blocks = blocks;
-            leaf.retired = retired;
-        }
+        superblocks.joining.clear();
         superblocks.slot = next_slot(superblocks.slot);
         superblocks.committed = generation;
         superblocks.highest_seen = generation;
-        Ok(())
+        self.set_committed(generation, generation);
+        let mut moved = BTreeSet::new();
+        for (index, (blocks, retired)) in lengths.into_iter().enumerate() {
+            if !superblocks.is_written(self, index) {
+                continue;
+            }
+            let leaf = &mut superblocks.leaves[index];
+            let group = &self.vdevs()[leaf.position].group;
+            if leaf.blocks != blocks {
+                let member = &group.members()[usize::from(leaf.leaf)];
+                member.update(|standing| standing.blocks = blocks);
+                if group.labels().number > 0 && moved.insert(leaf.position) {
+                    group.change();
+                }
+            }
+            leaf.blocks = blocks;
+            leaf.retired = retired;
+        }
+        // The back areas are elsewhere now, and the labels with them.
+        moved.into_iter().try_for_each(|position| self.record_losses(position))
     }
 
     /// Continues from `generation`, one of [`super::OpenReport::candidates`]: writes its superblock wherever a leaf
@@ -239,6 +310,8 @@ impl Pool {
             return Err(PoolError::NotACandidate { generation });
         };
         self.flush_all()?;
+        // Who is missing is durable before anything else is.
+        (0..self.vdevs().len()).try_for_each(|position| self.record_losses(position))?;
         let root = Root {
             generation,
             slot: candidate.slot,
@@ -247,10 +320,16 @@ impl Pool {
             topology: &candidate.topology,
             payload: &candidate.payload,
         };
+        let joining: BTreeSet<VdevId> = superblocks.leaves.iter().map(|leaf| leaf.vdev).collect();
+        let joining: BTreeSet<VdevId> =
+            joining.into_iter().filter(|vdev| root.topology.entry(*vdev).is_none()).collect();
         let (mut missing, mut front, mut back) = (Vec::new(), Vec::new(), Vec::new());
         for (index, leaf) in superblocks.leaves.iter().enumerate() {
+            if joining.contains(&leaf.vdev) {
+                continue;
+            }
             for end in End::BOTH {
-                let image = superblocks.image(index, end, &root, leaf.blocks, &leaf.retired);
+                let image = superblocks.image(self, index, end, &root, (leaf.blocks, &leaf.retired));
                 let mut present = AlignedBuffer::zeroed(BLOCK_BYTES);
                 let read = leaf.device.read_at(&mut present, image.block * BLOCK_BYTES_U64);
                 let is_valid = read.is_ok()
@@ -264,17 +343,23 @@ impl Pool {
             }
         }
         let abandoned = superblocks.found.iter().filter(|(_, _, found)| *found > generation);
-        let abandoned: Vec<Image> = abandoned.map(|(leaf, block, _)| zeros(*leaf, *block, 1)).collect();
-        for images in [missing, front, back, abandoned] {
+        // Those of the leaves that join again go last: as long as anybody names their vdev, it is there.
+        let (last, abandoned): (Vec<Image>, Vec<Image>) = abandoned
+            .map(|(leaf, block, _)| zeros(*leaf, *block, 1))
+            .partition(|image| joining.contains(&superblocks.leaves[image.leaf].vdev));
+        for images in [missing, front, back, abandoned, last] {
             if !images.is_empty() {
                 superblocks.write_flushed(self, &images)?;
             }
         }
         superblocks.committed = generation;
         superblocks.slot = candidate.slot;
+        superblocks.joining = joining;
         superblocks.settled = true;
         superblocks.candidates = Vec::new();
         superblocks.found = Vec::new();
+        self.set_committed(generation, superblocks.highest_seen);
+        self.vdevs().iter().for_each(|vdev| vdev.group.set_repairs(true));
         Ok(())
     }
 
@@ -287,17 +372,96 @@ impl Pool {
 }
 
 impl Superblocks {
-    pub fn pool(&self) -> Uuid {
-        self.pool
+    /// A superblock of the last commit, from whichever leaf has it of those that hold everything: a late one may have another of
+    /// the same generation.
+    ///
+    /// # Errors
+    /// [`PoolError::NotCommitted`].
+    pub fn committed_root(&self, pool: &Pool) -> Result<Superblock, PoolError> {
+        let is_root = |found: &Superblock| found.generation == self.committed;
+        let of_leaf = |leaf: &Leaf| {
+            let slots = dump_device(&*leaf.device);
+            slots.into_iter().find_map(|slot| match slot.content {
+                SlotContent::Superblock(found) if is_root(&found) => Some(*found),
+                _ => None,
+            })
+        };
+        match self.settled && self.committed.0 > 0 {
+            true => {
+                let is_online = |leaf: &&Leaf| {
+                    let members = pool.vdevs()[leaf.position].group.members();
+                    members[usize::from(leaf.leaf)].state() == MemberState::Online
+                };
+                self.leaves.iter().filter(is_online).find_map(of_leaf).ok_or(PoolError::NotCommitted)
+            }
+            false => Err(PoolError::NotCommitted),
+        }
+    }
+
+    /// What a member gets before it counts as one that holds everything: the superblocks of the last commit, and behind these
+    /// nothing in the place of newer ones, from which the pool does not continue. Each list is flushed before the next one.
+    /// Nothing for memory and before the first commit.
+    ///
+    /// # Errors
+    /// [`PoolError::NotCommitted`] between open and `rewrite_chosen`.
+    pub fn images_of_root(
+        &self,
+        pool: &Pool,
+        position: usize,
+        member: usize,
+    ) -> Result<Vec<Vec<(u64, AlignedBuffer)>>, PoolError> {
+        if !self.settled {
+            return Err(PoolError::NotCommitted);
+        }
+        let is_meant = |leaf: &&Leaf| (leaf.position, usize::from(leaf.leaf)) == (position, member);
+        let Some(leaf) = self.leaves.iter().find(is_meant).filter(|_| self.committed.0 > 0) else {
+            return Ok(Vec::new());
+        };
+        let present = self.images_for(pool, leaf, &self.committed_root(pool)?);
+        let newer = |slot: SlotDump| match slot.content {
+            SlotContent::Superblock(found) if found.generation > self.committed => {
+                Some((slot.block, AlignedBuffer::zeroed(BLOCK_BYTES)))
+            }
+            _ => None,
+        };
+        // In its slot is the newest one now.
+        let is_free = |(block, _): &(u64, AlignedBuffer)| present.iter().all(|(other, _)| other != block);
+        let newer = dump_device(&*leaf.device).into_iter().filter_map(newer).filter(is_free).collect();
+        Ok(vec![present, newer])
+    }
+
+    /// What `leaf` gets of `root`: where and what.
+    pub fn images_for(&self, pool: &Pool, leaf: &Leaf, root: &Superblock) -> Vec<(u64, AlignedBuffer)> {
+        let root = Root {
+            generation: root.generation,
+            slot: root.slot,
+            previous: root.previous,
+            highest_seen: self.highest_seen,
+            topology: &root.topology,
+            payload: &root.payload,
+        };
+        End::BOTH.map(|end| self.encode(pool, leaf, end, &root, leaf.blocks, &leaf.retired)).into()
+    }
+
+    /// Puts `leaf` in the place of the one that was there.
+    pub fn put_leaf(&mut self, leaf: Leaf) {
+        self.leaves.retain(|old| (old.vdev, old.leaf) != (leaf.vdev, leaf.leaf));
+        self.leaves.push(leaf);
+    }
+
+    /// Whether the pool continues from a known generation.
+    pub fn is_settled(&self) -> bool {
+        self.settled
     }
 
     pub fn segment_blocks(&self) -> u32 {
         self.segment_blocks
     }
 
-    /// Every labelled device, with the position of its vdev.
-    pub fn devices(&self) -> Vec<(usize, Arc<dyn BlockDevice>)> {
-        self.leaves.iter().map(|leaf| (leaf.position, Arc::clone(&leaf.device))).collect()
+    /// Every labelled device, with the position of its vdev and its own in it.
+    pub fn devices(&self) -> Vec<(usize, usize, Arc<dyn BlockDevice>)> {
+        let place = |leaf: &Leaf| (leaf.position, usize::from(leaf.leaf), Arc::clone(&leaf.device));
+        self.leaves.iter().map(place).collect()
     }
 }
 

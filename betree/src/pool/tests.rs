@@ -3,17 +3,23 @@
 use super::format::{
     AREA_BLOCKS, DEVICE_BLOCKS_MIN, End, LABEL_SLOTS, PAYLOAD_BYTES_MAX, RING_SLOTS, Superblock, VdevKind,
 };
+use super::pool::OpenOptions;
 use super::topology::{LeafDevice, VdevDevices};
 use super::{
     Access, CreateOptions, LeafVdev, OpenReport, Pool, PoolError, SlotContent, StoragePoolConfiguration,
 };
 use crate::base::checksum::crc;
+use crate::base::extent::Extent;
 use crate::base::ids::{Generation, VdevId};
 use crate::vdev::{BlockDevice, MemoryDevice, Operation, SimClock, SimDisk, SimRng, VdevError};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
+
+mod addition;
+mod groups;
+mod membership;
 
 const BLOCK: usize = 4096;
 
@@ -165,7 +171,7 @@ fn all_on(tier: u8, disks: &[Disk]) -> Vec<VdevDevices> {
 }
 
 fn create_with(members: &[VdevDevices], segment_blocks: u32, force: bool) -> Result<Pool, PoolError> {
-    Pool::create_on(members, &CreateOptions { segment_blocks, force })
+    Pool::create_on(members, &CreateOptions { segment_blocks, force }, 0)
 }
 
 fn create(members: &[VdevDevices]) -> Pool {
@@ -173,7 +179,11 @@ fn create(members: &[VdevDevices]) -> Pool {
 }
 
 fn open(members: &[VdevDevices]) -> Result<(Pool, OpenReport), PoolError> {
-    Pool::open_on(members, Access::ReadWrite)
+    open_as(members, Access::ReadWrite, false)
+}
+
+fn open_as(members: &[VdevDevices], access: Access, degraded: bool) -> Result<(Pool, OpenReport), PoolError> {
+    Pool::open_on(members, OpenOptions { access, degraded, threads: 0 })
 }
 
 fn payload(generation: u64) -> Vec<u8> {
@@ -214,6 +224,11 @@ fn forge(disk: &Disk, offset: usize, change: impl FnOnce(&mut [u8])) {
     change(block);
     let sum = crc(&block[..BLOCK - 4]);
     block[BLOCK - 4..].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Two blocks of a vdev.
+fn blocks_at(vdev: u32, block: u64) -> Extent {
+    Extent { vdev: VdevId(vdev), block, blocks: 2 }
 }
 
 #[test]
@@ -289,17 +304,6 @@ fn create_names_what_it_needs() {
     assert!(matches!(create_with(&[on(4, &disk)], 64, false), Err(PoolError::UnknownTier { tier: 4 })));
     let many: Vec<VdevDevices> = (0..97).map(|_| memory(0)).collect();
     assert!(matches!(create_with(&many, 64, false), Err(PoolError::TooManyVdevs { count: 97, limit: 96 })));
-    for (kind, name) in
-        [(VdevKind::Mirror, "mirror"), (VdevKind::Parity1, "parity1"), (VdevKind::Parity2, "parity2")]
-    {
-        let mut member = on(0, &disk);
-        member.kind = kind;
-        assert!(matches!(
-            create_with(&[member.clone()], 64, false),
-            Err(PoolError::Unsupported { vdev }) if vdev == name
-        ));
-        assert!(matches!(open(&[member]), Err(PoolError::Unsupported { .. })));
-    }
     let member = on(0, &disk);
     let twice = [member.clone(), member];
     assert!(matches!(create_with(&twice, 64, false), Err(PoolError::DuplicateDevice { .. })));
@@ -503,7 +507,10 @@ fn wrong_devices_are_refused_by_name_and_left_alone() {
     );
     let error = refuse(&[a, c]);
     assert!(
-        matches!(&error, PoolError::MissingDevice { vdev: VdevId(1), leaf: 0, tier: 1, instead: None }),
+        matches!(
+            &error,
+            PoolError::MissingDevice { vdev: VdevId(1), leaf: 0, tier: 1, instead: None, remedy: "" }
+        ),
         "{error}"
     );
     let error = refuse(&[a, &blank, c]);
@@ -581,7 +588,7 @@ fn newer_formats_are_refused_even_beside_older_superblocks() {
     }
     let error = open(&[on(1, &disk)]).unwrap_err();
     assert!(matches!(error, PoolError::NewerFormat { readable: true, features: 2, .. }), "{error}");
-    assert_eq!(Pool::open_on(&[on(1, &disk)], Access::ReadOnly).unwrap().1.chosen, Generation(13));
+    assert_eq!(open_as(&[on(1, &disk)], Access::ReadOnly, false).unwrap().1.chosen, Generation(13));
     disk.set(0, &before);
     for end in End::BOTH {
         forge(&disk, at(end, 13), |block| block[32] = 4);
@@ -613,19 +620,19 @@ fn read_only_changes_nothing() {
     disk.set(at(End::Front, 13) + 5, &[1]);
     let before = disk.bytes();
     disk.fail(Operation::Write, 0, io::ErrorKind::PermissionDenied);
-    let (pool, report) = Pool::open_on(&[on(1, &disk)], Access::ReadOnly).unwrap();
+    let (pool, report) = open_as(&[on(1, &disk)], Access::ReadOnly, false).unwrap();
     assert_eq!((report.chosen, report.stale.len()), (Generation(13), 1));
-    assert!(matches!(pool.write(VdevId(0), 20, &[1; BLOCK]), Err(PoolError::ReadOnly)));
+    assert!(matches!(pool.write(&blocks_at(0, 20), 0, &[1; BLOCK]), Err(PoolError::ReadOnly)));
     assert!(matches!(pool.flush_all(), Err(PoolError::ReadOnly)));
     assert!(matches!(pool.rewrite_chosen(Generation(13)), Err(PoolError::ReadOnly)));
     assert!(matches!(pool.commit(Generation(14), b""), Err(PoolError::ReadOnly)));
-    pool.read(VdevId(0), 20, &mut [0; BLOCK]).unwrap();
+    pool.read(&blocks_at(0, 20), 0, &mut [0; BLOCK]).unwrap();
     assert_eq!(pool.dump_superblocks().len(), 20);
     pool.close().unwrap();
-    assert!(matches!(pool.write(VdevId(0), 20, &[1; BLOCK]), Err(PoolError::Closed)));
+    assert!(matches!(pool.write(&blocks_at(0, 20), 0, &[1; BLOCK]), Err(PoolError::Closed)));
     assert_eq!(disk.bytes(), before);
     disk.grow(128);
-    let (pool, report) = Pool::open_on(&[on(1, &disk)], Access::ReadOnly).unwrap();
+    let (pool, report) = open_as(&[on(1, &disk)], Access::ReadOnly, false).unwrap();
     assert!(report.grown.is_empty() && pool.vdevs()[0].blocks == DEVICE_BLOCKS_MIN);
 }
 
@@ -634,16 +641,16 @@ fn a_failed_write_or_flush_is_final() {
     for operation in [Operation::Write, Operation::Flush] {
         let disk = committed(3);
         let pool = reopen(&[on(1, &disk)], 3);
-        pool.write(VdevId(0), 20, &[1; BLOCK]).unwrap();
+        pool.write(&blocks_at(0, 20), 0, &[1; BLOCK]).unwrap();
         disk.fail(operation, 0, io::ErrorKind::Other);
         let failed = match operation {
-            Operation::Write => pool.write(VdevId(0), 21, &[1; BLOCK]),
+            Operation::Write => pool.write(&blocks_at(0, 21), 0, &[1; BLOCK]),
             _ => pool.flush(VdevId(0)),
         };
         assert!(matches!(failed, Err(PoolError::Vdev(_))));
         disk.heal();
         for result in [
-            pool.write(VdevId(0), 21, &[1; BLOCK]),
+            pool.write(&blocks_at(0, 21), 0, &[1; BLOCK]),
             pool.flush_all(),
             pool.commit(Generation(4), b""),
             pool.close(),
@@ -652,16 +659,16 @@ fn a_failed_write_or_flush_is_final() {
             assert!(matches!(result, Err(PoolError::Poisoned(_))));
         }
         assert!(pool.first_failure().is_some());
-        pool.read(VdevId(0), 20, &mut [0; BLOCK]).unwrap();
+        pool.read(&blocks_at(0, 20), 0, &mut [0; BLOCK]).unwrap();
         reopen(&[on(1, &disk)], 3);
     }
     // A full host file system costs an extent, but must not cost a superblock.
     let disk = committed(3);
     let pool = reopen(&[on(1, &disk)], 3);
     disk.fail(Operation::Write, 0, io::ErrorKind::StorageFull);
-    assert!(matches!(pool.write(VdevId(0), 21, &[1; BLOCK]), Err(PoolError::Vdev(_))));
+    assert!(matches!(pool.write(&blocks_at(0, 21), 0, &[1; BLOCK]), Err(PoolError::Vdev(_))));
     disk.heal();
-    pool.write(VdevId(0), 21, &[1; BLOCK]).unwrap();
+    pool.write(&blocks_at(0, 21), 0, &[1; BLOCK]).unwrap();
     commit(&pool, 4);
     disk.fail(Operation::Write, 0, io::ErrorKind::StorageFull);
     assert!(matches!(pool.commit(Generation(5), b""), Err(PoolError::Vdev(_))));
@@ -853,7 +860,7 @@ fn a_pool_of_memory_alone_is_legal_and_never_found() {
     let members = [memory(0), memory(3)];
     let pool = create(&members);
     assert!(pool.is_volatile());
-    pool.write(VdevId(1), 0, &[5; BLOCK]).unwrap();
+    pool.write(&blocks_at(1, 0), 0, &[5; BLOCK]).unwrap();
     commit(&pool, 1);
     commit(&pool, 2);
     assert_eq!(pool.committed(), Generation(2));
@@ -866,12 +873,12 @@ fn metrics_count_and_clean_vdevs_are_not_flushed() {
     let pool = create(&all_on(1, &disks));
     commit(&pool, 1);
     let before = pool.metrics();
-    pool.write(VdevId(0), 20, &[1; 2 * BLOCK]).unwrap();
+    pool.write(&blocks_at(0, 20), 0, &[1; 2 * BLOCK]).unwrap();
     pool.flush_all().unwrap();
     pool.flush_all().unwrap();
-    pool.read(VdevId(1), 20, &mut [0; BLOCK]).unwrap();
+    pool.read(&blocks_at(1, 20), 0, &mut [0; BLOCK]).unwrap();
     disks[1].fail(Operation::Read, 0, io::ErrorKind::Other);
-    pool.read(VdevId(1), 20, &mut [0; BLOCK]).unwrap_err();
+    pool.read(&blocks_at(1, 20), 0, &mut [0; BLOCK]).unwrap_err();
     let after = pool.metrics();
     assert_eq!(after[0].writes.requests - before[0].writes.requests, 1);
     assert_eq!(after[0].writes.bytes - before[0].writes.bytes, 2 * BLOCK as u64);
@@ -1072,7 +1079,9 @@ fn live(disks: &[SimDisk]) -> Result<u64, u64> {
         let next = pool.next_generation(Generation(0)).0;
         let bytes = vec![next as u8; BLOCK];
         let step = || {
-            pool.vdevs().iter().try_for_each(|vdev| pool.write(vdev.id, data_block(next), &bytes))?;
+            pool.vdevs()
+                .iter()
+                .try_for_each(|vdev| pool.write(&blocks_at(vdev.id.0, data_block(next)), 0, &bytes))?;
             pool.flush_all()?;
             pool.commit(Generation(next), &payload(next))
         };
@@ -1122,7 +1131,7 @@ fn random_crashes_never_lose_an_acknowledged_commit() {
                 assert_eq!(candidate.payload, payload(generation));
                 for vdev in pool.vdevs() {
                     let mut bytes = vec![0; BLOCK];
-                    pool.read(vdev.id, data_block(generation), &mut bytes).unwrap();
+                    pool.read(&blocks_at(vdev.id.0, data_block(generation)), 0, &mut bytes).unwrap();
                     assert!(bytes.iter().all(|byte| *byte == generation as u8), "data of {generation}");
                 }
             }

@@ -1,7 +1,8 @@
 //! From a configuration to open devices.
 
-use super::format::VdevKind;
-use super::{Access, LeafVdev, PoolError, StoragePoolConfiguration, Vdev};
+use super::format::{DEVICE_BLOCKS_MIN, VdevKind};
+use super::{Access, FileLeaf, LeafVdev, PoolError, StoragePoolConfiguration, TierConfiguration, Vdev};
+use crate::base::units::BLOCK_BYTES_U64;
 use crate::vdev::{BlockDevice, FileDevice, MemoryDevice, VdevError};
 use std::fs;
 use std::io;
@@ -36,8 +37,17 @@ pub(super) fn open_devices(
     configuration.validate()?;
     let mut members = Vec::new();
     for (tier, vdev) in vdevs(configuration) {
-        let leaves =
-            vdev.leaves().iter().map(|leaf| open_leaf(leaf, access)).collect::<Result<_, PoolError>>()?;
+        // A device that fails at once may be one of those that the vdev goes on without, or that a spare took the place of.
+        let may_fail =
+            (configuration.degraded || !configuration.spares.is_empty()) && kind_of(vdev) != VdevKind::Leaf;
+        let open = |leaf: &LeafVdev| match open_leaf(leaf, access) {
+            Err(PoolError::Vdev(error)) if may_fail && matches!(&*error, VdevError::Io { .. }) => {
+                log::warn!("{error}; the pool is opened without it");
+                Ok(LeafDevice { name: error.device().to_owned(), device: None })
+            }
+            result => result,
+        };
+        let leaves = vdev.leaves().iter().map(open).collect::<Result<_, PoolError>>()?;
         members.push(VdevDevices { tier, kind: kind_of(vdev), leaves });
     }
     Ok(members)
@@ -46,24 +56,59 @@ pub(super) fn open_devices(
 /// Creates and locks the files that `members` lacks, each with its configured size.
 ///
 /// # Errors
-/// [`PoolError::NoSize`], [`PoolError::Vdev`]; files created before the one that failed stay, empty.
+/// [`PoolError::NoSize`], [`PoolError::TooSmall`]: no file was made. [`PoolError::Vdev`]: files created before the one that
+/// failed stay.
 pub(super) fn create_missing(
     configuration: &StoragePoolConfiguration,
     members: &mut [VdevDevices],
 ) -> Result<(), PoolError> {
+    for ((_, vdev), member) in vdevs(configuration).zip(&*members) {
+        for (leaf, device) in vdev.leaves().iter().zip(&member.leaves) {
+            let LeafVdev::File(file) = leaf else { continue };
+            let (name, minimum) = (|| device.name.clone(), DEVICE_BLOCKS_MIN);
+            match file.size.map(|bytes| bytes / BLOCK_BYTES_U64) {
+                _ if device.device.is_some() => {}
+                None => return Err(PoolError::NoSize { device: name() }),
+                Some(blocks) if blocks < minimum => {
+                    return Err(PoolError::TooSmall { device: name(), blocks, minimum });
+                }
+                Some(_) => {}
+            }
+        }
+    }
     for ((_, vdev), member) in vdevs(configuration).zip(members) {
         for (leaf, device) in vdev.leaves().iter().zip(&mut member.leaves) {
+            let LeafVdev::File(FileLeaf { path, direct, sparse, size: Some(bytes) }) = leaf else { continue };
             if device.device.is_some() {
                 continue;
             }
-            let LeafVdev::File(file) = leaf else { continue };
-            let Some(bytes) = file.size else {
-                return Err(PoolError::NoSize { device: device.name.clone() });
-            };
-            device.device = Some(Arc::new(FileDevice::create(&file.path, bytes, file.direct, file.sparse)?));
+            device.device = Some(Arc::new(FileDevice::create(path, *bytes, *direct, *sparse)?));
         }
     }
     Ok(())
+}
+
+/// Opens and locks the device of `leaf`; a file that does not exist, or is empty, is created with the size that is configured,
+/// else with the `bytes` bytes that are needed.
+///
+/// # Errors
+/// [`PoolError::Configuration`], [`PoolError::TooSmall`], [`PoolError::Vdev`]; no file was made.
+pub(super) fn open_or_create(leaf: &LeafVdev, bytes: u64) -> Result<Arc<dyn BlockDevice>, PoolError> {
+    let alone = TierConfiguration::new(vec![leaf.clone().into()]);
+    StoragePoolConfiguration { tiers: vec![alone], ..StoragePoolConfiguration::default() }.validate()?;
+    let LeafDevice { name, device } = open_leaf(leaf, Access::ReadWrite)?;
+    match (device, leaf) {
+        (Some(device), _) => Ok(device),
+        (None, LeafVdev::File(file)) => {
+            let size = file.size.unwrap_or(bytes);
+            if size < bytes {
+                let (blocks, minimum) = (size / BLOCK_BYTES_U64, bytes / BLOCK_BYTES_U64);
+                return Err(PoolError::TooSmall { device: name, blocks, minimum });
+            }
+            Ok(Arc::new(FileDevice::create(&file.path, size, file.direct, file.sparse)?))
+        }
+        (None, _) => Err(PoolError::NotFound { devices: vec![name] }),
+    }
 }
 
 /// The top-level vdevs with their tiers, in order.
@@ -81,7 +126,7 @@ fn kind_of(vdev: &Vdev) -> VdevKind {
     }
 }
 
-fn open_leaf(leaf: &LeafVdev, access: Access) -> Result<LeafDevice, PoolError> {
+pub(super) fn open_leaf(leaf: &LeafVdev, access: Access) -> Result<LeafDevice, PoolError> {
     let device: Arc<dyn BlockDevice> = match leaf {
         LeafVdev::Memory { mem } => Arc::new(MemoryDevice::new(*mem)),
         LeafVdev::Device(handle) => Arc::clone(handle.device()),
@@ -114,7 +159,7 @@ fn is_nothing(path: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::base::ids::Generation;
-    use crate::pool::{CreateOptions, FileLeaf, Pool, TierConfiguration};
+    use crate::pool::{CreateOptions, FileLeaf, Pool};
     use std::path::PathBuf;
 
     /// Buffered, since the file system of the tests may refuse direct I/O.
@@ -197,9 +242,6 @@ mod tests {
         assert!(!path("new").exists());
         let storage = configuration(vec![vec![file(path("no-size"), None)]]);
         assert!(matches!(Pool::create(&storage, &options()), Err(PoolError::NoSize { .. })));
-        let mirror = Vdev::Mirror(vec![LeafVdev::file(path("a")), LeafVdev::file(path("b"))]);
-        let error = Pool::create(&configuration(vec![vec![mirror]]), &options()).unwrap_err();
-        assert!(matches!(error, PoolError::Unsupported { vdev: "mirror" }), "{error}");
         let none = configuration(vec![Vec::new()]);
         assert!(matches!(Pool::create(&none, &options()), Err(PoolError::NoVdevs)));
         assert!(matches!(

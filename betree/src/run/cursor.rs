@@ -8,7 +8,7 @@ use super::run::Run;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::compression::Codec;
 use crate::base::units::{BLOCK_BYTES_U64, round_up_to_block};
-use crate::dmu::{Admission, DmuError, PendingJob};
+use crate::dmu::{Admission, DmuError, PendingJob, Reading};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -99,17 +99,20 @@ impl Window {
     /// Reads `span` of `run` and checks what can be checked without more memory. Damage is not reported here but to who
     /// enters the block.
     fn read(run: &Run, meta: &Meta, span: Span) -> Result<Self, DmuError> {
-        let bytes = run.dmu().read(run.reference().extents.extents(), span.offset, span.len)?;
-        let check = |index: usize| {
+        let (bytes, reading) =
+            run.dmu().read_doubtful(run.reference().extents.extents(), span.offset, span.len)?;
+        let mut shapes = Vec::with_capacity(span.end - span.first);
+        for index in span.first..span.end {
             let record = meta.record(index);
             let at = (record.offset - span.offset) as usize;
-            let stored = bytes.get(at..at + record.stored_len as usize)?;
-            if record.codec != Codec::None || run.check_stored(stored, record).is_err() {
-                return None;
+            let stored = bytes.get(at..at + record.stored_len as usize);
+            let right = stored.is_some_and(|stored| run.check_stored(stored, record).is_ok());
+            if right && matches!(reading, Reading::Partial) {
+                run.put_right(&bytes, at, record)?;
             }
-            run.check_raw(&bytes, at, record).ok()
-        };
-        let shapes = (span.first..span.end).map(check).collect();
+            let is_plain = right && record.codec == Codec::None;
+            shapes.push(if is_plain { run.check_raw(&bytes, at, record).ok() } else { None });
+        }
         Ok(Self { span, bytes, shapes })
     }
 }
@@ -259,8 +262,13 @@ impl RunCursor {
         let record = meta.record(index);
         let at = (record.offset - window.span.offset) as usize;
         let stored = &window.bytes[at..at + record.stored_len as usize];
-        self.run.check_stored(stored, record)?;
-        if record.codec == Codec::None {
+        if self.run.check_stored(stored, record).is_err() {
+            // Alone: other members of the vdev may have it.
+            let (bytes, shape) = self.run.read_block(record)?;
+            self.shape = shape;
+            self.scratch = Some(bytes);
+            self.source = Source::Scratch;
+        } else if record.codec == Codec::None {
             self.shape = self.run.check_raw(&window.bytes, at, record)?;
             self.source = Source::Window;
         } else {

@@ -137,7 +137,7 @@ impl RunReader {
     pub(crate) fn new(run: &Arc<Run>) -> Result<Self, RunFlaw> {
         let reference = run.reference();
         let (offset, length) = (reference.meta_offset, reference.meta_len as usize);
-        let (meta, start) = window(run, offset, length)?;
+        let (meta, start) = window(run, offset, length, reference.meta_crc)?;
         let bytes = &meta[start..start + length];
         if crc(bytes) != reference.meta_crc {
             let expected = format!("meta section with checksum {:08x}", reference.meta_crc);
@@ -184,7 +184,7 @@ impl RunReader {
 
     fn read(&self, record: &BlockRecord) -> Result<BlockEntries, RunFlaw> {
         let stored = record.stored_len as usize;
-        let (mut bytes, mut at) = window(&self.run, record.offset, stored)?;
+        let (mut bytes, mut at) = window(&self.run, record.offset, stored, record.crc)?;
         let found = crc(&bytes[at..at + stored]);
         if found != record.crc {
             let expected = format!("block with checksum {:08x}", record.crc);
@@ -394,10 +394,18 @@ struct Totals {
     damaged: bool,
 }
 
-/// Reads the whole blocks around `length` bytes from byte `offset`, and says where in the buffer these start.
-fn window(run: &Arc<Run>, offset: u64, length: usize) -> Result<(AlignedBuffer, usize), RunFlaw> {
+/// Reads the whole blocks around `length` bytes from byte `offset`, which should have `checksum`, and says where in the
+/// buffer these start.
+fn window(
+    run: &Arc<Run>,
+    offset: u64,
+    length: usize,
+    checksum: u32,
+) -> Result<(AlignedBuffer, usize), RunFlaw> {
     let at = (offset % BLOCK_BYTES_U64) as usize;
     let bytes = (at + length).next_multiple_of(BLOCK_BYTES);
-    let read = run.dmu().read(run.reference().extents.extents(), offset - at as u64, bytes);
-    read.map(|buffer| (buffer, at)).map_err(|error| of_device(offset, &error))
+    let mut is_right = |bytes: &[u8]| crc(&bytes[at..at + length]) == checksum;
+    let extents = run.reference().extents.extents();
+    let read = run.dmu().read_checked(extents, offset - at as u64, bytes, at..at + length, &mut is_right);
+    read.map(|(buffer, _)| (buffer, at)).map_err(|error| of_device(offset, &error))
 }

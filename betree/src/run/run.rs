@@ -13,7 +13,7 @@ use crate::base::extent::Extent;
 use crate::base::ids::Generation;
 use crate::base::planted::{Bug, planted};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
-use crate::dmu::{Admission, Dmu, DmuError, Evictable, OwnedExtents};
+use crate::dmu::{Admission, Checksummed, Dmu, DmuError, Evictable, OwnedExtents, Reading};
 use arc_swap::{ArcSwapOption, Guard};
 use std::fmt::Display;
 use std::ops::ControlFlow;
@@ -248,6 +248,30 @@ impl Run {
         Ok(())
     }
 
+    /// What of the run has a checksum: every block and the meta section, which is read for that.
+    ///
+    /// # Errors
+    /// Device errors and damage of the meta section.
+    pub fn checksummed(self: &Arc<Self>) -> Result<Vec<Checksummed>, DmuError> {
+        let guard = self.meta()?;
+        let mut units = Vec::new();
+        if let Some(meta) = &*guard {
+            units.extend((0..meta.blocks()).map(|index| {
+                let BlockRecord { offset, stored_len, crc, .. } = *meta.record(index);
+                Checksummed { offset, length: u64::from(stored_len), checksum: crc }
+            }));
+        }
+        units.push(self.checksummed_meta());
+        Ok(units)
+    }
+
+    /// The meta section as something with a checksum.
+    #[must_use]
+    pub fn checksummed_meta(&self) -> Checksummed {
+        let RunRef { meta_offset, meta_len, meta_crc, .. } = self.reference;
+        Checksummed { offset: meta_offset, length: u64::from(meta_len), checksum: meta_crc }
+    }
+
     /// The meta section, from memory or the device; never empty.
     #[inline]
     pub(super) fn meta(self: &Arc<Self>) -> Result<MetaGuard, DmuError> {
@@ -263,9 +287,10 @@ impl Run {
     fn load_meta(self: &Arc<Self>) -> Result<Arc<Meta>, DmuError> {
         self.dmu.cache().record_miss();
         let (offset, len) = (self.reference.meta_offset, self.reference.meta_len as usize);
-        let (bytes, at) = self.read_window(offset, len)?;
+        let wanted = self.reference.meta_crc;
+        let (bytes, at, right) = self.read_checked(offset, len, &|bytes| crc(bytes) == wanted)?;
         let range = at..at + len;
-        if crc(&bytes[range.clone()]) != self.reference.meta_crc {
+        if !right {
             return Err(self.corrupt(offset, "meta section of a run", &"checksum does not match"));
         }
         let meta = Meta::decode(bytes, range, offset, self.dmu.cache())
@@ -373,13 +398,18 @@ impl Run {
         self.dmu.cache().record_miss();
         let offset = meta.record(blocks.start).offset;
         let len = (meta.record(blocks.end - 1).end() - offset) as usize;
-        let (window, start) = self.read_window(offset, len)?;
+        let (window, start, reading) = self.read_window(offset, len)?;
         let mut wanted = None;
         for block in blocks {
             let record = meta.record(block);
             let at = start + (record.offset - offset) as usize;
             let charge = self.dmu.cache().charge(footprint(record.raw_len as usize));
-            let frame = self.frame_of(&window[at..at + record.stored_len as usize], record);
+            let mut frame = self.frame_of(&window[at..at + record.stored_len as usize], record);
+            if frame.is_err() && block == index {
+                frame = self.read_block(record);
+            } else if frame.is_ok() && matches!(reading, Reading::Partial) {
+                self.put_right(&window, at, record)?;
+            }
             match frame {
                 Ok((bytes, shape)) => {
                     let new = Arc::new(Block::new(bytes, shape, charge));
@@ -423,10 +453,13 @@ impl Run {
     }
 
     /// Reads and checks one block; the buffer has no more footprint than the raw block needs.
-    fn read_block(&self, record: &BlockRecord) -> Result<(AlignedBuffer, Shape), DmuError> {
+    pub(super) fn read_block(&self, record: &BlockRecord) -> Result<(AlignedBuffer, Shape), DmuError> {
         let stored = record.stored_len as usize;
-        let (mut bytes, mut at) = self.read_window(record.offset, stored)?;
-        self.check_stored(&bytes[at..at + stored], record)?;
+        let is_right = |bytes: &[u8]| self.check_stored(bytes, record).is_ok();
+        let (mut bytes, mut at, right) = self.read_checked(record.offset, stored, &is_right)?;
+        if !right {
+            self.check_stored(&bytes[at..at + stored], record)?;
+        }
         let raw = record.raw_len as usize;
         if record.codec != Codec::None {
             bytes = self.decompress(&bytes[at..at + stored], record)?;
@@ -465,11 +498,38 @@ impl Run {
     }
 
     /// Reads the whole blocks around `len` bytes from byte `offset`, and says where in the buffer these start.
-    fn read_window(&self, offset: u64, len: usize) -> Result<(AlignedBuffer, usize), DmuError> {
+    fn read_window(&self, offset: u64, len: usize) -> Result<(AlignedBuffer, usize, Reading), DmuError> {
         let at = (offset % BLOCK_BYTES_U64) as usize;
         let window = (at + len).next_multiple_of(BLOCK_BYTES);
-        let bytes = self.dmu.read(self.reference.extents.extents(), offset - at as u64, window)?;
-        Ok((bytes, at))
+        let extents = self.reference.extents.extents();
+        let (bytes, reading) = self.dmu.read_doubtful(extents, offset - at as u64, window)?;
+        Ok((bytes, at, reading))
+    }
+
+    /// As [`Run::read_window`], of bytes that can be told to be right, wherever that is; whether they are.
+    fn read_checked(
+        &self,
+        offset: u64,
+        len: usize,
+        is_right: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<(AlignedBuffer, usize, bool), DmuError> {
+        let at = (offset % BLOCK_BYTES_U64) as usize;
+        let window = (at + len).next_multiple_of(BLOCK_BYTES);
+        let (extents, verified) = (self.reference.extents.extents(), at..at + len);
+        let mut is_right = |bytes: &[u8]| is_right(&bytes[at..at + len]);
+        let (bytes, right) =
+            self.dmu.read_checked(extents, offset - at as u64, window, verified, &mut is_right)?;
+        Ok((bytes, at, right))
+    }
+
+    /// Repairs what a member could not give of the block that is at `at` of `window` and was found right.
+    #[cold]
+    pub(super) fn put_right(&self, window: &[u8], at: usize, record: &BlockRecord) -> Result<(), DmuError> {
+        let end = at + record.stored_len as usize;
+        let (first, last) = (at / BLOCK_BYTES * BLOCK_BYTES, end.next_multiple_of(BLOCK_BYTES));
+        let offset = record.offset - record.offset % BLOCK_BYTES_U64;
+        let verified = at - first..end - first;
+        self.dmu.put_right(self.reference.extents.extents(), offset, &window[first..last], &verified)
     }
 
     /// The error for damage at byte `offset` of the run.
@@ -497,21 +557,6 @@ impl Evictable for Run {
 }
 
 fn corrupt(dmu: &Dmu, extents: &[Extent], offset: u64, what: &'static str, reason: &dyn Display) -> DmuError {
-    let mut skip = offset / BLOCK_BYTES_U64;
-    let mut place = extents.first().map(|extent| (extent.vdev, extent.block));
-    for extent in extents {
-        if skip < u64::from(extent.blocks) {
-            place = Some((extent.vdev, extent.block + skip));
-            break;
-        }
-        skip -= u64::from(extent.blocks);
-    }
-    let (device, block) = match place {
-        None => (String::from("none"), 0),
-        Some((vdev, block)) => match dmu.pool().vdev(vdev) {
-            Ok(found) => (found.device.name().to_owned(), block),
-            Err(_) => (format!("vdev {vdev}"), block),
-        },
-    };
+    let (device, block) = dmu.named_block_at(extents, offset);
     DmuError::Corrupt { what, device, block, reason: reason.to_string() }
 }

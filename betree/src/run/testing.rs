@@ -33,11 +33,8 @@ impl Random {
 /// A unit over memory devices of these sizes in blocks, and the devices.
 pub fn memory(blocks: &[u64], cache_bytes: usize) -> (Dmu, Vec<Arc<MemoryDevice>>) {
     let devices: Vec<_> = blocks.iter().map(|blocks| Arc::new(MemoryDevice::new(blocks * 4096))).collect();
-    let vdevs = devices.iter().zip(blocks).enumerate().map(|(index, (device, blocks))| TopLevelVdev {
-        id: VdevId(index as u32 + 1),
-        tier: 0,
-        blocks: *blocks,
-        device: Arc::clone(device) as Arc<dyn BlockDevice>,
+    let vdevs = devices.iter().zip(blocks).enumerate().map(|(index, (device, blocks))| {
+        TopLevelVdev::leaf(VdevId(index as u32 + 1), 0, *blocks, Arc::clone(device) as Arc<dyn BlockDevice>)
     });
     (Dmu::over(Arc::new(Pool::from_vdevs(vdevs.collect())), cache_bytes), devices)
 }

@@ -12,7 +12,7 @@ use super::run::{Run, key_hash};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::compression::{Codec, Compression};
-use crate::base::extent::{Extent, total_blocks};
+use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64, blocks_for};
@@ -501,7 +501,7 @@ impl Output {
     /// Allocates until there are `wanted` blocks, and more when more is expected.
     fn allocate(&mut self, wanted: u64) -> Result<(), DmuError> {
         loop {
-            let have = total_blocks(&self.extents);
+            let have = self.dmu.data_blocks(&self.extents);
             if have >= wanted {
                 return Ok(());
             }
@@ -514,7 +514,7 @@ impl Output {
                     other => break other?,
                 }
             };
-            got.into_iter().for_each(|extent| push_extent(&mut self.extents, extent));
+            got.into_iter().for_each(|extent| self.dmu.join(&mut self.extents, extent));
         }
     }
 
@@ -527,9 +527,10 @@ impl Output {
             self.pad_to(BLOCK_BYTES_U64)?;
             self.submit()?;
         }
-        let tail = split_tail(&mut self.extents, used);
+        let tail = self.dmu.cut(&mut self.extents, used);
         self.dmu.release(&tail);
-        if let Some(batch) = self.batch.take() {
+        if let Some(mut batch) = self.batch.take() {
+            batch.end(&self.extents);
             batch.finish()?;
         }
         let stored = self.dmu.store_extents(self.extents.clone(), self.preference)?;
@@ -551,42 +552,11 @@ impl Drop for Output {
     }
 }
 
-/// Appends `extent`, to the last one when it lies directly behind it.
-fn push_extent(extents: &mut Vec<Extent>, extent: Extent) {
-    if let Some(last) = extents.last_mut()
-        && last.vdev == extent.vdev
-        && last.end() == extent.block
-        && let Some(blocks) = last.blocks.checked_add(extent.blocks)
-    {
-        last.blocks = blocks;
-        return;
-    }
-    extents.push(extent);
-}
-
-/// Cuts `extents` off behind `used` blocks and returns the rest.
-fn split_tail(extents: &mut Vec<Extent>, used: u64) -> Vec<Extent> {
-    let mut left = used;
-    for index in 0..extents.len() {
-        let blocks = u64::from(extents[index].blocks);
-        if blocks > left {
-            let mut tail = extents.split_off(index);
-            if left > 0 {
-                extents.push(Extent { blocks: left as u32, ..tail[0] });
-                tail[0].block += left;
-                tail[0].blocks -= left as u32;
-            }
-            return tail;
-        }
-        left -= blocks;
-    }
-    Vec::new()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::codec::Encoder;
+    use crate::base::extent::total_blocks;
     use crate::run::testing::{Entry, Keys, Random, entries, memory};
     use crate::run::{EntryCursor, ReadMode, RunCursor};
 
@@ -660,19 +630,5 @@ mod tests {
         assert!(matches!(result, Err(DmuError::OutOfSpace { .. })));
         drop(writer);
         assert_eq!(free(&dmu), before);
-    }
-
-    #[test]
-    fn adjacent_extents_join_and_the_tail_is_cut() {
-        let at = |block, blocks| Extent { vdev: crate::base::ids::VdevId(1), block, blocks };
-        let mut extents = Vec::new();
-        [at(0, 4), at(4, 4), at(9, 2), at(20, 5)].into_iter().for_each(|e| push_extent(&mut extents, e));
-        assert_eq!(extents, [at(0, 8), at(9, 2), at(20, 5)]);
-        let mut all = extents.clone();
-        assert_eq!(split_tail(&mut all, 15), []);
-        assert_eq!(split_tail(&mut all, 9), [at(10, 1), at(20, 5)]);
-        assert_eq!(split_tail(&mut all, 8), [at(9, 1)]);
-        assert_eq!(split_tail(&mut all, 0), [at(0, 8)]);
-        assert!(all.is_empty());
     }
 }

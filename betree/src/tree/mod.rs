@@ -61,6 +61,7 @@ mod part;
 mod range;
 mod relocate;
 mod resolve;
+mod scrubbing;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod shuttle_tests;
@@ -87,6 +88,7 @@ pub use options::{MergePolicy, TreeOptions};
 pub use part::{PartRead, ValuePart};
 pub use range::{Preferred, Range, View};
 pub use relocate::{Migrated, Relocation};
+pub use scrubbing::{Births, Found, NodeName, Place, Subject};
 pub use stats::TreeStats;
 pub use tree::{Captured, Tree, TreeParts};
 pub use value::{Caching, LargeValue, Value};

@@ -402,15 +402,18 @@ fn identity(reference: &NodeRef) -> u64 {
 fn read_node(dmu: &Dmu, reference: &NodeRef) -> Result<NodeBody, TreeError> {
     let damaged = |reason: String| TreeError::Node {
         level: reference.level,
-        at: reference.extents.extents().first().map_or(String::from("nowhere"), ToString::to_string),
+        at: dmu.place_of(reference.extents.extents()),
         reason,
     };
     let length = reference.length as usize;
-    let buffer = dmu.read(reference.extents.extents(), 0, length.next_multiple_of(BLOCK_BYTES))?;
-    let bytes = buffer.get(..length).ok_or_else(|| damaged(String::from("shorter than its pointer says")))?;
-    if crc(bytes) != reference.checksum {
+    let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == reference.checksum;
+    let whole = length.next_multiple_of(BLOCK_BYTES);
+    let (buffer, right) =
+        dmu.read_checked(reference.extents.extents(), 0, whole, 0..length, &mut is_right)?;
+    if !right {
         return Err(damaged(String::from("its checksum differs from the one in its pointer")));
     }
+    let bytes = &buffer[..length];
     let body = decode_node(bytes, dmu, dmu.pool_uuid()).map_err(|error| damaged(error.to_string()))?;
     if body.level != reference.level {
         return Err(damaged(format!("it says level {}", body.level)));

@@ -1,11 +1,12 @@
 //! Many workloads, each crashed many times.
 
+use super::endurance::some_of_one_vdev;
 use super::explore::Explorer;
 use super::layout::Layout;
 use super::machine::Machine;
 use super::workload::Workload;
 use super::{Failure, number_from_environment};
-use betree::vdev::{LoggedOperation, SimRng};
+use betree::vdev::{Fault, LoggedOperation, SimRng};
 use std::fmt;
 use std::time::Instant;
 
@@ -29,6 +30,8 @@ pub struct Campaign {
     pub branches: u64,
     /// Crashes after the first.
     pub depth: u32,
+    /// Whether devices that the pool can do without die in each workload, and are back after the crash.
+    pub deaths: bool,
 }
 
 /// What was tried.
@@ -87,7 +90,14 @@ impl Campaign {
             crashes: 150,
             branches: 4,
             depth: 1,
+            deaths: false,
         }
+    }
+
+    /// The same, with devices that die and come back stale.
+    #[must_use]
+    pub fn with_deaths(self) -> Self {
+        Self { deaths: true, ..self }
     }
 
     /// Runs workloads until there are enough states.
@@ -117,7 +127,15 @@ impl Campaign {
         }
         let created = machine.clock().operations();
         let operations = self.operations / 2 + choice.below(self.operations);
+        let dying = if self.deaths { some_of_one_vdev(self.layout, &mut choice) } else { Vec::new() };
+        let death = choice.below(operations);
         for number in 0..operations {
+            if number == death {
+                for disk in &dying {
+                    let nth = 1 + choice.below(20);
+                    machine.disks()[*disk].arm(Fault::WriteError { nth, sticky: true });
+                }
+            }
             let operation = workload.next(machine.timeline().newest());
             machine.run(&operation).map_err(|failure| failure.within(format!("operation {number}")))?;
             if std::env::var_os("BETREE_VERIFY_EACH").is_some() {
@@ -130,6 +148,7 @@ impl Campaign {
         // The last things written wait for a flush that does not come.
         machine.clock().crash();
         let mut explorer = Explorer::new(choice.next_u64(), self.branches);
+        explorer.stale = dying.len();
         let interesting = moments(&machine, created);
         for crash in 0..self.crashes {
             let operation = match crash % 3 {

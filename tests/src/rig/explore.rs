@@ -26,6 +26,8 @@ pub struct Explorer {
     pub rotten: u64,
     /// Crashes of each state that are looked at.
     pub branches: u64,
+    /// Disks that died before the crash and are back, with what they had.
+    pub stale: usize,
     /// The rotten superblock stays until checkpoints have overwritten it: until then a loss is reported or not.
     after_rot: bool,
 }
@@ -50,6 +52,7 @@ impl Explorer {
             in_recovery: 0,
             rotten: 0,
             branches,
+            stale: 0,
             after_rot: false,
         }
     }
@@ -158,7 +161,7 @@ impl Explorer {
         rolled_back: bool,
     ) -> Result<Visit, Failure> {
         disks.iter().for_each(SimDisk::keep_history);
-        if !rolled_back && !self.after_rot && !some_generation_is_whole(&disks) {
+        if !rolled_back && !self.after_rot && !some_generation_is_whole(&disks, self.stale) {
             return Err(Failure::new("no superblock is whole at both ends of every disk"));
         }
         let (layout, shape) = (machine.layout(), machine.shape());
@@ -229,10 +232,11 @@ fn superblocks(disks: &[SimDisk]) -> (Copies<'_>, usize) {
     (copies, whole)
 }
 
-/// Whether one damaged area more would leave a root: superblocks take turns, so that one is always left alone.
-fn some_generation_is_whole(disks: &[SimDisk]) -> bool {
+/// Whether one damaged area more would leave a root: superblocks take turns, so that one is always left alone. `stale` disks
+/// need not have it.
+fn some_generation_is_whole(disks: &[SimDisk], stale: usize) -> bool {
     let (copies, whole) = superblocks(disks);
-    copies.values().any(|places| places.len() == whole)
+    copies.values().any(|places| places.len() + 2 * stale >= whole)
 }
 
 /// Changes one byte in every copy of the newest superblock. `false`, and nothing changed, when it is not everywhere, or

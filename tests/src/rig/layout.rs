@@ -4,8 +4,9 @@ use super::plug::Plug;
 use betree::vdev::{SimClock, SimDisk, SimRng};
 use betree::{
     Compression, DatabaseConfiguration, DatasetConfiguration, LeafVdev, MergePolicy,
-    StoragePoolConfiguration, StoragePreference, TierConfiguration,
+    StoragePoolConfiguration, StoragePreference, TierConfiguration, Vdev,
 };
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -20,40 +21,122 @@ pub enum Layout {
     LogAndLarge,
     /// Memory before a durable tier: empty after every crash.
     MemoryOverDurable,
+    /// A mirror of two.
+    Mirror2,
+    /// A mirror of three.
+    Mirror3,
+    /// Parity over three.
+    Parity1Of3,
+    /// Parity over five.
+    Parity1Of5,
+    /// Two parities over four.
+    Parity2Of4,
+    /// Two parities over six.
+    Parity2Of6,
+    /// A mirror for log and metadata, and parity below it.
+    MirrorOverParity,
+}
+
+/// A top-level vdev of a layout.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    tier: usize,
+    kind: fn(Vec<LeafVdev>) -> Vdev,
+    disks: usize,
+    /// Length of each disk.
+    kib: u64,
+    /// Disks that may be lost.
+    redundancy: usize,
+}
+
+fn one(mut leaves: Vec<LeafVdev>) -> Vdev {
+    Vdev::Leaf(leaves.swap_remove(0))
 }
 
 impl Layout {
-    /// All of them.
+    /// Those that need every device.
     pub const ALL: [Self; 4] = [Self::One, Self::TwoInTier, Self::LogAndLarge, Self::MemoryOverDurable];
+
+    /// Those that can do without one.
+    pub const REDUNDANT: [Self; 7] = [
+        Self::Mirror2,
+        Self::Mirror3,
+        Self::Parity1Of3,
+        Self::Parity1Of5,
+        Self::Parity2Of4,
+        Self::Parity2Of6,
+        Self::MirrorOverParity,
+    ];
+
+    fn groups(self) -> Vec<Group> {
+        let single = |tier, kib| Group { tier, kind: one, disks: 1, kib, redundancy: 0 };
+        let mirror =
+            |tier, disks: usize, kib| Group { tier, kind: Vdev::Mirror, disks, kib, redundancy: disks - 1 };
+        let parity1 = |tier, disks, kib| Group { tier, kind: Vdev::Parity1, disks, kib, redundancy: 1 };
+        let parity2 = |tier, disks, kib| Group { tier, kind: Vdev::Parity2, disks, kib, redundancy: 2 };
+        match self {
+            Self::One => vec![single(0, 3 << 10)],
+            Self::TwoInTier => vec![single(0, 2 << 10), single(0, 2 << 10)],
+            Self::LogAndLarge => vec![single(0, 2 << 10), single(1, 2 << 10)],
+            Self::MemoryOverDurable => vec![single(0, 512), single(1, 3 << 10)],
+            Self::Mirror2 => vec![mirror(0, 2, 3 << 10)],
+            Self::Mirror3 => vec![mirror(0, 3, 3 << 10)],
+            Self::Parity1Of3 => vec![parity1(0, 3, 3 << 10)],
+            Self::Parity1Of5 => vec![parity1(0, 5, 2 << 10)],
+            Self::Parity2Of4 => vec![parity2(0, 4, 4 << 10)],
+            Self::Parity2Of6 => vec![parity2(0, 6, 3 << 10)],
+            Self::MirrorOverParity => vec![mirror(0, 2, 2 << 10), parity1(1, 3, 2 << 10)],
+        }
+    }
+
+    /// For each disk, the disks of its vdev and how many of these may be lost.
+    #[must_use]
+    pub fn companions(self) -> Vec<(Range<usize>, usize)> {
+        let mut out = Vec::new();
+        for group in self.groups() {
+            let start = out.len();
+            out.extend((0..group.disks).map(|_| (start..start + group.disks, group.redundancy)));
+        }
+        out
+    }
+
+    /// Whether blocks are spread over several disks, so that accounts are rounded.
+    #[must_use]
+    pub fn is_striped(self) -> bool {
+        !matches!(
+            self,
+            Self::One
+                | Self::TwoInTier
+                | Self::LogAndLarge
+                | Self::MemoryOverDurable
+                | Self::Mirror2
+                | Self::Mirror3
+        )
+    }
 
     /// Fresh disks, each with its tier.
     #[must_use]
     pub fn disks(self, clock: &SimClock) -> Vec<SimDisk> {
-        let disk = |name: &str, kib: u64| SimDisk::new(name, kib << 10, clock);
-        match self {
-            Self::One => vec![disk("a", 3 << 10)],
-            Self::TwoInTier => vec![disk("a", 2 << 10), disk("b", 2 << 10)],
-            Self::LogAndLarge => vec![disk("a", 2 << 10), disk("b", 2 << 10)],
-            Self::MemoryOverDurable => {
-                vec![SimDisk::volatile("m", 512 << 10, clock), disk("a", 3 << 10)]
+        let mut names = 'a'..;
+        let mut disk = |kib: u64| {
+            let name = names.next().map_or_else(String::new, String::from);
+            SimDisk::new(&name, kib << 10, clock)
+        };
+        let mut disks = Vec::new();
+        for group in self.groups() {
+            match (self, group.tier) {
+                (Self::MemoryOverDurable, 0) => disks.push(SimDisk::volatile("m", group.kib << 10, clock)),
+                _ => disks.extend((0..group.disks).map(|_| disk(group.kib))),
             }
         }
-    }
-
-    /// The tier of each disk.
-    fn tiers(self) -> &'static [usize] {
-        match self {
-            Self::One => &[0],
-            Self::TwoInTier => &[0, 0],
-            Self::LogAndLarge | Self::MemoryOverDurable => &[0, 1],
-        }
+        disks
     }
 
     /// The tier that large values are sent to.
     #[must_use]
     pub fn large_preference(self) -> StoragePreference {
         match self {
-            Self::LogAndLarge => StoragePreference::FAST,
+            Self::LogAndLarge | Self::MirrorOverParity => StoragePreference::FAST,
             _ => StoragePreference::NONE,
         }
     }
@@ -64,8 +147,8 @@ impl Layout {
         const TWO: [StoragePreference; 3] =
             [StoragePreference::FASTEST, StoragePreference::FAST, StoragePreference::NONE];
         match self {
-            Self::One | Self::TwoInTier => &TWO[..1],
-            Self::LogAndLarge | Self::MemoryOverDurable => &TWO,
+            Self::LogAndLarge | Self::MemoryOverDurable | Self::MirrorOverParity => &TWO,
+            _ => &TWO[..1],
         }
     }
 
@@ -85,8 +168,13 @@ impl Layout {
     ) -> DatabaseConfiguration {
         let mut rng = SimRng::new(seed ^ 0x5A5A);
         let mut tiers = vec![TierConfiguration::default(), TierConfiguration::default()];
-        for (disk, tier) in disks.iter().zip(self.tiers()) {
-            tiers[*tier].top_level_vdevs.push(LeafVdev::from(Plug::device(disk, pulled)).into());
+        let mut left = disks.iter();
+        for group in self.groups() {
+            let leaves: Vec<LeafVdev> =
+                left.by_ref().take(group.disks).map(|disk| Plug::device(disk, pulled).into()).collect();
+            if !leaves.is_empty() {
+                tiers[group.tier].top_level_vdevs.push((group.kind)(leaves));
+            }
         }
         let policies = [MergePolicy::Tiered, MergePolicy::LazyLeveled, MergePolicy::Leveled];
         let default_dataset = DatasetConfiguration {

@@ -25,6 +25,7 @@
 //! with the same crashes.
 
 mod campaign;
+mod endurance;
 mod exhaustive;
 mod explore;
 pub mod faults;
@@ -41,6 +42,7 @@ mod trial;
 mod workload;
 
 pub use campaign::{Campaign, Tally};
+pub use endurance::{Endurance, Ill};
 pub use exhaustive::{Exhaustive, Tried};
 pub use explore::{Explorer, Visit};
 pub use layout::Layout;

@@ -2,4 +2,6 @@
 
 mod crash;
 mod faults;
+mod layouts;
+mod redundancy;
 mod rules;

@@ -13,6 +13,8 @@ mod concurrency;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod foreign;
 #[cfg(test)]
 mod fuzz;
@@ -36,6 +38,8 @@ mod patches;
 mod pools;
 #[cfg(test)]
 mod real_input;
+#[cfg(test)]
+mod redundancy;
 #[cfg(test)]
 mod replication;
 #[cfg(test)]

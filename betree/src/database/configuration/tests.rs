@@ -106,6 +106,7 @@ fn every_field_of_haura_is_kept() {
             thread_pool_size: Some(8),
             thread_pool_pinned: true,
             degraded: false,
+            spares: Vec::new(),
         },
         alloc_strategy: [vec![0, 1], vec![1, 2], vec![2, 3, 1], vec![3]],
         default_storage_class: 1,
@@ -138,7 +139,6 @@ fn every_field_of_haura_is_kept() {
         config.inactive_settings(),
         [
             "storage.queue_depth_factor",
-            "storage.thread_pool_size",
             "storage.thread_pool_pinned",
             "storage.tiers[0].preferred_access_type",
             "storage.tiers[0].storage_kind",
@@ -173,6 +173,7 @@ fn every_field_of_ours_is_read() {
                 ]),
             ],
             degraded: true,
+            spares: vec![LeafVdev::file("/dev/spare"), file("./s.img", false, Some(1 << 30), false)],
             ..Default::default()
         },
         alloc_strategy: [vec![0, 1], vec![1], vec![2], vec![3]],
@@ -250,6 +251,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (r#"{"segment_size": "2GiB"}"#, "segment_size", "bytes are not from"),
     (r#"{"segment_size": "3MiB"}"#, "segment_size", "no power of two"),
     (r#"{"checkpoint_log_bytes": 1}"#, "checkpoint_log_bytes", "bytes are not from"),
+    (r#"{"scrub_bytes_per_second": 1}"#, "scrub_bytes_per_second", "are not from 65536"),
     (r#"{"background_threads": 100000}"#, "background_threads", "at most 1024"),
     (r#"{"sync_interval_ms": 0}"#, "sync_interval_ms", "null switches it off"),
     (r#"{"sync_interval_ms": 18446744073709551615}"#, "sync_interval_ms", "is not from 1 to"),
@@ -461,14 +463,16 @@ fn any_storage() -> impl Strategy<Value = StoragePoolConfiguration> {
         any::<Option<u32>>(),
         any::<bool>(),
         any::<bool>(),
+        prop::collection::vec(any_path().prop_map(LeafVdev::file), 0..3),
     )
-        .prop_map(|(tiers, queue_depth_factor, thread_pool_size, thread_pool_pinned, degraded)| {
+        .prop_map(|(tiers, queue_depth_factor, thread_pool_size, thread_pool_pinned, degraded, spares)| {
             StoragePoolConfiguration {
                 tiers,
                 queue_depth_factor,
                 thread_pool_size,
                 thread_pool_pinned,
                 degraded,
+                spares,
             }
         })
         .prop_filter("a path is used twice", |storage| storage.validate().is_ok())
@@ -587,6 +591,7 @@ fn any_configuration() -> impl Strategy<Value = DatabaseConfiguration> {
                 log_tier,
                 checkpoint_log_bytes,
                 segment_size: 1 << shift,
+                scrub_bytes_per_second: checkpoint_log_bytes,
                 background_threads,
                 default_dataset,
             }

@@ -363,6 +363,16 @@ impl Plan<'_> {
         self.works.iter().any(takes)
     }
 
+    /// Datasets that get snapshots, or a tree, of others.
+    pub fn adopters(&self) -> Vec<DatasetId> {
+        let adopters = |work: &Work<'_>| match work {
+            Work::Promote { dataset, .. } => vec![dataset.id],
+            Work::TakeOver { takeovers, .. } => takeovers.adopters(),
+            _ => Vec::new(),
+        };
+        self.works.iter().flat_map(adopters).collect()
+    }
+
     /// What belongs to the cut, under the commit lock. Nothing has changed when it fails, or the database takes no more
     /// writes.
     pub fn at_cut(&mut self, core: &Core, commit: &mut Commit) -> Result<()> {

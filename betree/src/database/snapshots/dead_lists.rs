@@ -22,7 +22,7 @@ use crate::base::units::BLOCK_BYTES;
 use crate::database::catalog::DatasetState;
 use crate::database::core::Core;
 use crate::database::error::{Error, Result};
-use crate::dmu::{Death, Dmu, OwnedExtents};
+use crate::dmu::{Death, Dmu, OwnedExtents, ScrubTask};
 use crate::tree::View;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -57,11 +57,14 @@ pub(in crate::database) fn read_chunk(
     extents: &[Extent],
 ) -> Result<Vec<DeadEntry>> {
     let length = length as usize;
-    let buffer = dmu.read(extents, 0, length.next_multiple_of(BLOCK_BYTES))?;
-    let Some(bytes) = buffer.get(..length).filter(|bytes| crc(bytes) == checksum) else {
-        return Err(damaged("dead list", "the checksum of a chunk differs from the one in its record"));
-    };
-    decode_chunk(bytes).map_err(|error| damaged("dead list", error))
+    let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == checksum;
+    let (buffer, right) =
+        dmu.read_checked(extents, 0, length.next_multiple_of(BLOCK_BYTES), 0..length, &mut is_right)?;
+    if !right {
+        let reason = "the checksum of a chunk differs from the one in its record";
+        return Err(damaged("dead list", format!("{reason}, on {}", dmu.place_of(extents))));
+    }
+    decode_chunk(&buffer[..length]).map_err(|error| damaged("dead list", error))
 }
 
 impl RootEdits<'_> {
@@ -296,7 +299,9 @@ impl RootEdits<'_> {
                         true => Vec::new(),
                         false => read_chunk(dmu, length, checksum, extents.extents())?,
                     };
-                    OwnedExtents::from_disk(dmu, extents.all(), Generation(1)).kill(self.generation);
+                    let space = OwnedExtents::from_disk(dmu, extents.all(), Generation(1));
+                    space.kill(self.generation);
+                    self.core().scrubs.keep(space);
                     (entries, Vec::new())
                 }
             };
@@ -339,6 +344,22 @@ pub(in crate::database) fn listed_extents(view: &View, dmu: &Dmu) -> Result<Vec<
         Ok(true)
     })?;
     Ok(owned)
+}
+
+/// The chunks of dead lists, each with the lists of its extents.
+pub(in crate::database) fn listed_chunks(
+    view: &View,
+    dmu: &Dmu,
+    visit: &mut dyn FnMut(Vec<ScrubTask>),
+) -> Result<()> {
+    each_entry(view, vec![CHUNKS], vec![CHUNKS + 1], |_, value| {
+        if let ChunkRecord::Entries { length, checksum, extents, .. } = ChunkRecord::decode(value, dmu)? {
+            let mut tasks = ScrubTask::of_lists(&extents);
+            tasks.push(ScrubTask::of(extents.extents().to_vec(), u64::from(length), checksum));
+            visit(tasks);
+        }
+        Ok(true)
+    })
 }
 
 /// All entries of `list`.

@@ -36,7 +36,7 @@
 //! History: version 1, the first.
 
 use crate::base::codec::{DecodeError, Decoder, Encoder};
-use crate::base::extent::{Extent, total_blocks};
+use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::dmu::{Dmu, DmuError, StoredExtents};
 use crate::tree::NodeRef;
@@ -337,7 +337,7 @@ impl ChunkRecord {
                     return Err(plain(input.invalid("entries")));
                 }
                 let extents = StoredExtents::decode(&mut input, dmu)?;
-                if total_blocks(extents.extents()) != crate::base::units::blocks_for(u64::from(length)) {
+                if !dmu.fits(extents.extents(), crate::base::units::blocks_for(u64::from(length))) {
                     return Err(plain(input.invalid("length")));
                 }
                 Self::Entries { length, entries, checksum, extents }

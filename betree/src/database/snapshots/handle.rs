@@ -6,6 +6,7 @@ use super::format::{
     DEAD_LISTS, SNAPSHOTS, SnapshotRecord, SubList, key_dead_list, key_snapshot, keys_of_dataset,
     snapshot_key, snapshot_name_key,
 };
+use super::lineage::Lineage;
 use crate::base::ids::{DatasetId, Generation, Uuid};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -156,6 +157,45 @@ pub(in crate::database) fn snapshot_records(
     Ok(records)
 }
 
+/// Generations of the snapshots of a dataset in the root tree as `view` has it, ascending.
+pub(in crate::database) fn snapshot_generations(view: &View, dataset: DatasetId) -> Result<Vec<Generation>> {
+    let (low, high) = keys_of_dataset(SNAPSHOTS, dataset);
+    let mut all = Vec::new();
+    each_entry(view, low, high, |key, _| {
+        all.extend(key_snapshot(key).map(|(_, generation)| generation));
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
+/// The tree of a snapshot: one for all who have it open.
+fn open_tree(
+    core: &Core,
+    dataset: &DatasetState,
+    lineage: &mut Lineage,
+    generation: Generation,
+    record: &SnapshotRecord,
+) -> Arc<Tree> {
+    if let Some(open) = lineage.open.get(&generation).and_then(Weak::upgrade) {
+        return open;
+    }
+    let jobs = Arc::new(JobQueue::default());
+    jobs.close();
+    let parts = tree_parts(
+        &core.dmu,
+        &jobs,
+        &Arc::new(AtomicU64::new(u64::MAX)),
+        dataset.id,
+        dataset.tree.options().clone(),
+        dataset.tree.action_name().to_owned(),
+        dataset.tree.action(),
+    );
+    let tree = Tree::open(parts, record.root.clone(), Drops::default(), generation.next());
+    lineage.open.retain(|_, tree| tree.strong_count() > 0);
+    lineage.open.insert(generation, Arc::downgrade(&tree));
+    tree
+}
+
 /// A snapshot of a dataset, open for reading. Cloning is cheap. It reads what it read when it was opened, also after it was
 /// deleted: its space is then given back when the last handle, view and iterator of it is gone.
 #[derive(Clone)]
@@ -188,24 +228,7 @@ impl Snapshot {
         let mut lineage = dataset.lineage.lock();
         // With the lock held: whoever deletes it takes the lock when the state without it is durable.
         let (generation, record) = find_snapshot(core, &core.snapshots.root()?, dataset, name)?;
-        let open = lineage.open.get(&generation).and_then(Weak::upgrade);
-        let tree = open.unwrap_or_else(|| {
-            let jobs = Arc::new(JobQueue::default());
-            jobs.close();
-            let parts = tree_parts(
-                &core.dmu,
-                &jobs,
-                &Arc::new(AtomicU64::new(u64::MAX)),
-                dataset.id,
-                dataset.tree.options().clone(),
-                dataset.tree.action_name().to_owned(),
-                dataset.tree.action(),
-            );
-            let tree = Tree::open(parts, record.root.clone(), Drops::default(), generation.next());
-            lineage.open.retain(|_, tree| tree.strong_count() > 0);
-            lineage.open.insert(generation, Arc::downgrade(&tree));
-            tree
-        });
+        let tree = open_tree(core, dataset, &mut lineage, generation, &record);
         drop(lineage);
         if let Some(action) = dataset.tree.action() {
             tree.set_action(action);
@@ -385,6 +408,19 @@ impl Core {
         let guarded = self.snapshots.guarded();
         let lineage = dataset.lineage.lock();
         dataset.tree.deaths().set_newest(lineage.sharing().max(guarded));
+    }
+
+    /// The tree of a snapshot of `dataset`, and its name. It reads what it reads now, also after the snapshot was deleted.
+    pub fn snapshot_tree(
+        &self,
+        dataset: &DatasetState,
+        snapshot: Generation,
+    ) -> Result<(Arc<Tree>, Vec<u8>)> {
+        let mut lineage = dataset.lineage.lock();
+        let value = self.snapshots.root()?.get(&snapshot_key(dataset.id, snapshot)).map_err(of_root)?;
+        let value = value.ok_or_else(|| snapshot_not_found(dataset, snapshot.to_string().as_bytes()))?;
+        let record = SnapshotRecord::decode(&value, &self.dmu)?;
+        Ok((open_tree(self, dataset, &mut lineage, snapshot, &record), record.name))
     }
 
     /// The names of the dataset and of the snapshot that `dataset` was cloned from.

@@ -62,12 +62,12 @@ mod retention;
 mod takeover;
 
 pub(super) use change::{Change, Identity, Plan};
-pub(super) use dead_lists::listed_extents;
+pub(super) use dead_lists::{listed_chunks, listed_extents};
 pub use diff::{Difference, Differences};
 pub(super) use edits::RootEdits;
 pub(super) use format::SNAPSHOT_NAME_BYTES_MAX;
 pub use handle::{Snapshot, SnapshotInfo};
-pub(super) use handle::{Snapshots, snapshot_records};
+pub(super) use handle::{Snapshots, snapshot_generations, snapshot_records};
 pub(super) use lineage::Lineage;
 pub(crate) use lineage::Origin;
 pub use retention::{KeepReason, Retention};

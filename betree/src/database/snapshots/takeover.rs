@@ -218,6 +218,11 @@ impl Staging<'_> {
 }
 
 impl Takeovers {
+    /// The datasets that get the tree of a staging.
+    pub fn adopters(&self) -> Vec<DatasetId> {
+        self.parts.iter().filter_map(|part| part.old.as_ref()).map(|old| old.dataset.id).collect()
+    }
+
     /// Checks that all of `wanted` can be done.
     pub fn plan(core: &Core, edits: &RootEdits<'_>, wanted: &[Takeover<'_>]) -> Result<Self> {
         let parts = wanted.iter().map(|one| Part::plan(core, edits, one)).collect::<Result<_>>()?;

@@ -1,6 +1,7 @@
 //! The checker under test: pools that break one invariant each, random damage behind right checksums, crashes.
 
 mod clean;
+mod copies;
 mod forge;
 mod invariants;
 mod mutations;

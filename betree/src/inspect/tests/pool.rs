@@ -2,6 +2,7 @@
 
 use super::parts::Part;
 use crate::base::checksum::crc;
+use crate::base::extent::Extent;
 use crate::base::ids::{Generation, VdevId};
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::database::{Database, DatabaseConfiguration, DatasetConfiguration, RootRecord};
@@ -126,7 +127,7 @@ impl Bench {
 
     pub fn ground(&self) -> Ground {
         let (pool, _) = Pool::open(&self.configuration.storage, Access::ReadOnly).unwrap();
-        Ground::new(&self.configuration, pool).unwrap()
+        Ground::new(&self.configuration, pool, true).unwrap()
     }
 
     /// A superblock: the newest, or that of `generation`.
@@ -199,7 +200,7 @@ impl Bench {
         let mut done = 0;
         while done < part.length {
             let at = part.offset + done as u64;
-            let (vdev, block) = crate::inspect::ground::block_at(&part.extents, at).unwrap();
+            let (vdev, block) = block_at(&part.extents, at).unwrap();
             let within = at % BLOCK_BYTES_U64;
             let take = ((BLOCK_BYTES_U64 - within) as usize).min(part.length - done);
             each(&self.disks[vdev.0 as usize], block * BLOCK_BYTES_U64 + within, done..done + take);
@@ -283,3 +284,15 @@ impl BlockDevice for BadBlock {
 
 /// The only vdev of a bench.
 pub(super) const DISK: VdevId = VdevId(0);
+
+/// The block at byte `offset` of the concatenation of `extents`, which are on leaves.
+fn block_at(extents: &[Extent], offset: u64) -> Option<(VdevId, u64)> {
+    let mut skip = offset / BLOCK_BYTES_U64;
+    for extent in extents {
+        if skip < u64::from(extent.blocks) {
+            return Some((extent.vdev, extent.block + skip));
+        }
+        skip -= u64::from(extent.blocks);
+    }
+    None
+}

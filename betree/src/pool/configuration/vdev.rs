@@ -11,8 +11,8 @@ use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Most leaves of a mirror or parity group.
-const LEGS_MAX: usize = 255;
+/// Most leaves of a mirror or parity group: as many as its labels can list.
+const LEGS_MAX: usize = super::super::format::LEAVES_MAX;
 /// Largest memory leaf, 4 TiB: beyond it a typo is likelier than such a machine.
 const MEMORY_BYTES_MAX: u64 = 1 << 42;
 /// Largest file that is created, 1 EiB: below what file offsets (63 bits) can say.
