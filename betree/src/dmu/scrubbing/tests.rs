@@ -315,3 +315,71 @@ fn an_extent_of_no_vdev_is_damage() {
     assert_eq!(outcome.damage.len(), 1);
     assert_eq!(outcome.damage[0].vdev, VdevId(77));
 }
+
+/// A block that nobody gave, and that is padding, is zeros again, though what it was made from was wrong; so parity stays what it was.
+#[test]
+fn padding_that_nobody_gave_is_padding_again() {
+    const LEAVES: usize = 4;
+    const DATA: usize = 12;
+    let geometry = |dmu: &Dmu| dmu.pool().vdev(dmu.persistent_vdevs()[0]).unwrap().geometry();
+    let mut random = SimRng::new(15);
+    let bytes: Vec<u8> = (0..(DATA - 1) * BLOCK_BYTES).map(|_| random.next_u64() as u8).collect();
+    let padded = [&bytes[..], &[0; BLOCK_BYTES]].concat();
+    let unit = |(at, block): (usize, &[u8])| {
+        let offset = (at * BLOCK_BYTES) as u64;
+        Checksummed { offset, length: BLOCK_BYTES_U64, checksum: crc(block) }
+    };
+    let units: Vec<Checksummed> = bytes.chunks_exact(BLOCK_BYTES).enumerate().map(unit).collect();
+    let mut mended = 0;
+    for worn in 0..LEAVES {
+        for wrong in (0..LEAVES).filter(|wrong| *wrong != worn) {
+            for (bad, flipped) in (0..7).flat_map(|bad| (0..7).map(move |flipped| (bad, flipped))) {
+                let (dmu, disks) = worn_unit(VdevKind::Parity2, LEAVES, BLOCKS);
+                let block = 64 * u64::from(geometry(&dmu).granule());
+                let taken = geometry(&dmu).taken(DATA as u64) as u32;
+                let extent = Extent { vdev: dmu.persistent_vdevs()[0], block, blocks: taken };
+                dmu.pool().write(&extent, 0, &AlignedBuffer::copy_of(&padded)).unwrap();
+                let before: Vec<Vec<u8>> = disks.iter().map(|disk| disk.bytes()).collect();
+                let first = block / LEAVES as u64;
+                let place = (first + flipped) as usize * BLOCK_BYTES;
+                // A wrong byte of what is nobody's is wrong for nobody.
+                if before[wrong][place..place + BLOCK_BYTES].iter().all(|byte| *byte == 0) {
+                    continue;
+                }
+                disks[worn].wear(first + bad);
+                disks[wrong].flip_bit(place as u64 + 9, 1);
+                let task = ScrubTask { extents: vec![extent], units: units.clone(), is_partial: false };
+                let outcome = dmu.scrub(&task, None).unwrap();
+                assert_eq!(outcome.damage, [], "{worn} at {bad}, {wrong} at {flipped}");
+                let now: Vec<Vec<u8>> = disks.iter().map(|disk| disk.bytes()).collect();
+                assert!(now == before, "{worn} at {bad}, {wrong} at {flipped}");
+                mended += outcome.repaired;
+            }
+        }
+    }
+    assert!(mended > 0);
+}
+
+/// Who is filled has the only right bytes of a block, and does not read just now: they are not written over.
+#[test]
+fn who_is_filled_and_does_not_read_keeps_what_it_has() {
+    let (dmu, disks) = worn_unit(VdevKind::Mirror, 2, BLOCKS);
+    let vdev = dmu.persistent_vdevs()[0];
+    let extent = Extent { vdev, block: 64, blocks: 1 };
+    let bytes: Vec<u8> = (0..BLOCK_BYTES).map(|at| (at % 251) as u8 + 1).collect();
+    dmu.pool().write(&extent, 0, &AlignedBuffer::copy_of(&bytes)).unwrap();
+    let unit_of = |range: Range<usize>| Checksummed {
+        offset: range.start as u64,
+        length: range.len() as u64,
+        checksum: crc(&bytes[range]),
+    };
+    let units = vec![unit_of(0..2000), unit_of(2000..BLOCK_BYTES)];
+    let task = ScrubTask { extents: vec![extent], units, is_partial: false };
+    let before = disks[1].bytes();
+    disks[0].flip_bit(64 * BLOCK_BYTES_U64 + 3000, 0);
+    disks[1].wear(64);
+    dmu.pool().set_lacking(vdev, 1);
+    let outcome = dmu.scrub(&task, Some(Target { vdev, member: 1 })).unwrap();
+    assert_eq!(outcome.damage.iter().map(|damage| damage.unit).collect::<Vec<_>>(), [1]);
+    assert!(disks[1].bytes() == before);
+}
