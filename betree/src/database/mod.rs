@@ -134,4 +134,5 @@ pub(crate) use snapshots::format::{
 pub(crate) use snapshots::format::{Part as ListPart, chunk_key, dead_list_key, snapshot_name_key};
 pub use snapshots::{Difference, Differences, KeepReason, Retention, Snapshot, SnapshotInfo};
 pub use verify::VerifyReport;
+pub(crate) use view::PendingReadAhead;
 pub use view::{DatabaseView, DatasetView, Entries};

@@ -61,6 +61,18 @@ impl DatasetView {
         PendingPart { state: Arc::clone(&self.state), part: dmu.read_in_background(length, read) }
     }
 
+    /// Starts to bring `length` bytes from byte `offset` of the value of `key` into the cache.
+    pub(crate) fn read_ahead(&self, key: Vec<u8>, offset: u64, length: usize) -> PendingReadAhead {
+        let (view, dmu) = (self.view.clone(), self.view.tree.dmu());
+        let read = move || Ok(view.read_ahead(&key, offset, length));
+        PendingReadAhead { job: dmu.read_in_background(length, read) }
+    }
+
+    /// Bytes that the cache holds at most.
+    pub(crate) fn cache_bytes_max(&self) -> usize {
+        self.view.tree.dmu().cache().bytes_max()
+    }
+
     /// The entries of `range` in the order of their keys; as [`Dataset::range`].
     pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Entries {
         let (low, high) = bounds(&range);
@@ -80,6 +92,21 @@ impl DatasetView {
     /// Entries that are nothing but `error`.
     pub(super) fn refused(&self, error: Error) -> Entries {
         Entries { refused: Some(error), ..self.entries(Vec::new(), Some(Vec::new())) }
+    }
+}
+
+/// A part of a value on its way into the cache.
+#[derive(Debug)]
+pub(crate) struct PendingReadAhead {
+    job: PendingJob<Result<(), TreeError>>,
+}
+
+impl PendingReadAhead {
+    /// Waits until it is there, or cannot be.
+    pub fn wait(self) {
+        if let Ok(Err(error)) | Err(error) = self.job.wait().map_err(TreeError::from) {
+            log::debug!("what was read ahead is not there: {error}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::edit::{check_end, touch};
 use super::format::{CHUNK_BYTES, ObjectRecord, chunk_key, custom_key};
 use super::info::ObjectInfo;
 use super::metadata::MetadataEntries;
+use super::read_ahead::ReadAhead;
 use super::reader::Reader;
 use super::snapshot::ObjectView;
 use super::state::ObjectState;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 pub struct ObjectHandle {
     store: ObjectStore,
     pub(super) state: Arc<ObjectState>,
+    pub(super) ahead: ReadAhead,
 }
 
 impl std::fmt::Debug for ObjectHandle {
@@ -41,7 +43,7 @@ const LOOKS_MAX: usize = 3;
 
 impl ObjectHandle {
     pub(super) fn new(store: &ObjectStore, state: Arc<ObjectState>) -> Self {
-        Self { store: store.clone(), state }
+        Self { store: store.clone(), state, ahead: ReadAhead::default() }
     }
 
     /// The name, as bytes: the new one after a rename.
@@ -110,7 +112,7 @@ impl ObjectHandle {
     /// As [`ObjectHandle::info`]; the buffer may have been written to.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let (reader, record) = self.look()?;
-        reader.read(&record, buffer, offset)
+        reader.read_in_stream(&record, buffer, offset, &self.ahead)
     }
 
     /// All bytes.
@@ -119,6 +121,7 @@ impl ObjectHandle {
     /// As [`ObjectHandle::info`]; an object that does not fit into memory.
     pub fn read_all(&self) -> Result<Vec<u8>> {
         let (reader, record) = self.look()?;
+        self.store.state.neighbours.follow(&reader, &record);
         reader.read_all(&record)
     }
 

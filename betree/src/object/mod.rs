@@ -30,6 +30,7 @@
 //! | `staging` | objects too large for one batch, invisible until they are whole |
 //! | `store`, `handle`, `batch` | what callers hold |
 //! | `reader` | records, bytes and lists of one state |
+//! | `read_ahead` | what is read next by who reads in order, within an object and from object to object |
 //! | `listing`, `metadata`, `chunks` | iterators |
 //! | `migration` | moving objects between tiers |
 //! | `cursor` | an object as a stream |
@@ -55,10 +56,9 @@
 //! # Locks
 //!
 //! Gate of the store → stripes of names, in order → objects, by id → tickets → those of the database → the record in memory of
-//! an object. Readers take none, but wait for the gate while the store goes back to a snapshot or becomes what was
-//! received. A write takes the lock of its
-//! object shared, and alone when it makes the object longer by a part of a chunk; deleting, renaming, truncating and punching
-//! holes take it alone.
+//! an object. Readers take none but that of what they read ahead, which nobody waits for; and they wait for the gate while the
+//! store goes back to a snapshot or becomes what was received. A write takes the lock of its object shared, and alone when it
+//! makes the object longer by a part of a chunk; deleting, renaming, truncating and punching holes take it alone.
 //!
 //! # What it does not do
 //!
@@ -81,6 +81,7 @@ mod info;
 mod listing;
 mod metadata;
 mod migration;
+mod read_ahead;
 mod reader;
 mod snapshot;
 mod staging;

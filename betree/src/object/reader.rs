@@ -2,15 +2,22 @@
 
 use super::chunk::pieces;
 use super::chunks::Chunks;
-use super::format::{ObjectRecord, chunk_key, custom_key, name_key};
+use super::format::{CHUNK_BYTES, ObjectRecord, chunk_key, custom_key, name_key};
 use super::metadata::MetadataEntries;
+use super::read_ahead::ReadAhead;
 use super::state::decode_record;
-use crate::database::{DatasetView, Result};
+use crate::database::{DatasetView, PendingReadAhead, Result};
 use crate::tree::Value;
 use std::collections::VecDeque;
 
 /// Chunks that are asked for ahead of the one that is waited for.
 const CHUNKS_AHEAD: usize = 8;
+
+/// Bytes of `buffer` for which the object has some at `offset`.
+fn length_at(record: &ObjectRecord, buffer: &[u8], offset: u64) -> usize {
+    let left = record.size.saturating_sub(offset);
+    buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX))
+}
 
 /// One state of both datasets.
 #[derive(Debug, Clone)]
@@ -25,10 +32,22 @@ impl Reader {
         value.map(|value| decode_record(name, &value)).transpose()
     }
 
+    /// As [`Reader::read`], for a reader whose reads `ahead` follows.
+    pub fn read_in_stream(
+        &self,
+        record: &ObjectRecord,
+        buffer: &mut [u8],
+        offset: u64,
+        ahead: &ReadAhead,
+    ) -> Result<usize> {
+        let length = length_at(record, buffer, offset);
+        ahead.follow(self, record, offset..offset + length as u64);
+        self.read(record, buffer, offset)
+    }
+
     /// Reads from `offset` on into `buffer`; returns how many bytes the object has there.
     pub fn read(&self, record: &ObjectRecord, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let left = record.size.saturating_sub(offset);
-        let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let length = length_at(record, buffer, offset);
         let mut rest = &mut buffer[..length];
         let mut coming = VecDeque::with_capacity(CHUNKS_AHEAD);
         let mut ahead = pieces(offset, length).skip(1);
@@ -53,6 +72,13 @@ impl Reader {
             }
         }
         Ok(length)
+    }
+
+    /// Starts to bring what is behind byte `offset` of its chunk of object `id` into the cache.
+    pub fn read_ahead(&self, id: u64, offset: u64) -> PendingReadAhead {
+        let key = chunk_key(id, offset / CHUNK_BYTES);
+        let in_chunk = offset % CHUNK_BYTES;
+        self.chunks.read_ahead(key, in_chunk, (CHUNK_BYTES - in_chunk) as usize)
     }
 
     /// All bytes of an object.

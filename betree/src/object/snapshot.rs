@@ -6,6 +6,7 @@ use super::format::ObjectRecord;
 use super::info::ObjectInfo;
 use super::listing::{ListOptions, ObjectPage, Objects, name_bounds, page};
 use super::metadata::MetadataEntries;
+use super::read_ahead::ReadAhead;
 use super::reader::Reader;
 use crate::database::{Result, Snapshot, prefix_bounds};
 use crate::tree::Value;
@@ -77,11 +78,12 @@ pub struct ObjectView {
     reader: Reader,
     name: Vec<u8>,
     record: ObjectRecord,
+    ahead: ReadAhead,
 }
 
 impl ObjectView {
     pub(super) fn new(reader: Reader, name: Vec<u8>, record: ObjectRecord) -> Self {
-        Self { reader, name, record }
+        Self { reader, name, record, ahead: ReadAhead::default() }
     }
 
     /// The name that it had, as bytes.
@@ -107,7 +109,7 @@ impl ObjectView {
     /// # Errors
     /// Device errors and damage; the buffer may have been written to.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        self.reader.read(&self.record, buffer, offset)
+        self.reader.read_in_stream(&self.record, buffer, offset, &self.ahead)
     }
 
     /// All bytes.

@@ -3,6 +3,7 @@
 use super::format::{
     ObjectRecord, RECORD_BYTES, STAGED, TICKETS, chunk_key, custom_key, key_staged, name_key, staged_key,
 };
+use super::read_ahead::Neighbours;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard, RwLock};
 use crate::database::{Durability, Error, Pair, PairChange, PairWrite, Result, Side};
@@ -26,6 +27,8 @@ pub(super) struct StoreState {
     stripes: Vec<Mutex<()>>,
     table: Arc<Table>,
     tickets: Mutex<Tickets>,
+    /// Who reads whole objects.
+    pub neighbours: Neighbours,
 }
 
 /// Tickets from `next` to before `bound` may be given out.
@@ -177,6 +180,7 @@ impl StoreState {
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             table: Arc::new(Table { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }),
             tickets: Mutex::default(),
+            neighbours: Neighbours::default(),
         }
     }
 

@@ -380,7 +380,11 @@ impl ObjectStore {
     pub fn get(&self, name: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         let reader = self.reader()?;
         let record = reader.record(name.as_ref())?;
-        record.map(|record| reader.read_all(&record)).transpose()
+        let read = |record| {
+            self.state.neighbours.follow(&reader, &record);
+            reader.read_all(&record)
+        };
+        record.map(read).transpose()
     }
 
     /// What there is to say about the object `name`; `None` when there is none.

@@ -75,6 +75,21 @@ impl Tree {
         resolver.finish_part(key, &self.dmu, action.as_ref(), self.action_name(), offset, out)
     }
 
+    /// Brings what a read of `length` bytes from byte `offset` of the value of `key` would need into the cache.
+    ///
+    /// # Errors
+    /// Device errors and damage.
+    pub fn read_ahead_in(
+        &self,
+        version: &Version,
+        visible: u64,
+        key: &[u8],
+        offset: u64,
+        length: usize,
+    ) -> Result<(), TreeError> {
+        self.collect(version, visible, key)?.read_ahead(&self.dmu, offset, length)
+    }
+
     /// As [`Tree::get_part_in`], now.
     ///
     /// # Errors

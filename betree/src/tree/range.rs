@@ -111,6 +111,14 @@ impl View {
         self.tree.get_part_in(&self.version, self.visible, key, offset, out)
     }
 
+    /// Brings `length` bytes from byte `offset` of the value of `key` into the cache.
+    ///
+    /// # Errors
+    /// As [`Tree::read_ahead_in`].
+    pub fn read_ahead(&self, key: &[u8], offset: u64, length: usize) -> Result<(), TreeError> {
+        self.tree.read_ahead_in(&self.version, self.visible, key, offset, length)
+    }
+
     /// The entries from `low` (inclusive) to `high` (exclusive; `None`: the end).
     #[must_use]
     pub fn range(&self, low: Vec<u8>, high: Option<Vec<u8>>) -> Range {

@@ -130,6 +130,15 @@ impl Resolver {
         Ok(value.map(Value::from))
     }
 
+    /// Brings what is below the messages of `length` bytes from byte `offset` into the cache; the messages are in memory.
+    pub fn read_ahead(self, dmu: &Dmu, offset: u64, length: usize) -> Result<(), TreeError> {
+        match (self.error, self.base) {
+            (Some(error), _) => Err(error),
+            (None, Base::Large(pointer)) => pointer.read_ahead(dmu, offset, length),
+            (None, Base::None | Base::Inline(_)) => Ok(()),
+        }
+    }
+
     /// The part of the value of `key` from byte `offset` that fits into `out`.
     pub fn finish_part(
         mut self,

@@ -246,15 +246,41 @@ impl LargeValue {
                 at = to;
                 continue;
             }
-            let most = piece + READ_BYTES_MAX / CHECKSUM_CHUNK_BYTES;
-            let last = end.div_ceil(CHECKSUM_CHUNK_BYTES).min(most);
-            let missing = (piece + 1..last).find(|next| self.cached(dmu, *next, caching).is_some());
-            let pieces = piece..missing.unwrap_or(last);
+            let pieces = self.missing(dmu, piece, end.div_ceil(CHECKSUM_CHUNK_BYTES), caching);
             let to = end.min(pieces.end * CHECKSUM_CHUNK_BYTES);
             self.read_pieces(dmu, pieces, at, &mut out[at - offset..to - offset], caching)?;
             at = to;
         }
         Ok(())
+    }
+
+    /// Brings the pieces of `length` bytes from byte `offset` into the cache, as far as the value has them.
+    ///
+    /// # Errors
+    /// As [`LargeValue::read`].
+    pub fn read_ahead(&self, dmu: &Dmu, offset: u64, length: usize) -> Result<(), TreeError> {
+        let offset = (self.length as usize).min(usize::try_from(offset).unwrap_or(usize::MAX));
+        let end = (self.length as usize).min(offset.saturating_add(length));
+        let last = end.div_ceil(CHECKSUM_CHUNK_BYTES);
+        let mut piece = offset / CHECKSUM_CHUNK_BYTES;
+        while piece < last {
+            if self.cached(dmu, piece, Caching::Keep).is_some() {
+                piece += 1;
+                continue;
+            }
+            let pieces = self.missing(dmu, piece, last, Caching::Keep);
+            let start = pieces.start * CHECKSUM_CHUNK_BYTES;
+            piece = pieces.end;
+            self.read_pieces(dmu, pieces, start, &mut [], Caching::Keep)?;
+        }
+        Ok(())
+    }
+
+    /// The pieces from `piece`, which is not in the cache, to before `last` that one request may read.
+    fn missing(&self, dmu: &Dmu, piece: usize, last: usize, caching: Caching) -> Range<usize> {
+        let last = last.min(piece + READ_BYTES_MAX / CHECKSUM_CHUNK_BYTES);
+        let found = (piece + 1..last).find(|next| self.cached(dmu, *next, caching).is_some());
+        piece..found.unwrap_or(last)
     }
 
     /// The piece, when it is in the cache and may be used.
@@ -267,7 +293,8 @@ impl LargeValue {
         (self.checksums.get(piece) == Some(&found.checksum())).then_some(found)
     }
 
-    /// Reads `pieces` from the device in one go; `out` gets the bytes from `at`, which are all in them.
+    /// Reads `pieces` from the device in one go; `out` gets the bytes from `at`, which are all in them. Read ahead, they are for
+    /// the cache alone, and `out` is empty.
     fn read_pieces(
         &self,
         dmu: &Dmu,
@@ -313,7 +340,7 @@ impl LargeValue {
             };
             let Some(checksum) = self.checksums.get(piece) else { break };
             let name = dmu.piece_name(&self.extents, from as u64, self.birth);
-            let read_to = (end - from).min(bytes.len());
+            let read_to = end.saturating_sub(from).min(bytes.len());
             if let Some(name) = name {
                 let piece = Arc::new(Piece::new(bytes, *checksum, read_to, charge));
                 dmu.pieces().insert(name, piece, Admission::Probation);

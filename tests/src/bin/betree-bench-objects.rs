@@ -1,4 +1,5 @@
-//! Objects beside plain files on the same file system, in turns: `betree-bench-objects FOLDER [ROUNDS [SCALE]]`.
+//! Objects beside plain files on the same file system, in turns: `betree-bench-objects FOLDER [ROUNDS [SCALE [PART]]]`. PART is
+//! `1k`, `64k`, `4m` or `large`; otherwise it is all of them.
 //!
 //! Each round measures both, so that what else the machine does meets both; medians of the rounds are printed. Files are
 //! written through the page cache and synced at the end of a phase, as objects are; before reads the page cache is dropped
@@ -12,6 +13,7 @@ use betree::{
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Instant;
@@ -171,6 +173,17 @@ fn random(store: &ObjectStore, folder: &Path, rates: &mut Rates, length: u64, re
     rates.time("6 read one large in 4 MiB, MiB/s", false, amount, || {
         Ok((0..pieces).try_for_each(|number| file.read_exact_at(&mut buffer, number << 22))?)
     })?;
+    drop_caches(database)?;
+    let mut step = vec![0; 8 << 10];
+    rates.time("6 read one large in 8 KiB, MiB/s", true, amount, || {
+        let mut cursor = object.cursor();
+        Ok((0..length >> 13).try_for_each(|_| cursor.read_exact(&mut step))?)
+    })?;
+    rates.time("6 read one large in 8 KiB, MiB/s", false, amount, || {
+        let mut file = &file;
+        file.rewind()?;
+        Ok((0..length >> 13).try_for_each(|_| file.read_exact(&mut step))?)
+    })?;
     let mut block = AlignedBuffer::zeroed(4096);
     let places = |seed: u64| {
         let mut rng = SimRng::new(seed);
@@ -183,6 +196,7 @@ fn random(store: &ObjectStore, folder: &Path, rates: &mut Rates, length: u64, re
     rates.time("7 read 4 KiB at random, direct, per s", false, requests as f64, || {
         Ok(places(1).try_for_each(|offset| direct.read_exact_at(&mut block, offset))?)
     })?;
+    let before = written(database);
     rates.time("8 overwrite 4 KiB at random, direct, per s", true, requests as f64, || {
         places(2).try_for_each(|offset| object.write_at(&block, offset).map(|_| ()))?;
         Ok(store.sync()?)
@@ -197,21 +211,31 @@ fn random(store: &ObjectStore, folder: &Path, rates: &mut Rates, length: u64, re
     })?;
     rates.time("9 read 4 KiB of what was overwritten, per s", false, requests as f64, || {
         Ok(places(2).try_for_each(|offset| direct.read_exact_at(&mut block, offset))?)
-    })
+    })?;
+    database.settle()?;
+    database.checkpoint()?;
+    let per_byte = (written(database) - before) as f64 / (requests * 4096) as f64;
+    eprintln!("device bytes written for each byte that was overwritten, all merging included: {per_byte:.2}");
+    Ok(())
+}
+
+fn written(database: &Database) -> u64 {
+    database.metrics().vdevs.iter().map(|vdev| vdev.writes.bytes).sum()
 }
 
 fn main() -> Done {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("usage: betree-bench-objects FOLDER [ROUNDS [SCALE]]")?;
+    let folder = arguments.next().ok_or("usage: betree-bench-objects FOLDER [ROUNDS [SCALE [PART]]]")?;
     let rounds: usize = arguments.next().map_or(Ok(3), |rounds| rounds.parse())?;
     let scale: usize = arguments.next().map_or(Ok(1), |scale| scale.parse())?;
+    let part = arguments.next();
     let folder = &std::path::absolute(folder)?;
     let files = folder.join("files");
     fs::create_dir_all(&files)?;
     let mut tier = TierConfiguration::parse_zfs_like([format!(
         "{}:{}MiB",
         folder.join("pool.img").display(),
-        4096 * scale
+        1536 * scale
     )])?;
     if let Some(Vdev::Leaf(LeafVdev::File(file))) = tier.top_level_vdevs.first_mut() {
         file.sparse = true;
@@ -224,11 +248,18 @@ fn main() -> Done {
     let database = Database::create_with(configuration, false)?;
     let store = database.create_object_store("bench")?;
     let mut rates = Rates::default();
+    let wants = |name| part.as_deref().is_none_or(|part| part == name);
     for _ in 0..rounds {
-        whole(&store, &files, &mut rates, 1 << 10, 100_000 * scale)?;
-        whole(&store, &files, &mut rates, 64 << 10, 4_000 * scale)?;
-        whole(&store, &files, &mut rates, 4 << 20, 128 * scale)?;
-        random(&store, &files, &mut rates, (512 << 20) * scale as u64, 20_000)?;
+        for (name, length, count) in
+            [("1k", 1 << 10, 100_000), ("64k", 64 << 10, 4_000), ("4m", 4 << 20, 128)]
+        {
+            if wants(name) {
+                whole(&store, &files, &mut rates, length, count * scale)?;
+            }
+        }
+        if wants("large") {
+            random(&store, &files, &mut rates, (512 << 20) * scale as u64, 20_000 * scale as u64)?;
+        }
     }
     rates.print();
     drop(store);
