@@ -20,6 +20,16 @@ struct Cell {
     hint: AtomicUsize,
 }
 
+impl Cell {
+    /// Drops the cell. A pointer of arc-swap that is dropped looks for readers at every thread that there was, and of a
+    /// thousand cells few point to anything: the others have nothing to give back, and nobody can be reading them.
+    fn forget_if_empty(self) {
+        if self.block.load().is_none() {
+            std::mem::forget(self);
+        }
+    }
+}
+
 /// A checked meta section.
 ///
 /// Each block has a cell that points to it while it is in the cache, so that a hit costs no hash look-up and writes to
@@ -149,6 +159,12 @@ impl Meta {
         self.cells[block].block.load()
     }
 
+    /// Makes `new` resident before anybody else knows this meta section, so that there are no readers to look for.
+    pub fn place(&mut self, block: usize, new: Arc<Block>) {
+        let cell = Cell { hint: AtomicUsize::new(new.hint()), block: ArcSwapOption::new(Some(new)) };
+        std::mem::replace(&mut self.cells[block], cell).forget_if_empty();
+    }
+
     /// Makes `new` resident, unless another thread was faster: then returns the other one.
     pub fn install(&self, block: usize, new: &Arc<Block>) -> Option<Arc<Block>> {
         let none: Option<Arc<Block>> = None;
@@ -220,6 +236,12 @@ impl Meta {
             Relative::Before => 0,
             Relative::After => self.records.len() - 1,
         }
+    }
+}
+
+impl Drop for Meta {
+    fn drop(&mut self) {
+        std::mem::take(&mut self.cells).into_iter().for_each(Cell::forget_if_empty);
     }
 }
 

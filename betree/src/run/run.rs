@@ -437,7 +437,7 @@ impl Run {
     }
 
     /// Makes `new` resident, unless another thread was faster; returns what is resident then.
-    pub(super) fn install_block(
+    fn install_block(
         &self,
         meta: &Arc<Meta>,
         index: usize,
@@ -447,9 +447,14 @@ impl Run {
         if let Some(other) = meta.install(index, &new) {
             return other;
         }
-        let owner: Weak<dyn Evictable> = Arc::downgrade(meta) as Weak<dyn Evictable>;
-        self.dmu.cache().insert(owner, index as u32, new.footprint(), self.identity(index), admission);
+        self.enter_cache(meta, index, new.footprint(), admission);
         new
+    }
+
+    /// Puts a block that is resident, of `footprint` bytes, under the rule of the cache.
+    pub(super) fn enter_cache(&self, meta: &Arc<Meta>, index: usize, footprint: usize, admission: Admission) {
+        let owner: Weak<dyn Evictable> = Arc::downgrade(meta) as Weak<dyn Evictable>;
+        self.dmu.cache().insert(owner, index as u32, footprint, self.identity(index), admission);
     }
 
     /// Reads and checks one block; the buffer has no more footprint than the raw block needs.

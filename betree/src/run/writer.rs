@@ -343,11 +343,17 @@ impl RunWriter {
         let bytes = AlignedBuffer::copy_of(meta);
         let decoded = Meta::decode(bytes, 0..meta.len(), meta_offset, self.dmu.cache());
         debug_assert!(decoded.is_ok(), "what was just encoded: {decoded:?}");
-        let Ok(decoded) = decoded else { return };
-        let meta = run.install_meta(Arc::new(decoded), Admission::Probation);
+        let Ok(mut decoded) = decoded else { return };
+        let mut footprints = Vec::with_capacity(self.admitted.len());
         for (index, bytes, shape) in self.admitted.drain(..) {
             let charge = self.dmu.cache().charge(bytes.capacity());
-            run.install_block(&meta, index, Arc::new(Block::new(bytes, shape, charge)), Admission::Proven);
+            let block = Block::new(bytes, shape, charge);
+            footprints.push((index, block.footprint()));
+            decoded.place(index, Arc::new(block));
+        }
+        let meta = run.install_meta(Arc::new(decoded), Admission::Probation);
+        for (index, footprint) in footprints {
+            run.enter_cache(&meta, index, footprint, Admission::Proven);
         }
     }
 
