@@ -68,6 +68,12 @@ impl DatasetView {
         PendingReadAhead { job: dmu.read_in_background(length, read) }
     }
 
+    /// The newest sequence number that the view sees: two views of a dataset with one number have the same entries, as long
+    /// as no other state takes the place of the dataset's.
+    pub(crate) fn visible(&self) -> u64 {
+        self.view.visible
+    }
+
     /// Bytes that the cache holds at most.
     pub(crate) fn cache_bytes_max(&self) -> usize {
         self.view.tree.dmu().cache().bytes_max()

@@ -13,11 +13,12 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::{Generation, VdevId};
 use crate::base::sync::Mutex;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// What a piece is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PieceName {
     /// Vdev of its first block.
     pub vdev: VdevId,
@@ -62,11 +63,36 @@ impl Piece {
     }
 }
 
+impl Hash for PieceName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(identity(self));
+    }
+}
+
+/// The hash of a name is its identity: names are made here, so that nobody can choose them to collide.
+#[derive(Debug, Default)]
+struct IdentityHasher(u64);
+
+impl Hasher for IdentityHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = self.0.rotate_left(8) ^ number;
+    }
+}
+
 #[derive(Debug, Default)]
 struct Frames {
-    places: HashMap<PieceName, u32>,
+    /// Each with its slot.
+    pieces: HashMap<PieceName, (u32, Arc<Piece>), BuildHasherDefault<IdentityHasher>>,
     /// By slot.
-    pieces: Vec<Option<(PieceName, Arc<Piece>)>>,
+    names: Vec<Option<PieceName>>,
     vacant: Vec<u32>,
 }
 
@@ -79,8 +105,8 @@ struct Shard {
 impl Evictable for Shard {
     fn evict(&self, slot: u32) -> bool {
         let mut frames = self.frames.lock();
-        if let Some((name, _)) = frames.pieces.get_mut(slot as usize).and_then(Option::take) {
-            frames.places.remove(&name);
+        if let Some(name) = frames.names.get_mut(slot as usize).and_then(Option::take) {
+            frames.pieces.remove(&name);
             frames.vacant.push(slot);
         }
         true
@@ -88,7 +114,8 @@ impl Evictable for Shard {
 
     fn take_reference(&self, slot: u32) -> bool {
         let frames = self.frames.lock();
-        frames.pieces.get(slot as usize).and_then(Option::as_ref).is_some_and(|(_, piece)| piece.heat.take())
+        let name = frames.names.get(slot as usize).and_then(Option::as_ref);
+        name.and_then(|name| frames.pieces.get(name)).is_some_and(|(_, piece)| piece.heat.take())
     }
 }
 
@@ -112,8 +139,7 @@ impl Pieces {
     #[must_use]
     pub fn get(&self, name: &PieceName) -> Option<Arc<Piece>> {
         let frames = self.shard(name).frames.lock();
-        let slot = *frames.places.get(name)?;
-        frames.pieces.get(slot as usize)?.as_ref().map(|(_, piece)| Arc::clone(piece))
+        frames.pieces.get(name).map(|(_, piece)| Arc::clone(piece))
     }
 
     /// Puts `piece` into the cache, unless another thread was faster.
@@ -122,15 +148,15 @@ impl Pieces {
         let shard = self.shard(&name);
         let slot = {
             let mut frames = shard.frames.lock();
-            if frames.places.contains_key(&name) {
+            if frames.pieces.contains_key(&name) {
                 return;
             }
             let slot = frames.vacant.pop().unwrap_or_else(|| {
-                frames.pieces.push(None);
-                frames.pieces.len() as u32 - 1
+                frames.names.push(None);
+                frames.names.len() as u32 - 1
             });
-            frames.places.insert(name, slot);
-            frames.pieces[slot as usize] = Some((name, piece));
+            frames.pieces.insert(name, (slot, piece));
+            frames.names[slot as usize] = Some(name);
             slot
         };
         let owner: Weak<Shard> = Arc::downgrade(shard);
@@ -142,10 +168,12 @@ impl Pieces {
     }
 }
 
+/// A number in which every bit depends on the whole name.
 fn identity(name: &PieceName) -> u64 {
-    (name.block ^ u64::from(name.vdev.0) << 48)
+    let mixed = (name.block ^ u64::from(name.vdev.0) << 48)
         .wrapping_mul(0xff51_afd7_ed55_8ccd)
-        .wrapping_add(name.birth.0.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(name.birth.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (mixed ^ mixed >> 32).wrapping_mul(0xff51_afd7_ed55_8ccd)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::cursor::ObjectCursor;
 use super::edit::{check_end, touch};
 use super::format::{CHUNK_BYTES, ObjectRecord, chunk_key, custom_key};
 use super::info::ObjectInfo;
+use super::last_record::LastRecord;
 use super::metadata::MetadataEntries;
 use super::read_ahead::ReadAhead;
 use super::reader::Reader;
@@ -30,6 +31,7 @@ pub struct ObjectHandle {
     store: ObjectStore,
     pub(super) state: Arc<ObjectState>,
     pub(super) ahead: ReadAhead,
+    pub(super) last: LastRecord,
 }
 
 impl std::fmt::Debug for ObjectHandle {
@@ -43,7 +45,7 @@ const LOOKS_MAX: usize = 3;
 
 impl ObjectHandle {
     pub(super) fn new(store: &ObjectStore, state: Arc<ObjectState>) -> Self {
-        Self { store: store.clone(), state, ahead: ReadAhead::default() }
+        Self { store: store.clone(), state, ahead: ReadAhead::default(), last: LastRecord::default() }
     }
 
     /// The name, as bytes: the new one after a rename.
@@ -68,9 +70,13 @@ impl ObjectHandle {
     fn look(&self) -> Result<(Reader, ObjectRecord)> {
         for _ in 0..LOOKS_MAX {
             self.state.check()?;
-            let reader = self.store.reader()?;
+            let (reader, moment) = self.store.now()?;
+            if let Some(record) = self.last.get(moment) {
+                return Ok((reader, record));
+            }
             let record = reader.record(&self.state.name())?;
             if let Some(record) = record.filter(|record| record.id == self.state.id) {
+                self.last.set(moment, record);
                 return Ok((reader, record));
             }
             // Somebody is renaming or deleting it: then we know it with this lock.

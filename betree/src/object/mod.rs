@@ -30,6 +30,7 @@
 //! | `staging` | objects too large for one batch, invisible until they are whole |
 //! | `store`, `handle`, `batch` | what callers hold |
 //! | `reader` | records, bytes and lists of one state |
+//! | `last_record` | the record that a handle read last |
 //! | `read_ahead` | what is read next by who reads in order, within an object and from object to object |
 //! | `listing`, `metadata`, `chunks` | iterators |
 //! | `migration` | moving objects between tiers |
@@ -78,6 +79,7 @@ mod format;
 pub mod fuzzing;
 mod handle;
 mod info;
+mod last_record;
 mod listing;
 mod metadata;
 mod migration;

@@ -7,6 +7,7 @@ use super::edit::check_end;
 use super::format::{CHUNK_BYTES, ObjectRecord, chunk_key, custom_key, key_chunk};
 use super::handle::ObjectHandle;
 use super::info::{ObjectInfo, now};
+use super::last_record::StoreMoment;
 use super::listing::{ListOptions, ObjectPage, Objects, name_bounds, page};
 use super::reader::Reader;
 use super::snapshot::{StoreSnapshot, StoreView};
@@ -182,6 +183,11 @@ impl ObjectStore {
 
     /// One state of the store.
     pub(super) fn reader(&self) -> Result<Reader> {
+        Ok(self.now()?.0)
+    }
+
+    /// As [`ObjectStore::reader`], and which one it is.
+    pub(super) fn now(&self) -> Result<(Reader, StoreMoment)> {
         loop {
             let turns = self.state.turns();
             if turns % 2 == 1 {
@@ -191,7 +197,8 @@ impl ObjectStore {
             }
             let (metadata, chunks) = self.pair.views()?;
             if self.state.turns() == turns {
-                return Ok(Reader { metadata, chunks });
+                let visible = metadata.visible();
+                return Ok((Reader { metadata, chunks }, StoreMoment { visible, turns }));
             }
         }
     }
