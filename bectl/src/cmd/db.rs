@@ -12,6 +12,8 @@ use betree::pool::{SlotContent, SlotDump, dump_device};
 use betree::vdev::FileDevice;
 use betree::{Database, LeafVdev};
 use serde::Serialize;
+use std::fmt::Display;
+use std::path::Path;
 
 pub fn run(context: &Context, command: DbCommand) -> anyhow::Result<()> {
     match command {
@@ -137,26 +139,45 @@ impl Slot {
             superblock,
         }
     }
+
+    /// What stands for a device that cannot be read.
+    fn unread(path: &Path, error: &impl Display) -> Self {
+        Self {
+            device: path.display().to_string(),
+            area: "-".into(),
+            slot: "-".into(),
+            offset: 0,
+            content: format!("not read: {error}"),
+            is_empty: false,
+            superblock: None,
+        }
+    }
 }
 
-/// Reads the devices themselves, so that it works where the database does not open.
+/// Reads the devices themselves, so that it works where the database does not open; of one that is missing it says that, as
+/// long as there is another.
 fn dump_superblock(context: &Context) -> anyhow::Result<()> {
     let active = context.configuration()?;
-    let mut slots = Vec::new();
+    let (mut slots, mut first_error, mut is_any_read) = (Vec::new(), None, false);
     let storage = &active.configuration.storage;
     let leaves = configuration::leaves(storage).map(|(_, leaf)| (leaf, false));
     for (leaf, is_spare) in leaves.chain(storage.spares.iter().map(|leaf| (leaf, true))) {
         let LeafVdev::File(file) = leaf else { continue };
-        let device = match FileDevice::open(&file.path, file.direct, true) {
-            Ok(device) => device,
-            // It may be made when it is needed.
-            Err(_) if is_spare => continue,
-            Err(error) => {
-                let error = betree::Error::from(betree::pool::PoolError::from(error));
-                return Err(explain(error, &active.source));
+        match FileDevice::open(&file.path, file.direct, true) {
+            Ok(device) => {
+                is_any_read = true;
+                slots.extend(dump_device(&device).iter().map(Slot::of));
             }
-        };
-        slots.extend(dump_device(&device).iter().map(Slot::of));
+            // It may be made when it is needed.
+            Err(_) if is_spare => {}
+            Err(error) => {
+                slots.push(Slot::unread(&file.path, &error));
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = first_error.filter(|_| !is_any_read) {
+        return Err(explain(betree::Error::from(betree::pool::PoolError::from(error)), &active.source));
     }
     let shown = slots.iter().filter(|slot| context.verbose > 0 || !slot.is_empty);
     let rows = shown.map(|slot| {

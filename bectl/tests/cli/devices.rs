@@ -50,6 +50,26 @@ fn a_pool_is_made_of_words() {
 }
 
 #[test]
+fn superblocks_are_dumped_without_a_device_that_is_lost() {
+    let home = mirrored();
+    let whole = home.words("db dump-superblock --json").json("db dump-superblock");
+    let of = |slots: &Value, name: &str| {
+        let slots = slots.as_array().unwrap().clone();
+        let is_of = |slot: &Value| slot["device"].as_str().unwrap().ends_with(name);
+        slots.into_iter().filter(is_of).collect::<Vec<Value>>()
+    };
+    fs::remove_file(home.path("b.img")).unwrap();
+    let rest = home.words("db dump-superblock --json").json("db dump-superblock");
+    assert_eq!(of(&rest, "a.img"), of(&whole, "a.img"));
+    let lost = of(&rest, "b.img");
+    assert_eq!((lost.len(), &lost[0]["area"]), (1, &json!("-")));
+    assert!(lost[0]["content"].as_str().unwrap().starts_with("not read: "), "{}", lost[0]);
+    assert!(!home.path("b.img").exists());
+    fs::remove_file(home.path("a.img")).unwrap();
+    home.words("db dump-superblock").fails(3, "a.img");
+}
+
+#[test]
 fn a_device_goes_and_comes_back() {
     let home = mirrored();
     assert_eq!(status(&home)["state"], "ONLINE");
