@@ -165,7 +165,7 @@ fn dump_superblock(context: &Context) -> anyhow::Result<()> {
         let LeafVdev::File(file) = leaf else { continue };
         match FileDevice::open(&file.path, file.direct, true) {
             Ok(device) => {
-                is_any_read = true;
+                is_any_read |= !is_spare;
                 slots.extend(dump_device(&device).iter().map(Slot::of));
             }
             // It may be made when it is needed.

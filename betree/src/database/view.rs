@@ -6,6 +6,7 @@ use super::dataset::{Dataset, bounds, prefix_bounds};
 use super::error::{Error, Result};
 use super::format::Role;
 use crate::base::ids::DatasetId;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::dmu::PendingJob;
 use crate::tree::{PartRead, Range, TreeError, Value, View};
 use std::collections::HashMap;
@@ -64,8 +65,13 @@ impl DatasetView {
     /// Starts to bring `length` bytes from byte `offset` of the value of `key` into the cache.
     pub(crate) fn read_ahead(&self, key: Vec<u8>, offset: u64, length: usize) -> PendingReadAhead {
         let (view, dmu) = (self.view.clone(), self.view.tree.dmu());
-        let read = move || Ok(view.read_ahead(&key, offset, length));
-        PendingReadAhead { job: dmu.read_in_background(length, read) }
+        let wanted = Arc::new(AtomicBool::new(true));
+        let is_wanted = Arc::clone(&wanted);
+        let read = move || match is_wanted.load(Ordering::Relaxed) {
+            true => Ok(view.read_ahead(&key, offset, length)),
+            false => Ok(Ok(false)),
+        };
+        PendingReadAhead { job: Some(dmu.read_in_background(length, read)), wanted }
     }
 
     /// The newest sequence number that the view sees: two views of a dataset with one number have the same entries, as long
@@ -101,18 +107,50 @@ impl DatasetView {
     }
 }
 
-/// A part of a value on its way into the cache.
+/// A part of a value on its way into the cache. When it is dropped, nothing of it is under way any more: a job holds the
+/// devices, and may not outlive what everybody knows of.
 #[derive(Debug)]
 pub(crate) struct PendingReadAhead {
-    job: PendingJob<Result<(), TreeError>>,
+    job: Option<PendingJob<Result<bool, TreeError>>>,
+    wanted: Arc<AtomicBool>,
 }
 
 impl PendingReadAhead {
-    /// Waits until it is there, or cannot be.
-    pub fn wait(self) {
-        if let Ok(Err(error)) | Err(error) = self.job.wait().map_err(TreeError::from) {
-            log::debug!("what was read ahead is not there: {error}");
+    /// Waits until it is there, or cannot be: who needs what failed reads it again, and fails. Whether a device was asked.
+    pub fn wait(mut self) -> bool {
+        self.finish()
+    }
+
+    /// Nobody wants it: what has not begun need not begin.
+    pub fn cancel(&self) {
+        self.wanted.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether nothing of it is under way.
+    pub fn is_done(&self) -> bool {
+        self.job.as_ref().is_none_or(PendingJob::is_done)
+    }
+
+    fn finish(&mut self) -> bool {
+        match self.job.take().map(PendingJob::wait) {
+            None => false,
+            Some(Ok(Ok(was_read))) => was_read,
+            Some(Ok(Err(error))) => {
+                log::debug!("what was read ahead is not there: {error}");
+                true
+            }
+            Some(Err(error)) => {
+                log::debug!("what was read ahead is not there: {error}");
+                true
+            }
         }
+    }
+}
+
+impl Drop for PendingReadAhead {
+    fn drop(&mut self) {
+        self.cancel();
+        self.finish();
     }
 }
 

@@ -173,7 +173,8 @@ fn identity(name: &PieceName) -> u64 {
     let mixed = (name.block ^ u64::from(name.vdev.0) << 48)
         .wrapping_mul(0xff51_afd7_ed55_8ccd)
         .wrapping_add(name.birth.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    (mixed ^ mixed >> 32).wrapping_mul(0xff51_afd7_ed55_8ccd)
+    let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ mixed >> 32
 }
 
 #[cfg(test)]

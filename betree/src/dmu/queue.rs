@@ -332,6 +332,12 @@ impl<T: Send + 'static> PendingJob<T> {
         Self { shared: Arc::new(PendingShared { result: Mutex::new(result), done: Condvar::new() }) }
     }
 
+    /// Whether the result is there.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.shared.result.lock().is_some()
+    }
+
     /// Waits for the result.
     ///
     /// # Errors

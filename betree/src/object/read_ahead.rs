@@ -4,6 +4,8 @@
 //! doubles what is asked for, any other one begins anew. From object to object, it is the order in which they were made, as
 //! ids tell it, and in which their chunks lie. A read of more than a chunk keeps the device busy by itself. Nothing is kept
 //! here but places: what was read ahead is found in the cache by name, so it is never older than what a read would get.
+//!
+//! A job holds what it reads from, devices included. Whoever asked for it waits for it before it goes.
 
 use super::format::{CHUNK_BYTES, ObjectRecord};
 use super::reader::Reader;
@@ -14,16 +16,53 @@ use std::ops::Range;
 
 /// The most that is asked for ahead of a reader, in bytes.
 const AHEAD_BYTES_MAX: u64 = 8 * CHUNK_BYTES;
+/// A stream begins when so many bytes were read in order: two reads of a record are none.
+const STREAM_BYTES_MIN: u64 = 32 << 10;
+/// Ends are rounded up to this: what one checksum of a chunk covers is read whole.
+const ROUND_BYTES: u64 = 16 << 10;
 /// Part of the cache that one reader may fill ahead of itself.
 const CACHE_SHARE: usize = 16;
 /// The farthest that the ids of two objects lie apart that are read as neighbours.
 const STRIDE_MAX: u64 = 8;
 /// A shorter object lies in one block with others, and comes with them.
 const ALONE_BYTES_MIN: u64 = 16 << 10;
+/// Where neighbours are in the cache already, one in so many is asked for to see whether that goes on.
+const PROBE_EVERY: u64 = 16;
 
-/// Bytes that one reader may ask for ahead of itself.
-fn most_ahead(reader: &Reader) -> u64 {
-    AHEAD_BYTES_MAX.min((reader.chunks.cache_bytes_max() / CACHE_SHARE) as u64)
+/// Bytes that one reader may ask for ahead of itself; `None` where the cache is too small for that.
+fn most_ahead(reader: &Reader) -> Option<u64> {
+    let most = AHEAD_BYTES_MAX.min((reader.chunks.cache_bytes_max() / CACHE_SHARE) as u64);
+    (most >= CHUNK_BYTES).then_some(most)
+}
+
+/// What is under way, by the byte or the id at which it starts.
+#[derive(Debug, Default)]
+struct Coming {
+    jobs: VecDeque<(u64, PendingReadAhead)>,
+    /// What nobody wants any more, and may not be done yet.
+    left: Vec<PendingReadAhead>,
+}
+
+impl Coming {
+    /// Waits for what starts before `end`. Whether a device had to be asked for some of it.
+    fn wait(&mut self, end: u64) -> Option<bool> {
+        let mut was_read = None;
+        while self.jobs.front().is_some_and(|(start, _)| *start < end)
+            && let Some((_, job)) = self.jobs.pop_front()
+        {
+            was_read = Some(job.wait() || was_read == Some(true));
+        }
+        was_read
+    }
+
+    /// Nobody wants any of it.
+    fn leave(&mut self) {
+        self.left.retain(|job| !job.is_done());
+        for (_, job) in self.jobs.drain(..) {
+            job.cancel();
+            self.left.push(job);
+        }
+    }
 }
 
 /// How far the reads of one handle got.
@@ -40,8 +79,7 @@ struct Stream {
     length: u64,
     /// Up to here was asked for.
     asked: u64,
-    /// What is under way, by the byte at which it starts.
-    coming: VecDeque<(u64, PendingReadAhead)>,
+    coming: Coming,
 }
 
 /// Each clone follows a stream of its own.
@@ -53,34 +91,45 @@ impl Clone for ReadAhead {
 
 impl ReadAhead {
     /// The bytes in `range` of an object are read next: what is under way of them is waited for, and when they go on where the
-    /// last read ended, what follows them is asked for.
+    /// last reads ended, what follows them is asked for.
     pub fn follow(&self, reader: &Reader, record: &ObjectRecord, range: Range<u64>) {
         // Two threads that read through one handle are no stream.
         let Some(mut stream) = self.stream.try_lock() else { return };
         let length = range.end.saturating_sub(range.start);
         if range.start != stream.end || length == 0 || length > CHUNK_BYTES {
-            *stream = Stream { end: range.end, length, ..Stream::default() };
+            stream.coming.leave();
+            (stream.end, stream.length, stream.asked) = (range.end, length, 0);
             return;
         }
-        let goes_on = stream.length > 0;
         stream.end = range.end;
         stream.length = stream.length.saturating_add(length);
-        let most = most_ahead(reader);
-        if goes_on && most >= CHUNK_BYTES {
-            let end = range.end.saturating_add(most.min(stream.length)).min(record.size);
-            let mut at = stream.asked.max(range.end);
-            while at < end {
-                stream.coming.push_back((at, reader.read_ahead(record.id, at)));
-                at = (at / CHUNK_BYTES + 1) * CHUNK_BYTES;
-            }
-            stream.asked = at;
-        }
-        while stream.coming.front().is_some_and(|(start, _)| *start < range.end)
-            && let Some((_, job)) = stream.coming.pop_front()
+        if stream.length >= STREAM_BYTES_MIN
+            && let Some(most) = most_ahead(reader)
         {
-            // What failed is read again by whoever needs it, and fails there.
-            job.wait();
+            stream.ask(reader, record, most);
         }
+        stream.coming.wait(range.end);
+    }
+}
+
+impl Stream {
+    /// Asks for as much as was read in order, up to `most` bytes, when half of that is used up.
+    fn ask(&mut self, reader: &Reader, record: &ObjectRecord, most: u64) {
+        let window = most.min(self.length);
+        let mut at = self.asked.max(self.end);
+        if (at - self.end) * 2 > window {
+            return;
+        }
+        let end = self.end.saturating_add(window);
+        // Chunks are read whole once there are several of them.
+        let round = if window >= 2 * CHUNK_BYTES { CHUNK_BYTES } else { ROUND_BYTES };
+        let end = end.next_multiple_of(round).min(record.size);
+        while at < end {
+            let next = ((at / CHUNK_BYTES + 1) * CHUNK_BYTES).min(end);
+            self.coming.jobs.push_back((at, reader.read_ahead(record.id, at, (next - at) as usize)));
+            at = next;
+        }
+        self.asked = at;
     }
 }
 
@@ -96,39 +145,54 @@ struct Row {
     id: u64,
     /// What its id was more than that of the one before.
     stride: u64,
+    /// Objects that were read in these steps.
+    objects: u64,
     /// Up to this id was asked for.
     asked: u64,
-    /// What is under way, by id.
-    coming: VecDeque<(u64, PendingReadAhead)>,
+    /// Whether the last ones that came were in the cache.
+    is_cached: bool,
+    coming: Coming,
 }
 
 impl Neighbours {
     /// All of an object is read next. When it is as far behind the last one as that was behind the one before, what follows in
-    /// the same steps is asked for, whether or not it is there.
+    /// the same steps is asked for, whether or not it is there: as many as were read so.
     pub fn follow(&self, reader: &Reader, record: &ObjectRecord) {
         let Some(mut row) = self.row.try_lock() else { return };
         let stride = record.id.wrapping_sub(row.id);
+        row.id = record.id;
         if stride != row.stride || stride > STRIDE_MAX || record.size > CHUNK_BYTES {
-            *row = Row { id: record.id, stride, ..Row::default() };
+            row.coming.leave();
+            (row.stride, row.objects, row.asked, row.is_cached) = (stride, 0, 0, false);
             return;
         }
-        row.id = record.id;
+        row.objects += 1;
+        // What is shorter lies in the blocks of its neighbours; and somebody may read one object again and again.
         if stride == 0 || record.size < ALONE_BYTES_MIN {
             return;
         }
-        let objects = most_ahead(reader) / record.size;
-        let end = record.id.saturating_add(objects.saturating_mul(stride));
-        let mut id = row.asked.max(record.id);
+        let is_probe = row.objects.is_multiple_of(PROBE_EVERY);
+        if let Some(most) = most_ahead(reader).filter(|_| !row.is_cached || is_probe) {
+            row.ask(reader, record, most);
+        }
+        if let Some(was_read) = row.coming.wait(record.id.saturating_add(1)) {
+            row.is_cached = !was_read;
+        }
+    }
+}
+
+impl Row {
+    /// Asks for as many objects as were read in order, up to `most` bytes of such as `record`; for one to see whether it is in
+    /// the cache as those before.
+    fn ask(&mut self, reader: &Reader, record: &ObjectRecord, most: u64) {
+        let objects = if self.is_cached { 1 } else { (most / record.size).min(self.objects) };
+        let end = self.id.saturating_add(objects.saturating_mul(self.stride));
+        let mut id = self.asked.max(self.id);
         while id < end {
-            id += stride;
-            row.coming.push_back((id, reader.read_ahead(id, 0)));
+            id = id.saturating_add(self.stride);
+            self.coming.jobs.push_back((id, reader.read_ahead(id, 0, record.size as usize)));
         }
-        row.asked = id;
-        while row.coming.front().is_some_and(|(id, _)| *id <= record.id)
-            && let Some((_, job)) = row.coming.pop_front()
-        {
-            job.wait();
-        }
+        self.asked = id;
     }
 }
 
@@ -137,7 +201,7 @@ mod tests {
     use super::*;
     use crate::database::{Database, DatabaseConfiguration};
     use crate::object::{ObjectHandle, ObjectStore};
-    use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
+    use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration, Vdev};
     use std::io::Read;
 
     const CHUNKS: u64 = 32;
@@ -261,10 +325,13 @@ mod tests {
         store.database().settle().unwrap();
         store.database().checkpoint().unwrap();
         store.database().drop_cache();
-        let coming = || store.state.neighbours.row.lock().coming.len();
+        let coming = || store.state.neighbours.row.lock().coming.jobs.len();
         (0..3).for_each(|number| assert!(store.get([number]).unwrap().unwrap() == bytes(number)));
         for number in 3..40 {
-            assert_eq!(coming(), 16);
+            // One more each time, up to a MiB.
+            let objects = store.state.neighbours.row.lock().objects as usize;
+            assert!(objects >= usize::from(number) - 2);
+            assert_eq!(coming(), objects.min(16));
             // Also of one that was written to since it was asked for.
             let last = store.open_object([number]).unwrap().unwrap();
             last.write_at(b"new", 1000).unwrap();
@@ -274,5 +341,53 @@ mod tests {
         let before = read(&store);
         let again = store.get([20]).unwrap().unwrap();
         assert_eq!((again.len(), read(&store), coming()), (length, before, 0));
+        // What is in the cache is not asked for, but for one now and then.
+        for number in 0..40 {
+            store.get([number]).unwrap();
+            assert!(number < 20 || coming() <= 1, "{number}: {}", coming());
+        }
+    }
+
+    #[test]
+    fn two_reads_of_a_record_are_no_stream() {
+        let store = store(64 << 20);
+        let object = cold(&store);
+        let before = read(&store);
+        let mut buffer = [0; 5000];
+        for chunk in (1..CHUNKS).rev() {
+            object.read_at(&mut buffer[..16], chunk * CHUNK_BYTES + 20_000).unwrap();
+            object.read_at(&mut buffer, chunk * CHUNK_BYTES + 20_016).unwrap();
+        }
+        let after = read(&store);
+        assert!(after.1 - before.1 <= CHUNKS * (32 << 10), "{} bytes", after.1 - before.1);
+    }
+
+    /// Jobs hold the devices; they are waited for when the last handle goes, so that the pool can be opened again.
+    #[test]
+    fn nothing_is_under_way_when_a_database_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pool");
+        let configuration = || {
+            let mut tier = TierConfiguration::parse_zfs_like([format!("{}:32MiB", path.display())]).unwrap();
+            if let Some(Vdev::Leaf(LeafVdev::File(file))) = tier.top_level_vdevs.first_mut() {
+                file.direct = false;
+            }
+            let storage =
+                StoragePoolConfiguration { tiers: vec![tier], ..StoragePoolConfiguration::default() };
+            DatabaseConfiguration { storage, segment_size: 1 << 19, ..DatabaseConfiguration::default() }
+        };
+        let database = Database::create_with(configuration(), false).unwrap();
+        let store = database.create_object_store("s").unwrap();
+        for number in 0..40 {
+            store.put([number], vec![number; 64 << 10]).unwrap();
+        }
+        drop(store);
+        database.close().unwrap();
+        for _ in 0..30 {
+            let database = Database::open_with(configuration()).unwrap();
+            let store = database.open_object_store("s").unwrap();
+            (0..20).for_each(|number| drop(store.get([number]).unwrap()));
+            database.close().unwrap();
+        }
     }
 }

@@ -74,11 +74,9 @@ impl Reader {
         Ok(length)
     }
 
-    /// Starts to bring what is behind byte `offset` of its chunk of object `id` into the cache.
-    pub fn read_ahead(&self, id: u64, offset: u64) -> PendingReadAhead {
-        let key = chunk_key(id, offset / CHUNK_BYTES);
-        let in_chunk = offset % CHUNK_BYTES;
-        self.chunks.read_ahead(key, in_chunk, (CHUNK_BYTES - in_chunk) as usize)
+    /// Starts to bring `length` bytes of object `id` from byte `offset` on, all in one chunk, into the cache.
+    pub fn read_ahead(&self, id: u64, offset: u64, length: usize) -> PendingReadAhead {
+        self.chunks.read_ahead(chunk_key(id, offset / CHUNK_BYTES), offset % CHUNK_BYTES, length)
     }
 
     /// All bytes of an object.

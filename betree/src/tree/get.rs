@@ -75,7 +75,8 @@ impl Tree {
         resolver.finish_part(key, &self.dmu, action.as_ref(), self.action_name(), offset, out)
     }
 
-    /// Brings what a read of `length` bytes from byte `offset` of the value of `key` would need into the cache.
+    /// Brings what a read of `length` bytes from byte `offset` of the value of `key` would need into the cache. Whether a device
+    /// was asked for pieces of a large value.
     ///
     /// # Errors
     /// Device errors and damage.
@@ -86,7 +87,7 @@ impl Tree {
         key: &[u8],
         offset: u64,
         length: usize,
-    ) -> Result<(), TreeError> {
+    ) -> Result<bool, TreeError> {
         self.collect(version, visible, key)?.read_ahead(&self.dmu, offset, length)
     }
 

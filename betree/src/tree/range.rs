@@ -111,11 +111,11 @@ impl View {
         self.tree.get_part_in(&self.version, self.visible, key, offset, out)
     }
 
-    /// Brings `length` bytes from byte `offset` of the value of `key` into the cache.
+    /// Brings `length` bytes from byte `offset` of the value of `key` into the cache. Whether a device was asked for them.
     ///
     /// # Errors
     /// As [`Tree::read_ahead_in`].
-    pub fn read_ahead(&self, key: &[u8], offset: u64, length: usize) -> Result<(), TreeError> {
+    pub fn read_ahead(&self, key: &[u8], offset: u64, length: usize) -> Result<bool, TreeError> {
         self.tree.read_ahead_in(&self.version, self.visible, key, offset, length)
     }
 

@@ -131,11 +131,12 @@ impl Resolver {
     }
 
     /// Brings what is below the messages of `length` bytes from byte `offset` into the cache; the messages are in memory.
-    pub fn read_ahead(self, dmu: &Dmu, offset: u64, length: usize) -> Result<(), TreeError> {
+    /// Whether a device was asked for it.
+    pub fn read_ahead(self, dmu: &Dmu, offset: u64, length: usize) -> Result<bool, TreeError> {
         match (self.error, self.base) {
             (Some(error), _) => Err(error),
             (None, Base::Large(pointer)) => pointer.read_ahead(dmu, offset, length),
-            (None, Base::None | Base::Inline(_)) => Ok(()),
+            (None, Base::None | Base::Inline(_)) => Ok(false),
         }
     }
 

@@ -254,15 +254,16 @@ impl LargeValue {
         Ok(())
     }
 
-    /// Brings the pieces of `length` bytes from byte `offset` into the cache, as far as the value has them.
+    /// Brings the pieces of `length` bytes from byte `offset` into the cache, as far as the value has them. Whether a device was
+    /// asked for some.
     ///
     /// # Errors
     /// As [`LargeValue::read`].
-    pub fn read_ahead(&self, dmu: &Dmu, offset: u64, length: usize) -> Result<(), TreeError> {
+    pub fn read_ahead(&self, dmu: &Dmu, offset: u64, length: usize) -> Result<bool, TreeError> {
         let offset = (self.length as usize).min(usize::try_from(offset).unwrap_or(usize::MAX));
         let end = (self.length as usize).min(offset.saturating_add(length));
         let last = end.div_ceil(CHECKSUM_CHUNK_BYTES);
-        let mut piece = offset / CHECKSUM_CHUNK_BYTES;
+        let (mut piece, mut was_read) = (offset / CHECKSUM_CHUNK_BYTES, false);
         while piece < last {
             if self.cached(dmu, piece, Caching::Keep).is_some() {
                 piece += 1;
@@ -272,8 +273,9 @@ impl LargeValue {
             let start = pieces.start * CHECKSUM_CHUNK_BYTES;
             piece = pieces.end;
             self.read_pieces(dmu, pieces, start, &mut [], Caching::Keep)?;
+            was_read = true;
         }
-        Ok(())
+        Ok(was_read)
     }
 
     /// The pieces from `piece`, which is not in the cache, to before `last` that one request may read.
