@@ -1,7 +1,9 @@
 //! The command line.
 
+mod evacuation;
 mod objects;
 
+pub use evacuation::VdevRemove;
 use objects::META_VERBS;
 pub use objects::{
     ByteRange, MetaCommand, Obj, ObjCommand, ObjExport, ObjImport, ObjList, ObjPut, ObjTarget, StoreCommand,
@@ -161,6 +163,8 @@ pub enum VdevCommand {
         /// The device [default: all]
         device: Option<String>,
     },
+    /// Move everything that is on a vdev to the others, and take it out of the pool; Ctrl-C leaves it as it was
+    Remove(VdevRemove),
 }
 
 #[derive(Debug, Args)]
@@ -873,6 +877,7 @@ impl Command {
             Self::Vdev(VdevCommand::Replace(_)) => "vdev replace",
             Self::Vdev(VdevCommand::Add(_)) => "vdev add",
             Self::Vdev(VdevCommand::Clear { .. }) => "vdev clear",
+            Self::Vdev(VdevCommand::Remove(_)) => "vdev remove",
             Self::Recover(_) => "recover",
             Self::Salvage(_) => "salvage",
             Self::Db(DbCommand::Init(_)) => "db init",

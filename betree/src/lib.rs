@@ -16,10 +16,10 @@ pub use base::preference::StoragePreference;
 pub use database::{
     AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
     DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
-    KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions, ReceiveReport, Received,
-    ResilverStatus, Result, ResumeToken, Retention, ScrubFinding, ScrubState, ScrubStatus, SendOptions,
-    SendReport, Snapshot, SnapshotInfo, StorageInfo, StreamError, StreamInfo, StreamKind, StreamPart,
-    Unfinished, VALUE_BYTES_MAX, VerifyReport,
+    EvacuationState, EvacuationStatus, KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions,
+    ReceiveReport, Received, ResilverStatus, Result, ResumeToken, Retention, ScrubFinding, ScrubState,
+    ScrubStatus, SendOptions, SendReport, Snapshot, SnapshotInfo, StorageInfo, StreamError, StreamInfo,
+    StreamKind, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use object::{
     AsyncObjectStore, CHUNK_BYTES, Chunks, Condition, ListOptions, METADATA_KEY_BYTES_MAX,

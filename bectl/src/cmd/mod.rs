@@ -5,6 +5,7 @@ mod config;
 mod dataset;
 mod db;
 mod difference;
+mod evacuation;
 mod init;
 mod kv;
 mod load;

@@ -149,6 +149,7 @@ fn leaves_of(vdev: &VdevStatus) -> u64 {
 pub fn run(context: &Context, command: VdevCommand) -> anyhow::Result<()> {
     match command {
         VdevCommand::List => list(context),
+        VdevCommand::Remove(options) => super::evacuation::remove(context, &options),
         VdevCommand::Offline { device } => {
             let (database, _) = context.open_for_devices()?;
             let (vdev, leaf) = find(&database, &device)?;

@@ -23,6 +23,8 @@ mod objects;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod removal;
+#[cfg(test)]
 mod safety;
 #[cfg(test)]
 mod snapshots;

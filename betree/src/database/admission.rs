@@ -208,9 +208,13 @@ impl Core {
 
     /// Pushes down what lies above one leaf; whether there was room for all of it. Without it, checkpoints make some, if
     /// there is any to be made.
-    fn push_down(&self, dataset: &DatasetState, low: &[u8]) -> Result<bool> {
+    pub(super) fn push_down(&self, dataset: &DatasetState, low: &[u8]) -> Result<bool> {
         for _attempt in 0..ATTEMPTS_MAX {
-            if unless_full(dataset.tree.push_down(low).map_err(|error| dataset.error(error)))? {
+            let pushed = {
+                let _writer = self.writers.enter();
+                dataset.tree.push_down(low).map_err(|error| dataset.error(error))
+            };
+            if unless_full(pushed)? {
                 return Ok(true);
             }
             if !self.has_much_deferred() || !unless_full(self.free_deferred())? {

@@ -181,7 +181,8 @@ impl Core {
         let _blocks = self.root_tree.deaths().blocks(generation);
 
         // The table root's place is part of the bitmaps, so it is found before they are written.
-        let blocks = blocks_for(self.dmu.table_root_bytes_max() as u64) as u32;
+        self.dmu.prepare_departure(generation);
+        let blocks = blocks_for(self.dmu.table_root_bytes_max(generation) as u64) as u32;
         let extents = self.dmu.allocate(Stream::Header, preference, blocks, Privilege::System)?;
         let table_extents = match self.dmu.store_extents(extents.clone(), preference) {
             Ok(stored) => stored,
@@ -304,6 +305,9 @@ impl Core {
         }
         edits.free_condemned()?;
         for (key, record) in self.scrubs.take_records(&plan.adopters()) {
+            edits.put(&key, Some(&record))?;
+        }
+        if let Some((key, record)) = self.evacuations.take_record() {
             edits.put(&key, Some(&record))?;
         }
         let edited = plan.edit(&mut edits, cut.sequence, &roots);

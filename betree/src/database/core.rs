@@ -6,6 +6,7 @@ use super::catalog::{Catalog, DatasetState};
 use super::checkpoint::Checkpointer;
 use super::commit::Commit;
 use super::error::{Error, Result};
+use super::evacuation::Evacuations;
 use super::format::Role;
 use super::limits::Scale;
 use super::pacing::Pacing;
@@ -44,6 +45,7 @@ pub(super) struct Core {
     pub snapshots: Snapshots,
     pub receives: Receives,
     pub scrubs: Scrubs,
+    pub evacuations: Evacuations,
     /// Who writes what no checkpoint names yet.
     pub writers: Writers,
     pub pacing: Pacing,
@@ -99,6 +101,7 @@ impl Core {
             snapshots: Snapshots::default(),
             receives: Receives::default(),
             scrubs: Scrubs::default(),
+            evacuations: Evacuations::default(),
             writers: Writers::default(),
             pacing: Pacing::default(),
             writes: AtomicU64::new(0),
@@ -339,7 +342,8 @@ impl Core {
             tables += version.frozen.len() + usize::from(active > 0);
         }
         self.pacing.note_memtables(frozen);
-        self.dmu.set_reserve(self.scale.reserve(all, tables, self.dmu.cache().dirty_bytes()));
+        let (dirty, maps) = (self.dmu.cache().dirty_bytes(), self.dmu.map_blocks());
+        self.dmu.set_reserve(self.scale.reserve(all, tables, dirty, maps));
         (all, frozen)
     }
 

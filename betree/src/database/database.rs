@@ -5,6 +5,7 @@ use super::catalog::DatasetState;
 use super::core::Core;
 use super::dataset::{Dataset, create_snapshots};
 use super::error::{Error, ErrorKind, Result};
+use super::evacuation::EvacuationStatus;
 use super::format::{NAME_BYTES_MAX, Role};
 use super::limits::check_length;
 use super::metrics::Metrics;
@@ -17,9 +18,11 @@ use super::verify::VerifyReport;
 use super::view::DatabaseView;
 use super::worker::Workers;
 use super::{AccessMode, DatabaseConfiguration, DatasetConfiguration};
+use crate::base::ids::VdevId;
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::base::units::BLOCK_BYTES_U64;
+use crate::dmu::DepartedVdev;
 use crate::pool::{Access, CreateOptions, OpenReport, Pool, PoolError, StoragePoolConfiguration};
 use crate::tree::{Action, DefaultMessageAction, MessageAction, Value};
 use std::path::Path;
@@ -590,6 +593,67 @@ impl Database {
     #[must_use]
     pub fn scrub_status(&self) -> Option<ScrubStatus> {
         self.core().scrubs.status()
+    }
+
+    /// Moves everything that is on `vdev` to other vdevs, while the database is used, and takes it out of the pool: in this
+    /// thread, until it is done or `watch`, which is asked after every step, says no. Then, as after an error or a crash, the
+    /// vdev is a member as before; the next call begins anew. `by` says who wants it.
+    ///
+    /// When this returns [`EvacuationState::Finished`](super::EvacuationState::Finished), the devices of the vdev are nobody's: the next opening is to be
+    /// configured without them. This process keeps them open until the database is closed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::OutOfSpace`] when the others have no room for it; [`ErrorKind::InvalidArgument`] for the last vdev and for memory;
+    /// [`ErrorKind::Corrupt`] when something on it is right on none of its members (the status has what); [`ErrorKind::Busy`] while another thread
+    /// does, or a member is resilvered.
+    pub fn evacuate(
+        &self,
+        vdev: VdevId,
+        by: &str,
+        mut watch: impl FnMut(&EvacuationStatus) -> bool,
+    ) -> Result<EvacuationStatus> {
+        let core = self.core();
+        let stops = core.evacuations.stops();
+        core.run_evacuation(vdev, by, &|| core.evacuations.stops() == stops, &mut watch)
+    }
+
+    /// As [`Database::evacuate`], in a thread of its own, which ends when the database is closed. What came of it is in the status;
+    /// what kept it from beginning (no room, a member that is resilvered) is in the program's log, and the status stays what it was.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread, or the configuration has none.
+    pub fn evacuate_start(&self, vdev: VdevId, by: &str) -> Result<()> {
+        let core = self.core();
+        if !core.has_threads() {
+            let reason = String::from("the configuration has no background threads");
+            return Err(Error::InvalidArgument { what: "evacuation", reason });
+        }
+        core.check_accepts()?;
+        if !core.pool.present().any(|present| present.id == vdev) {
+            return Err(Error::NotFound { what: "vdev", name: vdev.to_string() });
+        }
+        core.pool.check_removable(vdev)?;
+        self.handle.workers.spawn_evacuation(core, vdev, by).map_err(|error| Error::InvalidArgument {
+            what: "evacuation",
+            reason: format!("the operating system refuses a thread: {error}"),
+        })
+    }
+
+    /// Gives up the evacuation that runs or was started, behind the step that is under way. One that has switched is finished.
+    pub fn evacuate_stop(&self) {
+        self.core().evacuations.stop();
+    }
+
+    /// How far the evacuation is, or what the newest one came to; `None` when there never was one.
+    #[must_use]
+    pub fn evacuation_status(&self) -> Option<EvacuationStatus> {
+        self.core().evacuations.status()
+    }
+
+    /// The vdevs that left the pool, and how much of them lives on others.
+    #[must_use]
+    pub fn departed_vdevs(&self) -> Vec<DepartedVdev> {
+        self.core().dmu.departed()
     }
 
     /// Waits until no background work is left, so that the trees have the shape that reads like best.

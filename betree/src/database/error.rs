@@ -276,7 +276,7 @@ fn pool_kind(error: &PoolError) -> ErrorKind {
         PoolError::Closed => ErrorKind::Closed,
         PoolError::NotFound { .. } => ErrorKind::NotFound,
         PoolError::NotEmpty { .. } => ErrorKind::AlreadyExists,
-        PoolError::Unsupported { .. } | PoolError::NewerFormat { .. } => ErrorKind::Unsupported,
+        PoolError::NewerFormat { .. } => ErrorKind::Unsupported,
         PoolError::NoRandomBytes(_) => ErrorKind::Io,
         PoolError::MissingDevice { .. } | PoolError::Insufficient { .. } => ErrorKind::Degraded,
         PoolError::Indispensable { .. } | PoolError::MemberGone { .. } => ErrorKind::Busy,

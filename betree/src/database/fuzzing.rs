@@ -196,7 +196,7 @@ fn chunk_record(bytes: &[u8]) -> bool {
 
 fn record_seeds() -> Vec<Vec<u8>> {
     let mut writer = RecordWriter::default();
-    writer.start(7, 9);
+    writer.start(7, 10);
     writer.message(DatasetId(1), Kind::Put, StoragePreference::FAST, b"key", b"value");
     writer.message(DatasetId(300), Kind::Delete, StoragePreference::NONE, b"", b"");
     writer.message(DatasetId(2), Kind::PutLarge, StoragePreference::NONE, b"large", &[0; 36]);
@@ -206,6 +206,7 @@ fn record_seeds() -> Vec<Vec<u8>> {
     writer.rename(DatasetId(2), b"new");
     writer.destroy(DatasetId(3));
     writer.changed(Generation(9));
+    writer.filler(5);
     vec![writer.bytes().to_vec()]
 }
 
@@ -234,6 +235,7 @@ fn record(bytes: &[u8]) -> bool {
                 Operation::Rename { dataset, name } => writer.rename(dataset, name),
                 Operation::Destroy { dataset } => writer.destroy(dataset),
                 Operation::Changed { generation } => writer.changed(generation),
+                Operation::Filler { bytes } => writer.filler(bytes),
             }
         }
         Ok(writer)

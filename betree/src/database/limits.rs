@@ -98,17 +98,17 @@ impl Scale {
         (self.capacity / 32).clamp(1 << 20, 256 << 20)
     }
 
-    /// What must stay free for memtables of `bytes` bytes, `tables` in number, and headers of `dirty` bytes that wait for
-    /// a checkpoint.
+    /// What must stay free for memtables of `bytes` bytes, `tables` in number, headers of `dirty` bytes that wait for
+    /// a checkpoint, and maps of `maps` blocks, which two checkpoints may write anew while a scrub looks at what they were.
     ///
     /// Whatever happens, all memtables can be flushed and a checkpoint be written; above that a merge of a leaf, or the
     /// flush of a run of a buffer into many, can give space back; above that deletes have some room before the first of
     /// these.
-    pub fn reserve(&self, bytes: usize, tables: usize, dirty: usize) -> Reserve {
+    pub fn reserve(&self, bytes: usize, tables: usize, dirty: usize, maps: u64) -> Reserve {
         // The last block of a run is its own, in each slot that it is split for.
         let runs = (tables * SLOTS_MAX).min(bytes / 64);
         let flushes = blocks_for(bytes as u64 * 5 / 4) + runs as u64;
-        let merge = self.checkpoint_blocks + blocks_for(dirty as u64) + flushes;
+        let merge = self.checkpoint_blocks + 3 * maps + blocks_for(dirty as u64) + flushes;
         let leaf_or_run = self.merge_bytes().max(self.memtable_bytes as u64 * 5 / 4);
         let delete = merge + blocks_for(leaf_or_run) + SLOTS_MAX as u64;
         let user = delete + self.capacity / BLOCK_BYTES_U64 / 128;

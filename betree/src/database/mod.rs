@@ -71,6 +71,7 @@ mod dataset;
 mod devices;
 mod durability;
 mod error;
+mod evacuation;
 mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -106,6 +107,10 @@ pub use dataset::Dataset;
 pub(crate) use dataset::{known_action, prefix_bounds};
 pub use durability::Durability;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(test)]
+pub(crate) use evacuation::testing as evacuation_testing;
+pub(crate) use evacuation::{EVACUATIONS, EvacuationRecord, evacuation_key};
+pub use evacuation::{EvacuationState, EvacuationStatus};
 pub(crate) use format::{
     DATASETS, DROPS, DatasetRecord, NAME_BYTES_MAX, Role, RootRecord, dataset_key, drops_key, key_dataset,
 };

@@ -11,6 +11,7 @@
 //! | 17 rename dataset | dataset varint, name (varint length, bytes) |
 //! | 18 destroy dataset | dataset varint |
 //! | 19 changed | generation varint: a change of snapshots, which is not in the log, is in this checkpoint, and what follows builds on it |
+//! | 20 filler | 0, bytes (varint length, bytes): nothing, so that the log goes on elsewhere |
 //!
 //! A record is replayed when all of it is in the log: a batch is whole or not there.
 
@@ -24,6 +25,7 @@ const CREATE: u8 = 16;
 const RENAME: u8 = 17;
 const DESTROY: u8 = 18;
 const CHANGED: u8 = 19;
+const FILLER: u8 = 20;
 
 /// Longest field of a record that replay accepts.
 const FIELD_BYTES_MAX: usize = 64 << 20;
@@ -37,6 +39,7 @@ pub(crate) enum Operation<'a> {
     Rename { dataset: DatasetId, name: &'a [u8] },
     Destroy { dataset: DatasetId },
     Changed { generation: Generation },
+    Filler { bytes: usize },
 }
 
 /// Builds one record.
@@ -107,6 +110,14 @@ impl RecordWriter {
         put_varint(&mut self.bytes, generation.0);
     }
 
+    /// Says nothing, in `bytes` bytes.
+    pub fn filler(&mut self, bytes: usize) {
+        self.bytes.push(FILLER);
+        put_varint(&mut self.bytes, 0);
+        put_varint(&mut self.bytes, bytes as u64);
+        self.bytes.resize(self.bytes.len() + bytes, 0);
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -157,6 +168,13 @@ impl<'a> RecordReader<'a> {
             CREATE => Operation::Create { dataset, record: input.bytes(FIELD_BYTES_MAX, "dataset record")? },
             RENAME => Operation::Rename { dataset, name: input.bytes(FIELD_BYTES_MAX, "dataset name")? },
             DESTROY => Operation::Destroy { dataset },
+            FILLER => {
+                let filler = input.bytes(FIELD_BYTES_MAX, "filler")?;
+                if dataset.0 != 0 || filler.iter().any(|byte| *byte != 0) {
+                    return Err(input.invalid("filler"));
+                }
+                Operation::Filler { bytes: filler.len() }
+            }
             CHANGED => Operation::Changed { generation: Generation(dataset.0) },
             tag => {
                 let kind = Kind::from_u8(tag).ok_or_else(|| input.invalid("operation"))?;
@@ -178,7 +196,7 @@ mod tests {
 
     fn sample() -> RecordWriter {
         let mut writer = RecordWriter::default();
-        writer.start(7, 7);
+        writer.start(7, 8);
         writer.message(DatasetId(1), Kind::Put, StoragePreference::FAST, b"key", b"value");
         writer.message(DatasetId(300), Kind::Delete, StoragePreference::NONE, b"", b"");
         writer.range_delete(DatasetId(1), b"a", Some(b"b"));
@@ -186,6 +204,7 @@ mod tests {
         writer.rename(DatasetId(2), b"new");
         writer.destroy(DatasetId(3));
         writer.changed(Generation(9));
+        writer.filler(3);
         writer
     }
 
@@ -193,7 +212,7 @@ mod tests {
     fn records_have_golden_bytes_and_read_back() {
         let writer = sample();
         let golden = [
-            &[7, 0, 0, 0, 0, 0, 0, 0, 7][..],
+            &[7, 0, 0, 0, 0, 0, 0, 0, 8][..],
             &[0, 1, 1, 3, b'k', b'e', b'y', 5, b'v', b'a', b'l', b'u', b'e'],
             &[1, 0xac, 2, 254, 0],
             &[4, 1, 1, b'a', 1, 1, b'b'],
@@ -201,6 +220,7 @@ mod tests {
             &[17, 2, 3, b'n', b'e', b'w'],
             &[18, 3],
             &[19, 9],
+            &[20, 0, 3, 0, 0, 0],
         ]
         .concat();
         assert_eq!(writer.bytes(), golden);
@@ -209,7 +229,7 @@ mod tests {
         while let Some(operation) = reader.next().unwrap() {
             operations.push(operation);
         }
-        assert_eq!(operations.len(), 7);
+        assert_eq!((operations.len(), &operations[7]), (8, &(14, Operation::Filler { bytes: 3 })));
         assert_eq!(
             operations[2],
             (9, Operation::RangeDelete { dataset: DatasetId(1), start: b"a", end: Some(b"b") })

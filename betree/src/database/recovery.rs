@@ -168,6 +168,7 @@ impl Core {
         core.publish_root(record.generation);
         core.find_condemned()?;
         core.scrubs.load(&core.snapshots.root()?)?;
+        core.evacuations.load(&core.snapshots.root()?, |vdev| core.dmu.has_left(vdev))?;
         if matches!(opening, Opening::Checkpoint) {
             return Ok(core);
         }
@@ -189,6 +190,8 @@ impl Core {
         }
         // Nothing is appended before replay is in a checkpoint of its own.
         core.checkpoint(true)?;
+        // Who was about to take a vdev away is gone.
+        core.depart()?;
         Ok(core)
     }
 
@@ -392,7 +395,7 @@ impl Core {
                 let dataset = dataset_of(dataset)?;
                 self.catalog.write().rename(&dataset, name);
             }
-            Operation::Changed { .. } => {}
+            Operation::Changed { .. } | Operation::Filler { .. } => {}
             Operation::Destroy { dataset } => {
                 let dataset = dataset_of(dataset)?;
                 self.catalog.write().destroy(&dataset);
@@ -418,10 +421,10 @@ impl Ground {
     fn new(configuration: &DatabaseConfiguration, dmu: &Dmu) -> Self {
         let mut scale = Scale::new(configuration, dmu.capacity_blocks() * BLOCK_BYTES_U64);
         // Log, table roots and what the root tree changes, of the two checkpoints after which space is given back.
-        let table = blocks_for(dmu.table_root_bytes_max() as u64);
+        let table = blocks_for(dmu.table_root_bytes_max(Generation(0)) as u64);
         let log = u64::from(scale.log_extent_blocks);
         scale.checkpoint_blocks = log * 2 + table * 6 + 16;
-        dmu.set_reserve(scale.reserve(0, 0, 0));
+        dmu.set_reserve(scale.reserve(0, 0, 0, dmu.map_blocks()));
         Self {
             jobs: Arc::default(),
             visible: Arc::default(),

@@ -88,6 +88,7 @@ impl Core {
             }
         }
         verified.extents.extend(listed_extents(&view, &self.dmu)?);
+        verified.extents.extend(self.dmu.map_extents());
         if let Some(table) = &checkpointer.table {
             verified.extents.extend_from_slice(table.extents());
         }
@@ -106,7 +107,10 @@ impl Core {
     }
 
     /// Checks that the bitmaps hold exactly the blocks of `reached`; returns how many those are.
-    fn compare_with_bitmaps(&self, mut reached: Vec<Extent>, generation: Generation) -> Result<u64> {
+    fn compare_with_bitmaps(&self, reached: Vec<Extent>, generation: Generation) -> Result<u64> {
+        // What lay on a vdev that left is where the map says; who is not there is reached, and free.
+        let places = |extent| self.dmu.places_of_moved(&extent).unwrap_or_else(|| vec![extent]);
+        let mut reached: Vec<Extent> = reached.into_iter().flat_map(places).collect();
         reached.sort_unstable_by_key(|extent| (extent.vdev, extent.block));
         let wrong = |reason: String| Error::Corrupt { what: "allocation state", reason };
         for pair in reached.windows(2) {

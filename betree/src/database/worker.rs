@@ -2,6 +2,7 @@
 //! spares to lost members.
 
 use super::core::Core;
+use crate::base::ids::VdevId;
 use crate::base::sync::thread::{self, JoinHandle};
 use crate::base::sync::{Condvar, Mutex};
 use crate::tree::Job;
@@ -121,6 +122,29 @@ impl Workers {
                 // The next opening begins with it.
                 Err(error) if goes_on() => log::warn!("resilver in the background: {error}"),
                 _ => {}
+            }
+        })
+    }
+
+    /// Starts a thread that evacuates `vdev`.
+    ///
+    /// # Errors
+    /// The operating system refuses it.
+    pub fn spawn_evacuation(&self, core: &Arc<Core>, vdev: VdevId, by: &str) -> io::Result<()> {
+        let by = by.to_owned();
+        // Who stops it at once stops it.
+        let stops = core.evacuations.stops();
+        self.spawn("betree-evacuate", core, move |core, stop| {
+            let goes_on = || !*stop.0.lock() && core.check_accepts().is_ok();
+            let evacuates = || goes_on() && core.evacuations.stops() == stops;
+            if let Err(error) = core.run_evacuation(vdev, &by, &evacuates, &mut |_| true) {
+                log::warn!("evacuation in the background: {error}");
+            }
+            // A member that came back meanwhile had to wait.
+            if !core.pool.lacking().is_empty()
+                && let Err(error) = core.run_resilver(&goes_on, &mut |_| true)
+            {
+                log::warn!("resilver in the background: {error}");
             }
         })
     }

@@ -25,7 +25,7 @@
 
 use super::DmuError;
 use super::commit::Commit;
-use super::format::{IndirectVdev, Root};
+use super::format::{IndirectVdev, Root, TABLE_ROOT};
 use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::packing::Packing;
@@ -36,7 +36,7 @@ use crate::base::extent::Extent;
 use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::TIER_COUNT;
 use crate::base::sync::Mutex;
-use crate::base::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::pool::{Geometry, Pool};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -94,7 +94,8 @@ pub struct Allocator {
     pub(super) vdevs: Vec<Vdev>,
     by_id: HashMap<VdevId, usize>,
     tiers: [Tier; TIER_COUNT],
-    pub(super) indirect: Vec<IndirectVdev>,
+    /// The vdevs that left, as the last checkpoint has them.
+    pub(super) indirect: Mutex<Vec<IndirectVdev>>,
     pub(super) commit: Mutex<Commit>,
     seen: SeenGenerations,
 }
@@ -106,6 +107,8 @@ pub(super) struct Vdev {
     pub(super) geometry: Geometry,
     /// Free blocks when the lock was last given back: for choosing a vdev without taking its lock.
     free: AtomicU64,
+    /// Whether it left the pool: what it holds is kept only as long as somebody of this process does.
+    pub(super) has_left: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -114,10 +117,10 @@ struct Tier {
     vdevs: Vec<usize>,
     /// How blocks lie on its vdevs, each way once.
     geometries: Vec<Geometry>,
-    /// Blocks, parity included; so are `free` and `reserve`.
-    total: u64,
+    /// Blocks, parity included, of those that are not closed; so are `free` and `reserve`.
+    total: AtomicU64,
     /// Data blocks that long extents could hold.
-    data: u64,
+    data: AtomicU64,
     /// Free blocks of its vdevs less those that requests under way will take.
     free: AtomicI64,
     reserve: Mutex<Reserve>,
@@ -140,7 +143,15 @@ impl Tier {
 
     /// How many of `taken` blocks hold data in long extents.
     fn data_share(&self, taken: u64) -> u64 {
-        share(taken, self.data, self.total)
+        share(taken, self.data(), self.total())
+    }
+
+    fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    fn data(&self) -> u64 {
+        self.data.load(Ordering::Relaxed)
     }
 
     /// The most that a block of data takes.
@@ -195,7 +206,7 @@ fn decode_root(
     vdevs: &[VdevGeometry],
     generation: Generation,
 ) -> Result<Root, DmuError> {
-    let what = "allocation table root";
+    let what = TABLE_ROOT;
     let root = Root::decode(root).map_err(|source| DmuError::Decode { what, source })?;
     if root.pool != uuid || root.generation != generation {
         let reason = format!(
@@ -278,7 +289,9 @@ impl Allocator {
         root: Root,
         amended: Option<&[SegmentCounts]>,
     ) -> Result<Self, DmuError> {
-        let mut geometries: Vec<&VdevGeometry> = geometries.iter().collect();
+        let has_left = |id: VdevId| root.indirect.iter().any(|gone| gone.id == id);
+        let mut geometries: Vec<&VdevGeometry> =
+            geometries.iter().filter(|geometry| !has_left(geometry.id)).collect();
         geometries.sort_by_key(|geometry| geometry.id);
         let mut seen = SeenGenerations { written: root.generation, durable: root.generation };
         let mut tiers: [Tier; TIER_COUNT] = Default::default();
@@ -300,8 +313,8 @@ impl Allocator {
             let free = segments.free();
             let tier = &mut tiers[usize::from(geometry.tier)];
             tier.vdevs.push(index);
-            tier.total += segments.total();
-            tier.data += geometry.geometry.capacity(segments.total());
+            *tier.total.get_mut() += segments.total();
+            *tier.data.get_mut() += geometry.geometry.capacity(segments.total());
             if !tier.geometries.contains(&geometry.geometry) {
                 tier.geometries.push(geometry.geometry);
             }
@@ -311,13 +324,14 @@ impl Allocator {
                 geometry: segments.geometry(),
                 segments: Mutex::new(segments),
                 free: AtomicU64::new(free),
+                has_left: AtomicBool::new(false),
             });
         }
         for tier in &mut tiers {
-            *tier.reserve.get_mut() = Reserve::of_tier(tier.total, tier.granule());
+            *tier.reserve.get_mut() = Reserve::of_tier(tier.total(), tier.granule());
         }
         let commit = Mutex::new(Commit::new(root.generation));
-        Ok(Self { pool, uuid, vdevs, by_id, tiers, indirect: root.indirect, commit, seen })
+        Ok(Self { pool, uuid, vdevs, by_id, tiers, indirect: Mutex::new(root.indirect), commit, seen })
     }
 
     /// The generations that table pages mention, as found at open. The next checkpoint must be above
@@ -332,7 +346,7 @@ impl Allocator {
     /// quarter. On a striped tier each block of it counts for the most that it may take.
     pub fn set_reserve(&self, tier: u8, reserve: Reserve) {
         if let Some(tier) = self.tiers.get(usize::from(tier)) {
-            *tier.reserve.lock() = reserve.within(tier.total, tier.granule());
+            *tier.reserve.lock() = reserve.within(tier.total(), tier.granule());
         }
     }
 
@@ -561,10 +575,37 @@ impl Allocator {
         Ok(())
     }
 
+    /// Whether anything is handed out of `vdev` from now on.
+    ///
+    /// # Errors
+    /// A vdev that the allocator does not have, or that left.
+    pub(super) fn set_closed(&self, vdev: VdevId, closed: bool) -> Result<(), DmuError> {
+        let unknown = || DmuError::Pool(crate::pool::PoolError::UnknownVdev(vdev));
+        let index = self.by_id.get(&vdev).copied().ok_or_else(unknown)?;
+        if self.vdevs[index].has_left.load(Ordering::Acquire) {
+            return Err(unknown());
+        }
+        let total = self.with(index, |segments| {
+            segments.set_closed(closed);
+            segments.total()
+        });
+        let (tier, geometry) = (&self.tiers[self.vdevs[index].tier], self.vdevs[index].geometry);
+        let change = |number: &AtomicU64, by: u64| match closed {
+            true => number.fetch_sub(by, Ordering::Relaxed),
+            false => number.fetch_add(by, Ordering::Relaxed),
+        };
+        change(&tier.total, total);
+        change(&tier.data, geometry.capacity(total));
+        // Until the layers above say what they need.
+        *tier.reserve.lock() = Reserve::of_tier(tier.total(), tier.granule());
+        Ok(())
+    }
+
     /// Accounts of the vdevs, ascending by id.
     #[must_use]
     pub fn vdev_space(&self) -> Vec<VdevSpace> {
-        self.vdevs.iter().map(|vdev| vdev.segments.lock().space()).collect()
+        let present = self.vdevs.iter().filter(|vdev| !vdev.has_left.load(Ordering::Acquire));
+        present.map(|vdev| vdev.segments.lock().space()).collect()
     }
 
     /// Accounts of the tiers.
@@ -575,7 +616,7 @@ impl Allocator {
             out[usize::from(vdev.tier)].add(&vdev);
         }
         for (space, tier) in out.iter_mut().zip(&self.tiers) {
-            space.reserve = if tier.vdevs.is_empty() { 0 } else { tier.data_share(tier.reserve.lock().user) };
+            space.reserve = if tier.total() == 0 { 0 } else { tier.data_share(tier.reserve.lock().user) };
         }
         out
     }
@@ -584,7 +625,7 @@ impl Allocator {
     #[must_use]
     pub fn data_share(&self, taken: u64) -> u64 {
         let sum = |of: fn(&Tier) -> u64| self.tiers.iter().map(of).sum();
-        share(taken, sum(|tier| tier.data), sum(|tier| tier.total))
+        share(taken, sum(Tier::data), sum(Tier::total))
     }
 
     /// How many data blocks of [`Allocator::available`] are enough for `data` of them, however scattered they are.
@@ -593,7 +634,7 @@ impl Allocator {
         let Some(tier) = self.tiers.get(usize::from(tier)) else { return data };
         let taken = data.saturating_mul(tier.granule());
         // What is available is rounded down.
-        tier.data_share(taken).saturating_add(u64::from(tier.data < tier.total))
+        tier.data_share(taken).saturating_add(u64::from(tier.data() < tier.total()))
     }
 
     /// Data blocks that a request with `privilege` may have on `tier` now.

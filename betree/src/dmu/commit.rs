@@ -6,9 +6,10 @@
 
 use super::DmuError;
 use super::allocator::Allocator;
-use super::format::{Entry, Root, SlotRef};
+use super::format::{Entry, INDIRECT_BYTES, IndirectVdev, Root, SlotRef};
 use crate::base::extent::Extent;
-use crate::base::ids::Generation;
+use crate::base::ids::{Generation, VdevId};
+use crate::base::sync::atomic::Ordering;
 use std::collections::BTreeMap;
 
 /// The last durable checkpoint, and the one being written.
@@ -34,6 +35,16 @@ struct Pending {
     entries: Vec<BTreeMap<u32, Entry>>,
     /// Per vdev: changed pages.
     pages: Vec<Vec<(u32, SlotRef)>>,
+    departures: Departures,
+}
+
+/// What a checkpoint says of vdevs that left.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Departures {
+    /// Those that left, ascending by id.
+    pub indirect: Vec<IndirectVdev>,
+    /// The one among them that leaves with this checkpoint.
+    pub leaving: Option<VdevId>,
 }
 
 impl Allocator {
@@ -46,15 +57,36 @@ impl Allocator {
     /// Length of the next table root in bytes; it does not depend on what is allocated.
     #[must_use]
     pub fn table_root_bytes_max(&self) -> usize {
-        let no_pages = vec![Vec::new(); self.vdevs.len()];
-        self.root(Generation(1), Generation(0), &no_pages).encoded_bytes()
+        self.table_root_bytes_with(None)
     }
 
-    fn root(&self, generation: Generation, parent: Generation, pages: &[Vec<(u32, SlotRef)>]) -> Root {
+    /// The same, of a checkpoint with which `leaving` leaves.
+    pub(super) fn table_root_bytes_with(&self, leaving: Option<VdevId>) -> usize {
+        let no_pages = vec![Vec::new(); self.vdevs.len()];
+        let indirect = self.indirect.lock().clone();
+        let departures = Departures { indirect, leaving };
+        let more = if leaving.is_some() { INDIRECT_BYTES } else { 0 };
+        self.root(Generation(1), Generation(0), &no_pages, &departures).encoded_bytes() + more
+    }
+
+    /// Whether `vdev` left, or does with the checkpoint of `departures`.
+    fn is_gone(&self, vdev: usize, departures: &Departures) -> bool {
+        let leaves = || Some(self.with(vdev, |segments| segments.id())) == departures.leaving;
+        self.vdevs[vdev].has_left.load(Ordering::Acquire) || (departures.leaving.is_some() && leaves())
+    }
+
+    fn root(
+        &self,
+        generation: Generation,
+        parent: Generation,
+        pages: &[Vec<(u32, SlotRef)>],
+        departures: &Departures,
+    ) -> Root {
         let vdevs = (0..self.vdevs.len())
+            .filter(|vdev| !self.is_gone(*vdev, departures))
             .map(|vdev| self.with(vdev, |segments| segments.root_vdev(&pages[vdev])))
             .collect();
-        Root { pool: self.uuid, generation, parent, vdevs, indirect: self.indirect.clone() }
+        Root { pool: self.uuid, generation, parent, vdevs, indirect: departures.indirect.clone() }
     }
 
     /// Writes the allocation state of checkpoint `generation`: that of the last one with the bits of `set` set and those of
@@ -78,6 +110,18 @@ impl Allocator {
         set: &[Extent],
         clear: &[Extent],
     ) -> Result<Vec<u8>, DmuError> {
+        let indirect = self.indirect.lock().clone();
+        self.commit_with(generation, set, clear, Departures { indirect, leaving: None })
+    }
+
+    /// As [`Allocator::commit`], of a checkpoint that says this of vdevs that left.
+    pub(super) fn commit_with(
+        &self,
+        generation: Generation,
+        set: &[Extent],
+        clear: &[Extent],
+        departures: Departures,
+    ) -> Result<Vec<u8>, DmuError> {
         let mut commit = self.commit.lock();
         assert!(commit.pending.is_none(), "one checkpoint is written at a time");
         assert!(generation > commit.durable, "generations grow");
@@ -87,6 +131,7 @@ impl Allocator {
             clear: Vec::with_capacity(clear.len()),
             entries: vec![BTreeMap::new(); self.vdevs.len()],
             pages: vec![Vec::new(); self.vdevs.len()],
+            departures,
         };
         match self.write(&mut pending, commit.durable, set, clear) {
             Ok(root) => {
@@ -123,6 +168,10 @@ impl Allocator {
         }
         let generation = pending.generation;
         for (vdev, numbers) in changed.into_iter().enumerate() {
+            // Of a vdev that left, the next checkpoint says nothing.
+            if self.is_gone(vdev, &pending.departures) {
+                continue;
+            }
             for number in numbers {
                 // The device is written without the lock: requests go on meanwhile.
                 let ((place, bytes), entry) =
@@ -136,7 +185,7 @@ impl Allocator {
                 pending.pages[vdev].push((page, reference));
             }
         }
-        Ok(self.root(generation, durable, &pending.pages).encode())
+        Ok(self.root(generation, durable, &pending.pages, &pending.departures).encode())
     }
 
     /// Whether a write to `extent` changes a checkpoint that the pool may be opened at. Looked at before every write in
@@ -177,9 +226,13 @@ impl Allocator {
         );
         if let Some(pending) = pending {
             for vdev in 0..self.vdevs.len() {
+                if self.is_gone(vdev, &pending.departures) {
+                    self.vdevs[vdev].has_left.store(true, Ordering::Release);
+                }
                 let (entries, pages) = (&pending.entries[vdev], &pending.pages[vdev]);
                 self.with(vdev, |segments| segments.committed(generation, entries, pages));
             }
+            *self.indirect.lock() = pending.departures.indirect;
         }
         commit.durable = generation;
     }

@@ -4,9 +4,12 @@ use super::DmuError;
 use super::allocator::{Allocator, Privilege, Stream};
 use super::cache::Cache;
 use super::copies::Copies;
+use super::evacuation::Evacuation;
+use super::format::{Root, TABLE_ROOT};
 use super::inspection::SegmentCounts;
 use super::layout::VdevGeometry;
 use super::lifetime::Lifetimes;
+use super::moved::Moved;
 use super::pieces::{PieceName, Pieces};
 use super::queue::{IoQueue, PendingJob};
 use super::sequence::{Part, parts};
@@ -17,9 +20,9 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::{StoragePreference, TIER_COUNT, TIER_NAMES};
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, RwLock};
 use crate::base::units::BLOCK_BYTES;
-use crate::pool::{Pool, WrongCopy};
+use crate::pool::{Pool, TopLevelVdev, WrongCopy};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -73,6 +76,31 @@ struct Inner {
     reads: IoQueue,
     /// Apart from the reads: nobody waits behind a scrub.
     scrubs: IoQueue,
+    /// Which tiers are asked; another when a vdev leaves.
+    placement: RwLock<Arc<Placement>>,
+    strategy: Strategy,
+    default_class: u8,
+    /// Where the extents of vdevs are that left.
+    moved: Moved,
+    /// The vdev that is to leave.
+    evacuation: Mutex<Option<Evacuation>>,
+    copies: Option<Copies>,
+    /// The first free that went wrong.
+    defect: OnceLock<DmuError>,
+    /// Copies that are not what was right, when they are compared.
+    wrong_copies: Option<Mutex<BTreeSet<WrongCopy>>>,
+}
+
+/// What the configuration wants of placement.
+#[derive(Debug)]
+struct Strategy {
+    alloc: [Vec<u8>; TIER_COUNT],
+    log_tier: Option<u8>,
+}
+
+/// Which tiers are asked for what.
+#[derive(Debug)]
+struct Placement {
     /// For each class, the tiers with persistent vdevs to try in order.
     durable: [Vec<u8>; TIER_COUNT],
     /// For each class, the memory tiers that it prefers to the first of those.
@@ -81,36 +109,65 @@ struct Inner {
     /// apart.
     metadata: Vec<u8>,
     log: Vec<u8>,
-    default_class: u8,
-    copies: Option<Copies>,
-    /// The first free that went wrong.
-    defect: OnceLock<DmuError>,
-    /// Copies that are not what was right, when they are compared.
-    wrong_copies: Option<Mutex<BTreeSet<WrongCopy>>>,
 }
 
-/// Tiers whose blocks persistent pointers may name: all but memory, unless there is nothing but memory.
-fn persistent_tiers(pool: &Pool) -> Vec<u8> {
+impl Placement {
+    /// On all vdevs of `pool` but `closed`.
+    fn new(pool: &Pool, strategy: &Strategy, closed: &[VdevId]) -> Self {
+        let persistent = persistent_tiers(pool, closed);
+        let durable = strategy.alloc.clone().map(|tiers| {
+            let mut list: Vec<u8> = tiers.into_iter().filter(|tier| persistent.contains(tier)).collect();
+            if list.is_empty() {
+                list.extend(persistent.first());
+            }
+            list
+        });
+        let memory = strategy.alloc.clone().map(|tiers| {
+            tiers.into_iter().take_while(|tier| !persistent.contains(tier)).collect::<Vec<u8>>()
+        });
+        let metadata = by_redundancy(pool, &persistent, closed);
+        let mut log = metadata.clone();
+        log.sort_by_key(|tier| Some(*tier) != strategy.log_tier);
+        if let (Some(first), Some(safe)) = (log.first(), metadata.first())
+            && redundancy(pool, *first, closed) < redundancy(pool, *safe, closed)
+        {
+            let name = |tier: &u8| TIER_NAMES[usize::from(*tier) % TIER_COUNT];
+            log::warn!(
+                "the log is on tier {}, as configured, which is less redundant than tier {}: what was synced since the \
+                 last checkpoint is lost with it",
+                name(first),
+                name(safe)
+            );
+        }
+        Self { durable, memory, metadata, log }
+    }
+}
+
+/// The vdevs whose blocks persistent pointers may name, but `closed`: all but memory, unless there is nothing but memory.
+fn persistent<'p>(pool: &'p Pool, closed: &[VdevId]) -> impl Iterator<Item = &'p TopLevelVdev> {
     let volatile_pool = pool.is_volatile();
-    let persistent = |tier: &u8| {
-        pool.vdevs().iter().any(|vdev| vdev.tier == *tier && (volatile_pool || !vdev.is_volatile()))
-    };
-    (0..TIER_COUNT as u8).filter(persistent).collect()
+    pool.vdevs()
+        .iter()
+        .filter(move |vdev| (volatile_pool || !vdev.is_volatile()) && !closed.contains(&vdev.id))
+}
+
+fn persistent_tiers(pool: &Pool, closed: &[VdevId]) -> Vec<u8> {
+    let has_one = |tier: &u8| persistent(pool, closed).any(|vdev| vdev.tier == *tier);
+    (0..TIER_COUNT as u8).filter(has_one).collect()
 }
 
 /// Members of a vdev of `tier` that may be lost before data are.
-fn redundancy(pool: &Pool, tier: u8) -> usize {
-    let of_tier =
-        pool.vdevs().iter().filter(|vdev| vdev.tier == tier && (pool.is_volatile() || !vdev.is_volatile()));
+fn redundancy(pool: &Pool, tier: u8, closed: &[VdevId]) -> usize {
+    let of_tier = persistent(pool, closed).filter(|vdev| vdev.tier == tier);
     of_tier.map(|vdev| vdev.redundancy()).min().unwrap_or(0)
 }
 
 /// `tiers` in the order in which what everything hangs on goes to them: a checkpoint is lost with its headers, and what was
 /// synced since with the log, so these are no less redundant than anything else.
-fn by_redundancy(pool: &Pool, tiers: &[u8]) -> Vec<u8> {
-    let most = tiers.iter().map(|tier| redundancy(pool, *tier)).max().unwrap_or(0);
+fn by_redundancy(pool: &Pool, tiers: &[u8], closed: &[VdevId]) -> Vec<u8> {
+    let most = tiers.iter().map(|tier| redundancy(pool, *tier, closed)).max().unwrap_or(0);
     let mut out = tiers.to_vec();
-    out.sort_by_key(|tier| redundancy(pool, *tier) < most);
+    out.sort_by_key(|tier| redundancy(pool, *tier, closed) < most);
     out
 }
 
@@ -161,6 +218,8 @@ impl Dmu {
         let allocator = Allocator::open(Arc::clone(&pool), uuid, &vdevs, segment_blocks, root, generation)?;
         let dmu = Self::with(pool, options, Some(allocator))?;
         dmu.lifetimes().set_durable(generation);
+        let indirect = dmu.allocator().indirect.lock().clone();
+        dmu.load_maps(&indirect)?;
         Ok(dmu)
     }
 
@@ -179,7 +238,18 @@ impl Dmu {
         let allocator = Allocator::open_amended(Arc::clone(&pool), &vdevs, root, generation, counts)?;
         let dmu = Self::with(pool, options, Some(allocator))?;
         dmu.lifetimes().set_durable(generation);
+        let indirect = dmu.allocator().indirect.lock().clone();
+        dmu.load_maps(&indirect)?;
         Ok(dmu)
+    }
+
+    /// For a unit that only reads: extents of vdevs that left are where the table root `root` says.
+    ///
+    /// # Errors
+    /// Damage, device errors.
+    pub fn follow_moved(&self, root: &[u8]) -> Result<(), DmuError> {
+        let root = Root::decode(root).map_err(|source| DmuError::Decode { what: TABLE_ROOT, source })?;
+        self.load_maps(&root.indirect)
     }
 
     /// The geometry of the vdevs that persistent pointers may name.
@@ -213,31 +283,8 @@ impl Dmu {
         options: DmuOptions,
         allocator: Option<Allocator>,
     ) -> Result<Self, DmuError> {
-        let persistent = persistent_tiers(&pool);
-        let durable = options.alloc_strategy.clone().map(|tiers| {
-            let mut list: Vec<u8> = tiers.into_iter().filter(|tier| persistent.contains(tier)).collect();
-            if list.is_empty() {
-                list.extend(persistent.first());
-            }
-            list
-        });
-        let memory = options.alloc_strategy.map(|tiers| {
-            tiers.into_iter().take_while(|tier| !persistent.contains(tier)).collect::<Vec<u8>>()
-        });
-        let metadata = by_redundancy(&pool, &persistent);
-        let mut log = metadata.clone();
-        log.sort_by_key(|tier| Some(*tier) != options.log_tier);
-        if let (Some(first), Some(safe)) = (log.first(), metadata.first())
-            && redundancy(&pool, *first) < redundancy(&pool, *safe)
-        {
-            let name = |tier: &u8| TIER_NAMES[usize::from(*tier) % TIER_COUNT];
-            log::warn!(
-                "the log is on tier {}, as configured, which is less redundant than tier {}: what was synced since the \
-                 last checkpoint is lost with it",
-                name(first),
-                name(safe)
-            );
-        }
+        let strategy = Strategy { alloc: options.alloc_strategy, log_tier: options.log_tier };
+        let placement = Placement::new(&pool, &strategy, &[]);
         let volatile = geometries(&pool, false)?;
         let copies = match volatile.is_empty() || allocator.is_none() {
             true => None,
@@ -255,11 +302,11 @@ impl Dmu {
                 writes: IoQueue::new(options.threads),
                 reads: IoQueue::new(options.threads),
                 scrubs: IoQueue::new(options.threads),
-                durable,
-                memory,
-                metadata,
-                log,
+                placement: RwLock::new(Arc::new(placement)),
+                strategy,
                 default_class: options.default_class,
+                moved: Moved::default(),
+                evacuation: Mutex::default(),
                 copies,
                 defect: OnceLock::new(),
                 wrong_copies: options.compare_copies.then(Mutex::default),
@@ -300,6 +347,33 @@ impl Dmu {
         }
     }
 
+    fn placement(&self) -> Arc<Placement> {
+        Arc::clone(&self.inner.placement.read())
+    }
+
+    /// Looks anew which tiers are asked.
+    pub(super) fn place_anew(&self) {
+        let mut closed = self.moved().vdevs();
+        closed.extend(self.evacuation().lock().as_ref().map(Evacuation::vdev));
+        let placement = Placement::new(self.pool(), &self.inner.strategy, &closed);
+        *self.inner.placement.write() = Arc::new(placement);
+    }
+
+    /// The persistent tiers, with `first` in front.
+    pub(super) fn tiers_from(&self, first: u8) -> Vec<u8> {
+        let mut tiers = self.placement().metadata.clone();
+        tiers.sort_by_key(|tier| *tier != first);
+        tiers
+    }
+
+    pub(super) fn moved(&self) -> &Moved {
+        &self.inner.moved
+    }
+
+    pub(super) fn evacuation(&self) -> &Mutex<Option<Evacuation>> {
+        &self.inner.evacuation
+    }
+
     /// The storage class of a preference.
     #[must_use]
     pub fn class_of(&self, preference: StoragePreference) -> u8 {
@@ -309,13 +383,15 @@ impl Dmu {
     /// The tier that class `class` is written to first.
     #[must_use]
     pub fn first_tier(&self, class: u8) -> u8 {
-        self.inner.durable[usize::from(class)].first().copied().unwrap_or(class)
+        self.placement().durable[usize::from(class)].first().copied().unwrap_or(class)
     }
 
     /// Whether tier `tier` has devices.
     #[must_use]
     pub fn has_tier(&self, tier: u8) -> bool {
-        self.inner.pool.vdevs().iter().any(|vdev| vdev.tier == tier)
+        let placement = self.placement();
+        let volatile = self.inner.pool.vdevs().iter().any(|vdev| vdev.tier == tier && vdev.is_volatile());
+        placement.metadata.contains(&tier) || volatile
     }
 
     /// Whether `extents` lie where `class` is written to first. What would like to be in memory never does: who moves it
@@ -324,7 +400,11 @@ impl Dmu {
     pub fn is_home(&self, extents: &[Extent], class: u8) -> bool {
         let tier = self.first_tier(class);
         let on_tier = |extent: &Extent| self.inner.pool.vdev(extent.vdev).is_ok_and(|vdev| vdev.tier == tier);
-        self.inner.memory[usize::from(class)].is_empty() && extents.iter().all(on_tier)
+        let is_there = |extent: &Extent| match self.places_of_moved(extent) {
+            Some(places) => places.iter().all(on_tier),
+            None => on_tier(extent),
+        };
+        self.placement().memory[usize::from(class)].is_empty() && extents.iter().all(is_there)
     }
 
     /// Blocks that requests may still take of the tier that `class` is written to first.
@@ -336,14 +416,16 @@ impl Dmu {
     /// Whether all tiers of `class` are tiers of `outer`, too.
     #[must_use]
     pub fn is_inside(&self, class: u8, outer: u8) -> bool {
-        let tiers = |class: u8| &self.inner.durable[usize::from(class)];
+        let placement = self.placement();
+        let tiers = |class: u8| &placement.durable[usize::from(class)];
         tiers(class).iter().all(|tier| tiers(outer).contains(tier))
     }
 
     /// Blocks that writes of `class` may still take.
     #[must_use]
     pub fn available_blocks(&self, class: u8, privilege: Privilege) -> u64 {
-        let tiers = &self.inner.durable[usize::from(class)];
+        let placement = self.placement();
+        let tiers = &placement.durable[usize::from(class)];
         tiers.iter().map(|tier| self.allocator().available(*tier, privilege)).sum()
     }
 
@@ -351,7 +433,8 @@ impl Dmu {
     /// with their parity take more than together.
     #[must_use]
     pub fn scattered_blocks(&self, class: u8, blocks: u64) -> u64 {
-        let tiers = &self.inner.durable[usize::from(class)];
+        let placement = self.placement();
+        let tiers = &placement.durable[usize::from(class)];
         tiers.iter().map(|tier| self.allocator().scattered(*tier, blocks)).max().unwrap_or(blocks)
     }
 
@@ -372,7 +455,8 @@ impl Dmu {
     pub fn space(&self) -> [TierSpace; TIER_COUNT] {
         let mut space = self.allocator().tier_space();
         if let Some(copies) = &self.inner.copies {
-            for tier in (0..TIER_COUNT as u8).filter(|tier| !self.inner.metadata.contains(tier)) {
+            let placement = self.placement();
+            for tier in (0..TIER_COUNT as u8).filter(|tier| !placement.metadata.contains(tier)) {
                 let (free, total) = copies.space(tier);
                 let tier = &mut space[usize::from(tier)];
                 (tier.free, tier.total, tier.used) = (free, total, total - free);
@@ -394,26 +478,26 @@ impl Dmu {
         blocks: u32,
         privilege: Privilege,
     ) -> Result<Vec<Extent>, DmuError> {
-        let inner = &*self.inner;
+        let (inner, placement) = (&*self.inner, self.placement());
         let class = usize::from(self.class_of(preference));
         let tiers = match stream {
-            Stream::Header => &inner.metadata,
-            Stream::Log => &inner.log,
-            _ => &inner.durable[class],
+            Stream::Header => &placement.metadata,
+            Stream::Log => &placement.log,
+            _ => &placement.durable[class],
         };
         let extents = match self.allocator().allocate(stream, tiers, blocks, privilege) {
             Err(DmuError::OutOfSpace { .. })
-                if privilege == Privilege::System && tiers != &inner.metadata =>
+                if privilege == Privilege::System && tiers != &placement.metadata =>
             {
-                self.allocator().allocate(stream, &inner.metadata, blocks, privilege)?
+                self.allocator().allocate(stream, &placement.metadata, blocks, privilege)?
             }
             allocated => allocated?,
         };
         if let Some(copies) = &inner.copies
             && !matches!(stream, Stream::Header | Stream::Log)
-            && !inner.memory[class].is_empty()
+            && !placement.memory[class].is_empty()
         {
-            copies.add(&inner.memory[class], &extents);
+            copies.add(&placement.memory[class], &extents);
         }
         Ok(extents)
     }
@@ -424,7 +508,11 @@ impl Dmu {
             extents.iter().for_each(|extent| copies.remove(extent));
         }
         // A double free is a defect or damage: the blocks stay taken, and no more is written on such a ground.
-        if let Err(error) = self.allocator().release(extents) {
+        let released = extents.iter().try_for_each(|extent| match self.release_moved(extent) {
+            Some(places) => self.allocator().release(&places),
+            None => self.allocator().release(&[*extent]),
+        });
+        if let Err(error) = released {
             log::error!("{error}; no more is written");
             self.inner.defect.get_or_init(|| error);
         }
@@ -438,7 +526,7 @@ impl Dmu {
 
     /// Sets the reserve of every tier that may hold headers, log or deletes; see [`Allocator::set_reserve`].
     pub fn set_reserve(&self, reserve: Reserve) {
-        for tier in &self.inner.metadata {
+        for tier in &self.placement().metadata {
             self.allocator().set_reserve(*tier, reserve);
         }
     }
@@ -471,7 +559,7 @@ impl Dmu {
     /// Device errors; [`DmuError::Corrupt`] when the range is not inside the extents.
     pub fn read(&self, extents: &[Extent], offset: u64, len: usize) -> Result<AlignedBuffer, DmuError> {
         // Before any memory is asked for: the length may come from a device.
-        let parts = parts(self.pool(), extents, offset, len)?;
+        let parts = self.parts(extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
         self.read_parts(&parts, &mut buffer)?;
         Ok(buffer)
@@ -532,7 +620,7 @@ impl Dmu {
         match &self.inner.wrong_copies {
             None => Ok(()),
             Some(_) => {
-                let parts = parts(self.pool(), extents, offset, right.len())?;
+                let parts = self.parts(extents, offset, right.len())?;
                 self.note_wrong_copies(&parts, right, &verified)
             }
         }
@@ -547,6 +635,7 @@ impl Dmu {
     /// What the piece from byte `offset` of `extents` is called, which were born in `birth`; `None` when it is not inside.
     #[must_use]
     pub fn piece_name(&self, extents: &[Extent], offset: u64, birth: Generation) -> Option<PieceName> {
+        // As its pointer says, wherever it is: nothing in the cache is lost when it moves.
         let first = parts(self.pool(), extents, offset, BLOCK_BYTES).ok()?.pop()?;
         Some(PieceName { vdev: first.extent.vdev, block: first.block(), birth })
     }
@@ -564,7 +653,7 @@ impl Dmu {
         if cfg!(debug_assertions) {
             self.check_unreached(extents)?;
         }
-        for part in parts(self.pool(), extents, offset, bytes.len())? {
+        for part in self.parts(extents, offset, bytes.len())? {
             let bytes = &bytes[part.range.clone()];
             self.inner.pool.write(&part.extent, part.from, bytes)?;
             if let Some(copies) = &self.inner.copies {

@@ -75,7 +75,7 @@
 //! | 56 | 4 | indirect vdevs | count, ≤ 65,536; their maps come last | evacuated vdev read as missing |
 //! | 60 | 4 | reserved | 0 | |
 //! | 64 | | vdevs, ascending by id | | missing vdev |
-//! | | 32 each | indirect vdevs, ascending by id | | |
+//! | | 104 each | indirect vdevs, ascending by id | | |
 //!
 //! Vdev:
 //!
@@ -94,7 +94,34 @@
 //! | | 16 each | table areas | first block (8), pages (4), 0 (4): three blocks per page | |
 //! | | 16 each | pages | generation (8; 0 = never written), checksum (4), slot (1), 0 (3) | lost or stale page write |
 //!
-//! Indirect vdev: id (4), bytes of the map (4), checksum of the map (4), 0 (4), extent of the map (16).
+//! Indirect vdev: one that left the pool.
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 4 | id | | |
+//! | 4 | 4 | bytes | of the directory of its map; 0: nothing of it lives | |
+//! | 8 | 4 | checksum | of these bytes | torn, lost or stale directory |
+//! | 12 | 4 | reserved | 0 | |
+//! | 16 | 8 | since | generation from which on it is gone | a resilver that passes over copies |
+//! | 24 | 80 | place | extents of the directory as a pointer stores them, zeros behind | |
+//!
+//! # Map of a vdev that left
+//!
+//! Where its extents are now. A directory names chunks, each for some range of the vdev; neither lies on such a vdev. Their
+//! checksums stand in what names them.
+//!
+//! | offset | bytes | field | unit, meaning | threat guarded |
+//! |---|---|---|---|---|
+//! | 0 | 8 | magic | `betreeMD` directory, `betreeMC` chunk | other data taken for it |
+//! | 8 | 4 | version | 1 | |
+//! | 12 | 4 | vdev | id | map of another vdev |
+//! | 16 | 4 | count | entries, at least 1 | |
+//! | 20 | 4 | reserved | 0 | |
+//! | 24 | | entries, ascending by block | | |
+//!
+//! Entry of a directory: first block (8) behind which the chunk's extents start, a multiple of its range, bytes (4) and checksum (4) of the chunk, its extents
+//! as a pointer stores them (17 to 76). Entry of a chunk: block (8) and length (4) of an extent of the vdev, count (4, at least 1), that many extents of 16 bytes:
+//! put together they hold what it held, block of data by block of data.
 //!
 //! # Why this order
 //!
@@ -127,6 +154,9 @@ pub const SEGMENT_BLOCKS_MAX: u32 = 1 << 18;
 /// Longest vdev in blocks: block numbers of extents have 52 bits.
 pub(super) const VDEV_BLOCKS_MAX: u64 = 1 << 52;
 
+/// What the table root is called in errors.
+pub const TABLE_ROOT: &str = "allocation table root";
+
 const VERSION: u32 = 1;
 const SLOT_MAGIC: &[u8; 8] = b"betreeBM";
 const PAGE_MAGIC: &[u8; 8] = b"betreeTP";
@@ -136,7 +166,11 @@ const HEADER_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 48;
 const ROOT_VDEV_BYTES: usize = 40;
 const ROOT_PART_BYTES: usize = 16;
-const INDIRECT_BYTES: usize = 32;
+pub(super) const INDIRECT_BYTES: usize = 24 + PLACE_BYTES;
+/// Bytes of the place of a directory: more than extents take as a pointer stores them, which is 76.
+pub(super) const PLACE_BYTES: usize = 80;
+pub(super) const DIRECTORY_MAGIC: &[u8; 8] = b"betreeMD";
+const CHUNK_MAGIC: &[u8; 8] = b"betreeMC";
 const _: () = assert!(HEADER_BYTES + PAGE_ENTRIES * ENTRY_BYTES == BLOCK_BYTES);
 const VDEVS_MAX: usize = 4096;
 const INDIRECT_MAX: usize = 1 << 16;
@@ -392,13 +426,134 @@ pub(super) struct RootVdev {
     pub(super) pages: Vec<SlotRef>,
 }
 
-/// An evacuated vdev: where the map from its blocks to their new places is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A vdev that left: where the directory of its map is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct IndirectVdev {
     pub(super) id: VdevId,
-    pub(super) map_bytes: u32,
-    pub(super) map_checksum: u32,
-    pub(super) map: Extent,
+    /// 0: there is no directory.
+    pub(super) bytes: u32,
+    pub(super) checksum: u32,
+    /// The generation from which on it is gone.
+    pub(super) since: Generation,
+    /// Extents of the directory as a pointer stores them, zeros behind.
+    pub(super) place: [u8; PLACE_BYTES],
+}
+
+impl IndirectVdev {
+    fn encode(&self, out: &mut Encoder) {
+        out.u32(self.id.0);
+        out.u32(self.bytes);
+        out.u32(self.checksum);
+        out.u32(0);
+        out.u64(self.since.0);
+        out.raw(&self.place);
+    }
+
+    fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let id = VdevId(input.u32("indirect vdev")?);
+        let bytes = input.u32("bytes of the directory")?;
+        let checksum = input.u32("checksum of the directory")?;
+        input.zeros(4)?;
+        let since = Generation(input.u64("generation of the removal")?);
+        let mut place = [0; PLACE_BYTES];
+        place.copy_from_slice(input.raw(PLACE_BYTES, "place of the directory")?);
+        if bytes == 0 && (checksum != 0 || place != [0; PLACE_BYTES]) {
+            return Err(input.invalid("indirect vdev"));
+        }
+        Ok(Self { id, bytes, checksum, since, place })
+    }
+}
+
+/// Where the contents of an extent are that lay on a vdev that left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ChunkEntry {
+    pub(super) block: u64,
+    pub(super) blocks: u32,
+    pub(super) places: Vec<Extent>,
+}
+
+/// Head of a directory or chunk of `count` entries.
+pub(super) fn map_head(magic: &[u8; 8], vdev: VdevId, count: usize) -> Encoder {
+    let mut out = Encoder::new();
+    out.raw(magic);
+    out.u32(VERSION);
+    out.u32(vdev.0);
+    out.u32(count as u32);
+    out.u32(0);
+    out
+}
+
+/// Reads a head; how many entries follow.
+///
+/// # Errors
+/// When it is not as [`map_head`] writes it.
+pub(super) fn decode_map_head(
+    input: &mut Decoder<'_>,
+    magic: &[u8; 8],
+    vdev: VdevId,
+) -> Result<usize, DecodeError> {
+    if input.raw(8, "magic")? != magic {
+        return Err(input.invalid("magic"));
+    }
+    if input.u32("version")? != VERSION {
+        return Err(input.invalid("version"));
+    }
+    if input.u32("vdev")? != vdev.0 {
+        return Err(input.invalid("vdev"));
+    }
+    let count = input.u32("count")? as usize;
+    input.zeros(4)?;
+    // An entry has 24 bytes at the least.
+    if count == 0 || count > input.remaining() / 24 {
+        return Err(input.invalid("count"));
+    }
+    Ok(count)
+}
+
+/// Bytes that an extent with `places` places takes in a chunk.
+pub(super) fn chunk_entry_bytes(places: usize) -> u64 {
+    16 + (places * Extent::ENCODED_BYTES) as u64
+}
+
+/// The bytes of a chunk.
+pub(super) fn encode_chunk(vdev: VdevId, entries: &[ChunkEntry]) -> Vec<u8> {
+    let mut out = map_head(CHUNK_MAGIC, vdev, entries.len());
+    for entry in entries {
+        out.u64(entry.block);
+        out.u32(entry.blocks);
+        out.u32(entry.places.len() as u32);
+        entry.places.iter().for_each(|place| place.encode(&mut out));
+    }
+    out.finish()
+}
+
+/// Reads a chunk.
+///
+/// # Errors
+/// When it is not as [`encode_chunk`] writes it.
+pub(super) fn decode_chunk(bytes: &[u8], vdev: VdevId) -> Result<Vec<ChunkEntry>, DecodeError> {
+    let mut input = Decoder::new(bytes);
+    let count = decode_map_head(&mut input, CHUNK_MAGIC, vdev)?;
+    let mut entries = Vec::with_capacity(count);
+    let mut end = 0;
+    for _ in 0..count {
+        let block = input.u64("block of an extent")?;
+        let blocks = input.u32("length of an extent")?;
+        let places = input.u32("count of its places")? as usize;
+        if blocks == 0
+            || block > VDEV_BLOCKS_MAX
+            || block < end
+            || places == 0
+            || places > input.remaining() / Extent::ENCODED_BYTES
+        {
+            return Err(input.invalid("extent of the map"));
+        }
+        let places = (0..places).map(|_| Extent::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+        end = block + u64::from(blocks);
+        entries.push(ChunkEntry { block, blocks, places });
+    }
+    input.finish("chunk of a map")?;
+    Ok(entries)
 }
 
 /// The root of the allocation table of one checkpoint.
@@ -436,13 +591,7 @@ impl Root {
         for vdev in &self.vdevs {
             vdev.encode(&mut out);
         }
-        for vdev in &self.indirect {
-            out.u32(vdev.id.0);
-            out.u32(vdev.map_bytes);
-            out.u32(vdev.map_checksum);
-            out.u32(0);
-            vdev.map.encode(&mut out);
-        }
+        self.indirect.iter().for_each(|vdev| vdev.encode(&mut out));
         let mut bytes = out.finish();
         assert!(bytes.len() == length, "the length of a root is known before");
         seal(&mut bytes);
@@ -475,16 +624,13 @@ impl Root {
         let vdevs =
             (0..vdev_count).map(|_| RootVdev::decode(&mut input)).collect::<Result<Vec<_>, DecodeError>>()?;
         let indirect = (0..indirect_count)
-            .map(|_| {
-                let id = VdevId(input.u32("indirect vdev")?);
-                let map_bytes = input.u32("bytes of the map")?;
-                let map_checksum = input.u32("checksum of the map")?;
-                input.zeros(4)?;
-                Ok(IndirectVdev { id, map_bytes, map_checksum, map: Extent::decode(&mut input)? })
-            })
+            .map(|_| IndirectVdev::decode(&mut input))
             .collect::<Result<Vec<_>, DecodeError>>()?;
         let ascending = vdevs.windows(2).all(|pair| pair[0].id < pair[1].id)
-            && indirect.windows(2).all(|pair| pair[0].id < pair[1].id);
+            && indirect.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && indirect
+                .iter()
+                .all(|gone| vdevs.iter().all(|vdev| vdev.id != gone.id) && gone.since <= generation);
         if !ascending {
             return Err(input.invalid("order of the vdevs"));
         }
@@ -636,9 +782,10 @@ mod tests {
             ],
             indirect: vec![IndirectVdev {
                 id: VdevId(5),
-                map_bytes: 6,
-                map_checksum: 7,
-                map: Extent { vdev: VdevId(1), block: 99, blocks: 2 },
+                bytes: 6,
+                checksum: 7,
+                since: Generation(8),
+                place: [0xab; PLACE_BYTES],
             }],
         }
     }
@@ -674,10 +821,10 @@ ff010000000000f00000000000000000\n\
 1e000000140000000000000000000000\n\
 ";
     const GOLDEN_ROOT: &str = "\
-6265747265654154010000008870fb18\n\
+626574726565415401000000bf384b07\n\
 30313233343536373839616263646566\n\
 09000000000000000800000000000000\n\
-00010000020000000100000000000000\n\
+48010000020000000100000000000000\n\
 0100000000000000e803000000000000\n\
 84030000000000004000000002000000\n\
 01000000010000000000000000000000\n\
@@ -689,7 +836,12 @@ e8030000000000001000000000000000\n\
 08000000000000000000000001000000\n\
 00000000000000000000000000000000\n\
 05000000060000000700000000000000\n\
-01000000020000006300000000000000\n\
+0800000000000000abababababababab\n\
+abababababababababababababababab\n\
+abababababababababababababababab\n\
+abababababababababababababababab\n\
+abababababababababababababababab\n\
+abababababababab\n\
 ";
 
     #[test]
@@ -727,6 +879,45 @@ e8030000000000001000000000000000\n\
         assert_eq!(Root::decode(&bytes), Ok(root()));
         bytes[4095] = 1;
         assert!(Root::decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn chunks_of_maps_have_golden_bytes_and_wrong_ones_are_refused() {
+        let place = |block, blocks| Extent { vdev: VdevId(1), block, blocks };
+        let entries = [
+            ChunkEntry { block: 7, blocks: 3, places: vec![place(9, 1), place(20, 2)] },
+            ChunkEntry { block: 10, blocks: 1, places: vec![place(30, 1)] },
+        ];
+        let bytes = encode_chunk(VdevId(5), &entries);
+        let golden = "\
+6265747265654d430100000005000000\n\
+02000000000000000700000000000000\n\
+03000000020000000100000001000000\n\
+09000000000000000100000002000000\n\
+14000000000000000a00000000000000\n\
+01000000010000000100000001000000\n\
+1e00000000000000\n";
+        assert_eq!(hex(&bytes), golden);
+        assert_eq!(decode_chunk(&bytes, VdevId(5)).unwrap(), entries);
+        assert!(decode_chunk(&bytes, VdevId(6)).is_err());
+        for length in 0..bytes.len() {
+            assert!(decode_chunk(&bytes[..length], VdevId(5)).is_err(), "length {length}");
+        }
+        // Magic, version, count, order, lengths, counts of places.
+        for (at, value) in [(0, 0), (8, 2), (16, 3), (20, 1), (24, 8), (32, 4), (36, 0), (36, 9), (84, 0)] {
+            let mut wrong = bytes.clone();
+            wrong[at] = value;
+            assert!(decode_chunk(&wrong, VdevId(5)).is_err(), "byte {at}");
+        }
+        let mut random = crate::vdev::SimRng::new(1);
+        for _ in 0..20_000 {
+            let mut wrong = bytes.clone();
+            for _ in 0..1 + random.below(4) {
+                let at = random.index(wrong.len());
+                wrong[at] = random.next_u64() as u8;
+            }
+            let _may_be_legal = decode_chunk(&wrong, VdevId(5));
+        }
     }
 
     /// Every bit flip is an error; with the checksum corrected it is an error or other contents, never a panic.

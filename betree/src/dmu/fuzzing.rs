@@ -3,8 +3,8 @@
 
 use super::bitmap::Bitmap;
 use super::format::{
-    self, Area, Entry, Identity, IndirectVdev, Root, RootVdev, SlotRef, decode_page, decode_slot,
-    encode_page, encode_slot, slot_blocks,
+    self, Area, ChunkEntry, Entry, Identity, IndirectVdev, Root, RootVdev, SlotRef, decode_chunk,
+    decode_page, decode_slot, encode_chunk, encode_page, encode_slot, slot_blocks,
 };
 use super::{Dmu, StoredExtents};
 use crate::base::buffer::AlignedBuffer;
@@ -24,6 +24,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "table_page", seeds: page_seeds, run: page },
     Target { name: "table_root", seeds: root_seeds, run: root },
     Target { name: "extent_list", seeds: list_seeds, run: list },
+    Target { name: "map_chunk", seeds: map_seeds, run: map },
 ];
 
 /// The only vdev of [`with_memory`].
@@ -156,8 +157,13 @@ fn root_seeds() -> Vec<Vec<u8>> {
         vdevs: vec![vdev],
         indirect: Vec::new(),
     };
-    let map = Extent { vdev: VDEV, block: 40, blocks: 2 };
-    let moved = IndirectVdev { id: VdevId(5), map_bytes: 5000, map_checksum: 1, map };
+    let moved = IndirectVdev {
+        id: VdevId(5),
+        bytes: 5000,
+        checksum: 1,
+        since: Generation(8),
+        place: [0; format::PLACE_BYTES],
+    };
     vec![root.encode(), Root { indirect: vec![moved], ..root }.encode()]
 }
 
@@ -169,6 +175,21 @@ fn root(bytes: &[u8]) -> bool {
     format::seal(&mut bytes);
     if let Ok(found) = Root::decode(&bytes) {
         assert!(found.encode() == bytes, "a root that would be written differently");
+        return true;
+    }
+    false
+}
+
+fn map_seeds() -> Vec<Vec<u8>> {
+    let place = |block, blocks| Extent { vdev: VDEV, block, blocks };
+    let entry = |block, places: &[Extent]| ChunkEntry { block, blocks: 4, places: places.to_vec() };
+    let entries = [entry(8, &[place(40, 4)]), entry(12, &[place(60, 1), place(80, 3)])];
+    vec![encode_chunk(VdevId(5), &entries[..1]), encode_chunk(VdevId(5), &entries)]
+}
+
+fn map(bytes: &[u8]) -> bool {
+    if let Ok(entries) = decode_chunk(bytes, VdevId(5)) {
+        assert!(encode_chunk(VdevId(5), &entries) == bytes, "a chunk that would be written differently");
         return true;
     }
     false

@@ -10,7 +10,7 @@
 
 use super::DmuError;
 use super::dmu::Dmu;
-use super::sequence::{Part, parts};
+use super::sequence::Part;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::VdevId;
@@ -240,7 +240,7 @@ impl Dmu {
         verified: Range<usize>,
         is_right: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(AlignedBuffer, bool), DmuError> {
-        let parts = parts(self.pool(), extents, offset, len)?;
+        let parts = self.parts(extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
         match self.read_parts(&parts, &mut buffer) {
             Ok(clean) if is_right(&buffer) => {
@@ -273,7 +273,7 @@ impl Dmu {
         let start = range.start / BLOCK_BYTES_U64 * BLOCK_BYTES_U64;
         let mut buffer = vec![0; (range.end.next_multiple_of(BLOCK_BYTES_U64) - start) as usize];
         let own = (range.start - start) as usize..(range.end - start) as usize;
-        let found = parts(self.pool(), std::slice::from_ref(extent), start, buffer.len()).and_then(|parts| {
+        let found = self.parts(std::slice::from_ref(extent), start, buffer.len()).and_then(|parts| {
             search(self.pool(), &parts, &mut buffer, &mut |bytes| is_right(&bytes[own.clone()]))
         });
         match found {
@@ -303,7 +303,7 @@ impl Dmu {
         verified: Range<usize>,
         is_right: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<bool, DmuError> {
-        let parts = parts(self.pool(), extents, offset, out.len())?;
+        let parts = self.parts(extents, offset, out.len())?;
         self.recover_parts(&parts, out, &verified, is_right)
     }
 
@@ -346,7 +346,7 @@ impl Dmu {
         offset: u64,
         len: usize,
     ) -> Result<(AlignedBuffer, Reading), DmuError> {
-        let parts = parts(self.pool(), extents, offset, len)?;
+        let parts = self.parts(extents, offset, len)?;
         let mut buffer = AlignedBuffer::recycled(len);
         let reading = self.read_parts_doubtful(&parts, &mut buffer)?;
         Ok((buffer, reading))
@@ -357,7 +357,7 @@ impl Dmu {
     /// # Errors
     /// As [`Dmu::read_doubtful`]; `out` is then unspecified.
     pub fn read_into(&self, extents: &[Extent], offset: u64, out: &mut [u8]) -> Result<Reading, DmuError> {
-        self.read_parts_doubtful(&parts(self.pool(), extents, offset, out.len())?, out)
+        self.read_parts_doubtful(&self.parts(extents, offset, out.len())?, out)
     }
 
     fn read_parts_doubtful(&self, parts: &[Part], out: &mut [u8]) -> Result<Reading, DmuError> {
@@ -394,7 +394,7 @@ impl Dmu {
         right: &[u8],
         verified: &Range<usize>,
     ) -> Result<(), DmuError> {
-        repair(self.pool(), &parts(self.pool(), extents, offset, right.len())?, right, verified)
+        repair(self.pool(), &self.parts(extents, offset, right.len())?, right, verified)
     }
 
     /// Reads the blocks of `extent` from the one at `from` on, each a stripe of its own.

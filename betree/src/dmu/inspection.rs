@@ -134,7 +134,9 @@ impl AllocationState {
             report(flaw(Fault::Generation, nowhere, wanted, root.parent));
         }
         let known = |id: VdevId| root.vdevs.iter().any(|vdev| vdev.id == id);
-        for missing in expected.vdevs.iter().filter(|vdev| expected.newest && !known(vdev.id)) {
+        let has_left = |id: VdevId| root.indirect.iter().any(|gone| gone.id == id);
+        let is_missing = |vdev: &&VdevGeometry| expected.newest && !known(vdev.id) && !has_left(vdev.id);
+        for missing in expected.vdevs.iter().filter(is_missing) {
             report(flaw(Fault::Geometry, (missing.id, 0), "a table of the vdev", "none"));
         }
         let (pool_uuid, generation) = names;

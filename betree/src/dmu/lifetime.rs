@@ -9,7 +9,7 @@
 
 use super::{Dmu, DmuError};
 use crate::base::extent::{Extent, total_blocks};
-use crate::base::ids::Generation;
+use crate::base::ids::{Generation, VdevId};
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,6 +48,33 @@ pub(super) struct Changes {
     pub dead: Vec<Extent>,
 }
 
+impl Changes {
+    /// What `events` come to, of the extents that are meant.
+    fn net<'e>(events: impl Iterator<Item = &'e Events>, is_meant: impl Fn(&Extent) -> bool) -> Self {
+        let mut net: HashMap<Extent, i32> = HashMap::new();
+        for event in events {
+            for extent in event.born.iter().filter(|extent| is_meant(extent)) {
+                *net.entry(*extent).or_default() += 1;
+            }
+            for extent in event.dead.iter().filter(|extent| is_meant(extent)) {
+                *net.entry(*extent).or_default() -= 1;
+            }
+        }
+        let mut changes = Self::default();
+        for (extent, count) in net {
+            match count {
+                0 => {}
+                1 => changes.born.push(extent),
+                -1 => changes.dead.push(extent),
+                _ => unreachable!("{extent} was born or died twice in one generation"),
+            }
+        }
+        changes.born.sort_unstable();
+        changes.dead.sort_unstable();
+        changes
+    }
+}
+
 impl Lifetimes {
     pub fn durable(&self) -> Generation {
         Generation(self.durable.load(Ordering::Acquire))
@@ -82,29 +109,15 @@ impl Lifetimes {
         let later = lists.events.split_off(&generation.next());
         let events = std::mem::replace(&mut lists.events, later);
         drop(lists);
-        let mut net: HashMap<Extent, i32> = HashMap::new();
-        for (_, event) in events {
-            for extent in event.born {
-                *net.entry(extent).or_default() += 1;
-            }
-            for extent in event.dead {
-                *net.entry(extent).or_default() -= 1;
-            }
-        }
-        let mut changes = Changes::default();
-        for (extent, count) in net {
-            match count {
-                0 => {}
-                1 => changes.born.push(extent),
-                -1 => changes.dead.push(extent),
-                _ => unreachable!("{extent} was born or died twice in one generation"),
-            }
-        }
-        changes.born.sort_unstable();
-        changes.dead.sort_unstable();
-        changes
+        Changes::net(events.values(), |_| true)
     }
 
+    /// As [`Lifetimes::take_changes`], of the extents of one vdev, without taking them.
+    pub fn changes_on(&self, vdev: VdevId, generation: Generation) -> Changes {
+        let lists = self.lists.lock();
+        let events = lists.events.range(..=generation).map(|(_, events)| events);
+        Changes::net(events, |extent| extent.vdev == vdev)
+    }
     /// Puts back what [`Lifetimes::take_changes`] took, after a checkpoint that failed before its superblock.
     pub fn restore_changes(&self, generation: Generation, changes: Changes) {
         let mut lists = self.lists.lock();
@@ -206,6 +219,14 @@ impl OwnedExtents {
         Self::with(dmu, extents, birth, true)
     }
 
+    /// Extents that no checkpoint from `death` on has: these know of it.
+    #[must_use]
+    pub(super) fn dead(dmu: &Dmu, extents: Vec<Extent>, death: Generation) -> Self {
+        let owned = Self::with(dmu, extents, death, true);
+        owned.death.store(death.0, Ordering::Release);
+        owned
+    }
+
     /// The extents.
     #[must_use]
     pub fn extents(&self) -> &[Extent] {
@@ -291,6 +312,9 @@ impl Dmu {
     /// Device errors and allocation errors; the changes are then kept for the next generation.
     pub fn write_bitmaps(&self, generation: Generation) -> Result<Vec<u8>, DmuError> {
         let changes = self.lifetimes().take_changes(generation);
+        if self.has_departures() {
+            return self.write_bitmaps_and_maps(generation, changes);
+        }
         match self.allocator().commit(generation, &changes.born, &changes.dead) {
             Ok(root) => Ok(root),
             Err(error) => {
@@ -303,6 +327,9 @@ impl Dmu {
     /// Takes back [`Dmu::write_bitmaps`] of a checkpoint whose superblock was not written: the changes are kept for the
     /// next generation.
     pub fn abort_bitmaps(&self, generation: Generation) {
+        if self.abort_maps(generation) {
+            return;
+        }
         if let Some((born, dead)) = self.allocator().aborted() {
             self.lifetimes().restore_changes(generation, Changes { born, dead });
         }
@@ -312,13 +339,14 @@ impl Dmu {
     pub fn set_durable(&self, generation: Generation) {
         self.allocator().committed(generation);
         let free = self.lifetimes().set_durable(generation);
+        self.take_over_maps(generation);
         self.release(&free);
     }
 
-    /// The longest that the table root may be, in bytes.
+    /// The longest that the table root of `generation` may be, in bytes.
     #[must_use]
-    pub fn table_root_bytes_max(&self) -> usize {
-        self.allocator().table_root_bytes_max()
+    pub fn table_root_bytes_max(&self, generation: Generation) -> usize {
+        self.allocator().table_root_bytes_with(self.leaving(generation))
     }
 }
 

@@ -46,12 +46,17 @@
 //!   what is right goes over what was wrong, and never what is not known to be right over anything.
 //! * **D14 No weaker than the data.** Headers, root tree and log lie on no tier that is less redundant than another, unless
 //!   the configuration says so or there is no room.
+//! * **D15 Led on.** An extent of a vdev that left is where the map says: who reads it reads its places, whole and in order, who
+//!   frees it frees these. No line of a map leads to a vdev that left, and no map lies on one.
+//! * **D16 All or nothing.** A vdev leaves with a checkpoint that has a verified copy of every block that it would otherwise
+//!   have there.
 //!
 //! The invariants of the allocator alone are A1 to A5 in `allocator.rs`.
 //!
 //! # Locks
 //!
-//! The checkpoint being written → one vdev's segments; births and deaths (a leaf: nothing is taken under it); the queues of
+//! The vdev that is to leave → the maps of those that left, births and deaths, one vdev's segments;
+//! the checkpoint being written → one vdev's segments; births and deaths (a leaf: nothing is taken under it); the queues of
 //! the cache → a lock of the frame's owner, or of a part of the map of pieces. Reads take none but the map of memory copies, where there are memory vdevs.
 //!
 //! # What it does not do
@@ -70,6 +75,7 @@ mod dead_list;
 #[expect(clippy::module_inception, reason = "the unit is what this module is about")]
 mod dmu;
 mod error;
+mod evacuation;
 mod extent_list;
 mod format;
 #[cfg(feature = "fuzzing")]
@@ -79,6 +85,7 @@ mod healing;
 mod inspection;
 mod layout;
 mod lifetime;
+mod moved;
 mod packing;
 mod pieces;
 mod queue;
@@ -101,11 +108,12 @@ pub use dead_list::{Death, Deaths};
 pub use dmu::{Dmu, DmuOptions};
 pub use error::DmuError;
 pub use extent_list::StoredExtents;
-pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN};
+pub use format::{SEGMENT_BLOCKS_MAX, SEGMENT_BLOCKS_MIN, TABLE_ROOT};
 pub use healing::Reading;
 pub(crate) use inspection::{AllocationState, Expected, Fault, Flaw, SegmentCounts};
 pub use layout::VdevGeometry;
 pub use lifetime::{Keeper, OwnedExtents};
+pub use moved::{DepartedVdev, Hold};
 pub use pieces::{Piece, PieceName, Pieces};
 pub use queue::{IoQueue, JobGroup, PendingJob};
 pub use scrubbing::{Checksummed, Damage, ScrubOutcome, ScrubTask, Target};

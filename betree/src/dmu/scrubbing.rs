@@ -96,10 +96,20 @@ impl ScrubOutcome {
 }
 
 /// How a part of an extent is judged.
-enum Judgement {
+pub(super) enum Judgement {
     Checksum(u32),
     /// A unit that lies in several extents and is known to be this here.
     Bytes(Vec<u8>),
+}
+
+impl Judgement {
+    /// Whether `bytes` are what they must be.
+    pub fn is_right(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Checksum(checksum) => crc(bytes) == *checksum,
+            Self::Bytes(right) => bytes == right,
+        }
+    }
 }
 
 /// A unit, or what of it is in one extent.
@@ -123,10 +133,7 @@ struct UnitJudge<'a> {
 
 impl Judge for UnitJudge<'_> {
     fn is_right(&mut self, unit: usize, bytes: &[u8]) -> bool {
-        match &self.parts[unit].judgement {
-            Judgement::Checksum(checksum) => crc(bytes) == *checksum,
-            Judgement::Bytes(right) => bytes == right,
-        }
+        self.parts[unit].judgement.is_right(bytes)
     }
 
     fn find(&mut self, unit: usize, out: &mut [u8]) -> bool {
@@ -192,7 +199,7 @@ impl ScrubTask {
 }
 
 fn geometry(pool: &Pool, extent: &Extent) -> Result<Geometry, PoolError> {
-    Ok(pool.vdev(extent.vdev)?.geometry())
+    pool.geometry(extent.vdev)
 }
 
 /// Data blocks that `extent` holds.
@@ -216,19 +223,17 @@ impl Dmu {
     pub fn scrub(&self, task: &ScrubTask, target: Option<Target>) -> Result<ScrubOutcome, DmuError> {
         let mut outcome = ScrubOutcome { units: task.units.len() as u64, ..ScrubOutcome::default() };
         let is_wanted = |extent: &Extent| target.is_none_or(|target| target.vdev == extent.vdev);
-        if !task.extents.iter().any(is_wanted) {
+        let is_known = |extent: &Extent| self.pool().vdev(extent.vdev).is_ok();
+        let (extents, places) = match self.places_of(task) {
+            Ok((extents, places)) if extents.iter().all(is_known) => (extents, places),
+            Ok(_) | Err(DmuError::Pool(PoolError::UnknownVdev(_))) => {
+                (0..task.units.len()).for_each(|unit| self.damaged(&mut outcome, unit, task.extents.first()));
+                return Ok(outcome);
+            }
+            Err(error) => return Err(error),
+        };
+        if !extents.iter().any(is_wanted) {
             return Ok(ScrubOutcome::default());
-        }
-        if let Some(unknown) = task.extents.iter().find(|extent| self.pool().vdev(extent.vdev).is_err()) {
-            (0..task.units.len()).for_each(|unit| self.damaged(&mut outcome, unit, Some(unknown)));
-            return Ok(outcome);
-        }
-        let extents = joined(self.pool(), &task.extents)?;
-        let (mut base, mut places) = (0, Vec::new());
-        for extent in &extents {
-            let end = base + capacity(self.pool(), extent)? * BLOCK_BYTES_U64;
-            places.push(base..end);
-            base = end;
         }
         let mut parts: Vec<Vec<Part>> = Vec::new();
         parts.resize_with(extents.len(), Vec::new);
@@ -256,7 +261,7 @@ impl Dmu {
                 continue;
             }
             // It lies in several extents: what each has of it follows from the whole.
-            let whole = self.whole_unit(&extents, unit)?;
+            let whole = self.whole_unit(&task.extents, unit)?;
             let mut from = 0;
             for at in touched {
                 let range = of(at);
@@ -289,8 +294,44 @@ impl Dmu {
         outcome.damage.push(Damage { unit, vdev: extent.vdev, device, block: extent.block });
     }
 
+    /// Where the extents of `task` are, neighbours on plain vdevs as one, and which bytes of the task each has.
+    fn places_of(&self, task: &ScrubTask) -> Result<(Vec<Extent>, Vec<Range<u64>>), DmuError> {
+        let (mut extents, mut places): (Vec<Extent>, Vec<Range<u64>>) = (Vec::new(), Vec::new());
+        let mut base = 0;
+        for extent in &task.extents {
+            let mut left = capacity(self.pool(), extent)?;
+            for place in self.places_of_moved(extent).unwrap_or_else(|| vec![*extent]) {
+                let blocks = capacity(self.pool(), &place)?.min(left);
+                left -= blocks;
+                let end = base + blocks * BLOCK_BYTES_U64;
+                let plain = geometry(self.pool(), &place)?.is_plain();
+                match (extents.last_mut(), places.last_mut()) {
+                    (Some(last), Some(range))
+                        if plain
+                            && last.vdev == place.vdev
+                            && last.end() == place.block
+                            && last.blocks.checked_add(place.blocks).is_some() =>
+                    {
+                        last.blocks += place.blocks;
+                        range.end = end;
+                    }
+                    _ => {
+                        extents.push(place);
+                        places.push(base..end);
+                    }
+                }
+                base = end;
+            }
+        }
+        Ok((extents, places))
+    }
+
     /// The bytes of a unit that lies in several extents, from whatever copies are right.
-    fn whole_unit(&self, extents: &[Extent], unit: &Checksummed) -> Result<Option<Vec<u8>>, DmuError> {
+    pub(super) fn whole_unit(
+        &self,
+        extents: &[Extent],
+        unit: &Checksummed,
+    ) -> Result<Option<Vec<u8>>, DmuError> {
         let start = unit.offset / BLOCK_BYTES_U64 * BLOCK_BYTES_U64;
         let skip = (unit.offset - start) as usize;
         let length = (skip + unit.length as usize).next_multiple_of(BLOCK_BYTES);
@@ -406,7 +447,7 @@ impl Dmu {
         let allocator = self.allocator();
         for vdev in 0..allocator.vdevs.len() {
             let id = allocator.with(vdev, |segments| segments.space().id);
-            if target.is_some_and(|target| target.vdev != id) {
+            if target.is_some_and(|target| target.vdev != id) || self.has_left(id) {
                 continue;
             }
             let pages = allocator.with(vdev, |segments| segments.page_count());
@@ -467,26 +508,6 @@ impl Dmu {
         }
         Ok(Some(outcome))
     }
-}
-
-/// Neighbours on plain vdevs as one.
-fn joined(pool: &Pool, extents: &[Extent]) -> Result<Vec<Extent>, DmuError> {
-    let mut joined: Vec<Extent> = Vec::with_capacity(extents.len());
-    for extent in extents {
-        let plain = geometry(pool, extent)?.is_plain();
-        match joined.last_mut() {
-            Some(last)
-                if plain
-                    && last.vdev == extent.vdev
-                    && last.end() == extent.block
-                    && last.blocks.checked_add(extent.blocks).is_some() =>
-            {
-                last.blocks += extent.blocks;
-            }
-            _ => joined.push(*extent),
-        }
-    }
-    Ok(joined)
 }
 
 /// What of the bytes 0 to `length` is in none of `ranges`.

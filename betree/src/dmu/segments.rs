@@ -17,7 +17,7 @@ use super::space::VdevSpace;
 use super::table::{self, SeenGenerations};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
-use crate::base::ids::{Generation, Uuid};
+use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::planted::{Bug, planted};
 use crate::base::units::BLOCK_BYTES;
 use crate::pool::{Geometry, Pool};
@@ -56,6 +56,8 @@ pub(super) struct Segments {
     free: u64,
     used: u64,
     dead: u64,
+    /// Nothing is handed out: the vdev is to leave, or has left.
+    closed: bool,
 }
 
 /// `blocks` times `part` of `whole`, rounded down.
@@ -164,6 +166,7 @@ impl Segments {
             free: 0,
             used: 0,
             dead: 0,
+            closed: false,
         };
         for entry in entries {
             out.append(entry);
@@ -269,6 +272,10 @@ impl Segments {
         Source { pool: &self.pool, uuid: self.uuid, layout: &self.layout }
     }
 
+    pub(super) fn id(&self) -> VdevId {
+        self.layout.id
+    }
+
     pub(super) fn page_count(&self) -> u32 {
         self.layout.page_count()
     }
@@ -296,12 +303,17 @@ impl Segments {
 
     /// Blocks that can be handed out now.
     pub(super) fn free(&self) -> u64 {
-        self.free
+        if self.closed { 0 } else { self.free }
     }
 
     /// Blocks that are not reserved.
     pub(super) fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Whether anything may be handed out from now on.
+    pub(super) fn set_closed(&mut self, closed: bool) {
+        self.closed = closed;
     }
 
     /// The accounts.
@@ -310,8 +322,8 @@ impl Segments {
         VdevSpace {
             id: self.layout.id,
             tier: self.layout.tier,
-            total: data(self.total),
-            free: data(self.free),
+            total: data(if self.closed { self.used + self.dead } else { self.total }),
+            free: data(self.free()),
             used: data(self.used),
             pending: data(self.dead),
         }
@@ -416,6 +428,9 @@ impl Segments {
     /// # Errors
     /// Device errors; [`DmuError::Corrupt`]. Nothing is taken then.
     pub(super) fn take(&mut self, stream: Stream, wanted: u32) -> Result<Option<Extent>, DmuError> {
+        if self.closed {
+            return Ok(None);
+        }
         while let Some(number) = self.choose(stream, wanted) {
             match self.loaded(number)?.find(wanted) {
                 Ok(start) => {
@@ -430,6 +445,9 @@ impl Segments {
 
     /// No run of free blocks is longer.
     pub(super) fn longest(&self) -> u32 {
+        if self.closed {
+            return 0;
+        }
         let top = self.classes.iter().rev().find(|class| !class.is_empty());
         let longest = |number: &u32| self.segments[*number as usize].longest;
         top.and_then(|class| class.iter().map(longest).max()).unwrap_or(0)
@@ -447,6 +465,9 @@ impl Segments {
         runs_max: usize,
         out: &mut Vec<Extent>,
     ) -> Result<u32, DmuError> {
+        if self.closed {
+            return Ok(0);
+        }
         let top = self.classes.iter().skip(1).rev().find(|class| !class.is_empty());
         let longest = |number: &u32| self.segments[*number as usize].longest;
         let Some(number) = top.and_then(|class| class.iter().copied().max_by_key(longest)) else {

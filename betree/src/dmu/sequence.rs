@@ -49,9 +49,9 @@ impl Part {
     }
 }
 
-/// The geometry of a vdev; plain, when the pool does not have it.
+/// The geometry of a vdev, also of one that left; plain, when the pool never had it.
 pub(super) fn geometry_of(pool: &Pool, vdev: VdevId) -> Geometry {
-    pool.vdev(vdev).map_or(Geometry::PLAIN, |vdev| vdev.geometry())
+    pool.geometry(vdev).unwrap_or(Geometry::PLAIN)
 }
 
 fn capacity(pool: &Pool, extent: &Extent) -> u64 {

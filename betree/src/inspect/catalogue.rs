@@ -7,9 +7,10 @@ use super::reading::{Reading, Skipped};
 use super::roots::code_of;
 use crate::base::ids::{DatasetId, Generation};
 use crate::database::{
-    CHUNKS, CONDEMNED, ChunkRecord, DATASETS, DEAD_LISTS, DROPS, DatasetRecord, NAME_BYTES_MAX, Role,
-    RootRecord, SCRUBS, SNAPSHOT_NAMES, SNAPSHOTS, ScrubRecord, SnapshotRecord, SubList, dataset_key,
-    drops_key, key_chunk, key_dataset, key_dead_list, key_snapshot, known_action, scrub_key,
+    CHUNKS, CONDEMNED, ChunkRecord, DATASETS, DEAD_LISTS, DROPS, DatasetRecord, EVACUATIONS,
+    EvacuationRecord, NAME_BYTES_MAX, Role, RootRecord, SCRUBS, SNAPSHOT_NAMES, SNAPSHOTS, ScrubRecord,
+    SnapshotRecord, SubList, dataset_key, drops_key, evacuation_key, key_chunk, key_dataset, key_dead_list,
+    key_snapshot, known_action, scrub_key,
 };
 use crate::dmu::DmuError;
 use crate::tree::{DropImage, decode_drops, encode_drops};
@@ -96,6 +97,13 @@ impl Catalogue {
                         continue;
                     }
                     ledger.report(Code::Canonical, object, None, "the record of a scrub", "other bytes");
+                }
+                (Some(&EVACUATIONS), None) if key == evacuation_key() => {
+                    if EvacuationRecord::decode(&value).is_ok_and(|record| record.encode() == value[..]) {
+                        continue;
+                    }
+                    let expected = "the record of an evacuation";
+                    ledger.report(Code::Canonical, object, None, expected, "other bytes");
                 }
                 _ => {
                     let expected = "the key of a dataset or of pending drops";

@@ -127,7 +127,6 @@ fn cannot_run(error: &PoolError) -> bool {
             | PoolError::NotAPool { .. }
             | PoolError::NoVdevs
             | PoolError::NewerFormat { .. }
-            | PoolError::Unsupported { .. }
             | PoolError::Configuration(_)
             | PoolError::UnknownTier { .. }
             | PoolError::TooManyVdevs { .. }
@@ -183,6 +182,7 @@ impl Check<'_> {
         }
         if let Some(walked) = walked
             && self.options.deep
+            && Root::read(self.ground, newest, ledger).is_some_and(|root| root.follow(self.ground, ledger))
         {
             if ledger.is_damaged() {
                 ledger.note("contents are not compared where something is damaged");
@@ -223,6 +223,9 @@ impl Check<'_> {
         let ground = self.ground;
         let root = Root::read(ground, superblock, ledger)?;
         let generation = superblock.generation;
+        if !root.follow(ground, ledger) {
+            return None;
+        }
         let mut owners = Owners::default();
         let table = root.table(ground, newest, &mut owners, ledger);
         let table = table.as_ref();

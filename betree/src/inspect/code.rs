@@ -86,6 +86,7 @@ codes! {
     Log "K29-log" "The log is whole as far as it was durable, its records dense and of datasets that there are.",
     Contents "K30-contents" "Iteration, single reads and an independent reading give the same contents.",
     Changed "K31-changed" "A check changes no byte.",
+    Moved "K32-moved" "The map of a vdev that left the pool can be read, and has a place for everything of it that is reached.",
 }
 
 impl Code {

@@ -5,8 +5,8 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::checksum::crc;
 use crate::base::extent::Extent;
 use crate::base::units::BLOCK_BYTES;
-use crate::database::{DatabaseConfiguration, Result, dmu_options};
-use crate::dmu::{AllocationState, Dmu, DmuError, DmuOptions, VdevGeometry};
+use crate::database::{DatabaseConfiguration, RootRecord, dmu_options};
+use crate::dmu::{AllocationState, Dmu, DmuError, DmuOptions, TABLE_ROOT, VdevGeometry};
 use crate::pool::Pool;
 use crate::tree::{NodeImage, NodeRef};
 use std::sync::Arc;
@@ -52,7 +52,11 @@ pub(super) enum Placement {
 }
 
 impl Ground {
-    pub fn new(configuration: &DatabaseConfiguration, pool: Pool, compare_copies: bool) -> Result<Self> {
+    pub fn new(
+        configuration: &DatabaseConfiguration,
+        pool: Pool,
+        compare_copies: bool,
+    ) -> Result<Self, DmuError> {
         let pool = Arc::new(pool);
         let vdevs = Dmu::persistent_geometries(&pool)?;
         let options = DmuOptions { compare_copies, ..dmu_options(configuration) };
@@ -60,8 +64,31 @@ impl Ground {
         Ok(Self { pool, dmu, vdevs })
     }
 
+    /// Has extents of vdevs that left read where the checkpoint of `record` says they are. A table root that cannot be read says
+    /// nothing of them: that is found where it is looked at.
+    ///
+    /// # Errors
+    /// Damage of a map, device errors.
+    pub fn follow(&self, record: &RootRecord) -> Result<(), DmuError> {
+        let length = record.table_length as usize;
+        let mut is_right = |bytes: &[u8]| crc(&bytes[..length]) == record.table_checksum;
+        let whole = length.next_multiple_of(BLOCK_BYTES);
+        let extents = record.table_extents.extents();
+        match self.dmu.read_checked(extents, 0, whole, 0..length, &mut is_right) {
+            Ok((bytes, true)) => match self.dmu.follow_moved(&bytes[..length]) {
+                Err(DmuError::Decode { what: TABLE_ROOT, .. }) => Ok(()),
+                followed => followed,
+            },
+            _ => Ok(()),
+        }
+    }
+
     /// Whether `extent` may be named by a pointer. Without a table, the device's length and label areas decide.
     pub fn placement(&self, table: Option<&AllocationState>, extent: &Extent) -> Placement {
+        if self.dmu.has_left(extent.vdev) {
+            // Whether there is a place for it is a question of its own.
+            return Placement::Fine;
+        }
         let Some(vdev) = self.vdevs.iter().find(|vdev| vdev.id == extent.vdev) else {
             return Placement::NoVdev;
         };

@@ -216,6 +216,7 @@ impl State<'_> {
                 self.lost |= generation > self.generation;
                 return;
             }
+            Operation::Filler { .. } => return,
         };
         let is_new = matches!(operation, Operation::Create { .. });
         let found = self.known.get(&id).copied();
@@ -244,7 +245,7 @@ impl State<'_> {
                     self.journal.changed.insert(id, Some(record));
                 }
             }
-            Operation::Changed { .. } => {}
+            Operation::Changed { .. } | Operation::Filler { .. } => {}
             Operation::Destroy { .. } => {
                 self.known.insert(id, false);
                 self.journal.changed.insert(id, None);

@@ -7,6 +7,7 @@ use super::roots::report_flaw;
 use crate::base::extent::Extent;
 use crate::base::ids::VdevId;
 use crate::dmu::{AllocationState, Fault, SegmentCounts};
+use std::collections::HashSet;
 
 /// What an extent is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) enum Kind {
     Node(u32),
     Run(u32),
     Value(u32),
+    /// The map of a vdev that left.
+    Map,
     /// A chunk of a dead list.
     List,
     /// What a deleted snapshot had, and is being freed.
@@ -54,6 +57,7 @@ impl Owners {
         let (what, tree) = match kind {
             Kind::Table => return String::from("allocation table root"),
             Kind::Log => return String::from("log"),
+            Kind::Map => return String::from("map of a vdev that left"),
             Kind::List => return String::from("dead list"),
             Kind::Condemned => return String::from("what is being freed"),
             Kind::Node(tree) => ("node", tree),
@@ -72,7 +76,7 @@ impl Owners {
         complete: bool,
         ledger: &mut Ledger<'_>,
     ) -> Repairable {
-        let mut all = std::mem::take(&mut self.all);
+        let mut all = self.places(ground, ledger);
         all.sort_unstable_by_key(|(extent, kind)| (extent.vdev, extent.block, extent.blocks, order(*kind)));
         self.check_overlaps(&all, ledger);
         let mut repairable = Repairable::default();
@@ -105,6 +109,25 @@ impl Owners {
         }
         repairable.counts = counts;
         repairable
+    }
+
+    /// What was reached, where it is: what lay on vdevs that left is at its places.
+    fn places(&mut self, ground: &Ground, ledger: &mut Ledger<'_>) -> Vec<(Extent, Kind)> {
+        let mut all = Vec::with_capacity(self.all.len());
+        let mut reported = HashSet::new();
+        for (extent, kind) in std::mem::take(&mut self.all) {
+            match ground.dmu.places_of_moved(&extent) {
+                Some(places) => all.extend(places.into_iter().map(|place| (place, kind))),
+                None if ground.dmu.has_left(extent.vdev) => {
+                    if reported.insert(extent) {
+                        let (object, expected) = (self.name(kind), "a place for what is reached");
+                        ledger.report(Code::Moved, object, first(&[extent]), expected, extent);
+                    }
+                }
+                None => all.push((extent, kind)),
+            }
+        }
+        all
     }
 
     fn check_overlaps(&self, all: &[(Extent, Kind)], ledger: &mut Ledger<'_>) {
@@ -140,6 +163,7 @@ fn order(kind: Kind) -> (u8, u32) {
         Kind::List => (4, 0),
         Kind::Condemned => (5, 0),
         Kind::Log => (6, 0),
+        Kind::Map => (7, 0),
     }
 }
 

@@ -70,6 +70,19 @@ impl Root {
         Some(Self { record, parent: superblock.previous })
     }
 
+    /// Has what lies on vdevs that left found where this checkpoint says; whether it can be.
+    pub fn follow(&self, ground: &Ground, ledger: &mut Ledger<'_>) -> bool {
+        match ground.follow(&self.record) {
+            Ok(()) => true,
+            Err(error) => {
+                let at = first(self.record.table_extents.extents());
+                ledger.report(Code::Moved, "map of a vdev that left", at, "a map", error);
+                ledger.note("without the map nothing behind the root record can be looked at");
+                false
+            }
+        }
+    }
+
     /// Reads the allocation table.
     pub fn table(
         &self,
@@ -105,6 +118,7 @@ impl Root {
         }
         let expected =
             Expected { generation: record.generation, parent: self.parent, vdevs: &ground.vdevs, newest };
+        owners.add(Kind::Map, &ground.dmu.map_extents());
         AllocationState::read(&ground.pool, &bytes[..length], &expected, &mut |flaw| {
             report_flaw(&flaw, at, ledger);
         })

@@ -86,6 +86,9 @@ pub fn salvage(
     if superblock.generation != opened.chosen && generation.is_none() {
         report.lost.push(format!("generation {}: its root cannot be read", opened.chosen));
     }
+    if let Err(error) = ground.follow(&record) {
+        report.lost.push(format!("what lay on vdevs that left: {error}"));
+    }
     let mut ledger = Ledger::new(0, watch);
     ledger.use_pool(&ground.pool);
     ledger.enter("salvaging");

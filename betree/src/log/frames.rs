@@ -4,7 +4,7 @@ use super::LogHead;
 use super::format::{FrameHeader, HEADER_BYTES};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
-use crate::base::ids::Uuid;
+use crate::base::ids::{Uuid, VdevId};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use std::collections::VecDeque;
 
@@ -221,6 +221,13 @@ impl Frames {
     /// All extents, oldest first.
     pub fn extents(&self) -> Vec<Extent> {
         self.extents.iter().map(|live| live.extent).collect()
+    }
+
+    /// Whether frames that come are to lie on `vdev`, or name an extent there.
+    pub fn stands_on(&self, vdev: VdevId) -> bool {
+        let is_full = self.open.is_none() && self.offset == self.extents[self.current].blocks;
+        let first = self.current + usize::from(is_full && self.current + 1 < self.extents.len());
+        self.extents.range(first..).any(|live| live.extent.vdev == vdev)
     }
 
     /// Bytes on devices from `head` to the end of the open frame; from the oldest extent when `head` is none of ours.

@@ -287,6 +287,12 @@ impl Log {
         self.shared.state.lock().frames.extents()
     }
 
+    /// Whether what is appended from now on may come to `vdev`.
+    #[must_use]
+    pub fn stands_on(&self, vdev: VdevId) -> bool {
+        self.shared.state.lock().frames.stands_on(vdev)
+    }
+
     /// Bytes that the log takes on devices from `head` on, partly filled blocks in full: what a checkpoint would free.
     #[must_use]
     pub fn bytes_since(&self, head: &LogHead) -> u64 {

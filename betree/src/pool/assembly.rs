@@ -413,6 +413,7 @@ pub(super) fn assemble(
         return Err(PoolError::NotFound { devices });
     }
     let mut devices = Vec::new();
+    let mut damaged = None;
     for found in written {
         match identify(found) {
             Ok(device) => devices.push(device),
@@ -421,8 +422,12 @@ pub(super) fn assemble(
                 log::warn!("{error}; the pool is opened without it");
                 unused.push((found.position, found.name(), error.to_string()));
             }
-            Err(error) => return Err(error),
+            Err(error @ PoolError::Damaged { .. }) if damaged.is_none() => damaged = Some(error),
+            Err(error) => return Err(damaged.unwrap_or(error)),
         }
+    }
+    if let Some(error) = damaged {
+        return Err(half_gone(error, &devices));
     }
     if devices.is_empty() {
         let devices = unused.into_iter().map(|(_, name, _)| name).collect();
@@ -533,6 +538,23 @@ pub(super) fn assemble(
     Ok((assembly, report))
 }
 
+/// The error for a device whose labels are damaged: when the pool is complete without it and has had vdevs removed, these were
+/// being made zero.
+fn half_gone(error: PoolError, devices: &[MemberDevice<'_>]) -> PoolError {
+    let newest = devices.iter().map(|device| device.newest).max_by_key(|newest| newest.generation);
+    let (PoolError::Damaged { device, .. }, Some(newest)) = (&error, newest) else { return error };
+    let entries = &newest.topology.entries;
+    let has_departed = entries.iter().any(|entry| entry.state == VdevState::Indirect);
+    let of = |entry: &TopologyEntry| match entry.state {
+        VdevState::Durable => usize::from(entry.leaf_count),
+        VdevState::Volatile | VdevState::Indirect => 0,
+    };
+    match has_departed && devices.len() >= entries.iter().map(of).sum() {
+        true => PoolError::Removed { device: device.clone(), vdev: None, pool: newest.pool },
+        false => error,
+    }
+}
+
 /// Whether a device with this error may be one of those that a vdev goes on without.
 fn may_be_missing(error: &PoolError) -> bool {
     matches!(error, PoolError::Damaged { .. } | PoolError::NotAPool { .. } | PoolError::Vdev(_))
@@ -558,7 +580,8 @@ fn call_all<'a>(
     for entry in &chosen.topology.entries {
         match entry.state {
             VdevState::Volatile => continue,
-            VdevState::Indirect => return Err(PoolError::Unsupported { vdev: "indirect" }),
+            // Whoever holds something of it is refused.
+            VdevState::Indirect => continue,
             VdevState::Durable => {}
         }
         let interrupted = if chosen.previous.0 == 0 { INTERRUPTED } else { "" };
@@ -888,6 +911,12 @@ fn check_members(devices: &[MemberDevice<'_>], chosen: &Superblock) -> Result<()
             (entry.tier, entry.kind, entry.leaf_count, entry.state)
                 == (newest.tier, newest.kind, newest.leaf_count, VdevState::Durable)
         });
+        if let Some(former) = chosen.topology.entry(newest.vdev)
+            && former.state == VdevState::Indirect
+        {
+            let vdev = Some(newest.vdev);
+            return Err(PoolError::Removed { device, vdev, pool: newest.pool });
+        }
         if entry.is_none() {
             return Err(PoolError::NotAMember { device, vdev: newest.vdev, pool: newest.pool });
         }

@@ -39,12 +39,6 @@ pub enum PoolError {
         /// Its path.
         device: String,
     },
-    /// A kind of vdev that this version cannot use.
-    #[error("vdevs of kind {vdev} are not supported by this version")]
-    Unsupported {
-        /// The kind.
-        vdev: &'static str,
-    },
     /// The configuration names no device at all.
     #[error("the storage configuration names no vdev")]
     NoVdevs,
@@ -203,6 +197,27 @@ pub enum PoolError {
         vdev: VdevId,
         /// The pool.
         pool: Uuid,
+    },
+    /// A device of this pool holds a vdev that was removed from it.
+    #[error(
+        "{device} held {}, which was removed from pool {pool}: what was on it is elsewhere; take it out of the configuration",
+        vdev.map_or_else(|| "a vdev".to_owned(), |vdev| format!("vdev {vdev}"))
+    )]
+    Removed {
+        /// Name of the device.
+        device: String,
+        /// The vdev that it held; `None` when its labels are half gone.
+        vdev: Option<VdevId>,
+        /// The pool.
+        pool: Uuid,
+    },
+    /// A vdev cannot leave the pool.
+    #[error("vdev {vdev} cannot be removed: {reason}")]
+    NotRemovable {
+        /// The vdev.
+        vdev: VdevId,
+        /// Why.
+        reason: &'static str,
     },
     /// No valid superblock, but something that looks like one.
     #[error("the superblocks of {device} are damaged: {reason}")]

@@ -184,7 +184,7 @@ impl Pool {
     pub(super) fn record_counts(&self) -> Result<(), PoolError> {
         for (position, vdev) in self.vdevs().iter().enumerate() {
             let group = &vdev.group;
-            if !group.is_labelled() {
+            if !group.is_labelled() || self.has_left(position) {
                 continue;
             }
             let is_first = vdev.group.kind() != VdevKind::Leaf && group.labels().number == 0;
@@ -200,12 +200,15 @@ impl Pool {
     /// What each vdev is made of and how that is, in the order of the configuration.
     #[must_use]
     pub fn status(&self) -> Vec<VdevStatus> {
-        self.vdevs().iter().map(status_of).collect()
+        self.present().map(status_of).collect()
     }
 
     /// The vdev and member that are meant.
     fn member(&self, vdev: VdevId, leaf: u8) -> Result<(usize, usize), PoolError> {
         let position = self.position(vdev)?;
+        if self.has_left(position) {
+            return Err(PoolError::UnknownVdev(vdev));
+        }
         match self.vdevs()[position].group.members().get(usize::from(leaf)) {
             Some(_) => Ok((position, usize::from(leaf))),
             None => Err(PoolError::UnknownMember { vdev, leaf }),

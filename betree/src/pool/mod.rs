@@ -54,6 +54,9 @@
 //! P15. **Who joins is whole first.** The leaves of a new vdev have the first commit that knows them, at both ends and flushed,
 //!     before any other leaf gets it: nobody ever names a vdev that is not there.
 //!
+//! P16. **Gone is gone.** A vdev that left is in the list of vdevs, as such, from one commit on; its labels are made zero when
+//!     nothing that may be opened names it as a member, and who is configured with it before that is told so.
+//!
 //! # Locks
 //!
 //! The superblock state (held over a commit) → the flush turn of one vdev → the labels of one vdev → its writes (shared by
@@ -63,7 +66,8 @@
 //!
 //! No allocation, no checksums of extents, no retries. It does not flush before a commit what the root refers to; the
 //! caller does. It does not know what a member that was away lacks but by generation: who walks the extents resilvers.
-//! Evacuated vdevs are refused for now, although the format has their fields.
+//! Of a vdev that left it knows the id and the geometry, so that its extents can be measured, and nothing of where their
+//! contents are.
 
 mod addition;
 mod alternatives;
@@ -85,6 +89,7 @@ mod metrics;
 mod parity;
 #[expect(clippy::module_inception, reason = "the pool is what this module is about")]
 mod pool;
+mod removal;
 mod roll;
 mod scrubbing;
 mod singles;

@@ -2,7 +2,7 @@
 
 use super::alternatives::{Alternatives, WrongCopy};
 use super::assembly::{self, Assembly, OpenReport};
-use super::format::{Features, MemberState, SEGMENT_BLOCKS_MAX, VdevKind};
+use super::format::{Features, MemberState, SEGMENT_BLOCKS_MAX, TopologyEntry, VdevKind, VdevState};
 use super::geometry::Geometry;
 use super::group::{Group, Labels};
 use super::healing::Healing;
@@ -164,6 +164,8 @@ struct Io {
     dirty: AtomicBool,
     /// Held while flushing: who finds the vdev clean must know that the flush that cleaned it has succeeded.
     flushing: Mutex<()>,
+    /// Whether it left the pool: nothing that happens to it concerns anybody but who still reads from it.
+    has_left: AtomicBool,
 }
 
 /// Tiers of vdevs. All methods take `&self` and may be called from any thread.
@@ -173,6 +175,8 @@ pub struct Pool {
     io: Vec<Io>,
     /// Position of each vdev by its id; `u32::MAX` for ids that are not in use.
     positions: Vec<u32>,
+    /// How blocks lay on vdevs that left before the pool was opened.
+    former: Vec<(VdevId, Geometry)>,
     /// One of the constants above. Leaves `WRITABLE` once and for all.
     state: AtomicU8,
     /// The first write or flush that failed; set before `state`.
@@ -202,6 +206,7 @@ impl Pool {
             reserved,
             dirty: AtomicBool::new(true),
             flushing: Mutex::new(()),
+            has_left: AtomicBool::new(false),
         });
         let ids = vdevs.iter().map(|vdev| vdev.id.0 as usize + 1).max().unwrap_or(0);
         let mut positions = vec![u32::MAX; ids];
@@ -212,6 +217,13 @@ impl Pool {
             Access::ReadWrite => WRITABLE,
             Access::ReadOnly => READ_ONLY,
         };
+        let is_former = |entry: &&TopologyEntry| entry.state == VdevState::Indirect;
+        let former = assembly.topology.entries.iter().filter(is_former);
+        let of_former = |entry: &TopologyEntry| match entry.leaf_count {
+            0 => Geometry::PLAIN,
+            leaves => Geometry::of(entry.kind, leaves),
+        };
+        let former = former.map(|entry| (entry.id, of_former(entry))).collect();
         Self {
             identity: Identity { uuid: assembly.uuid, features: assembly.features },
             topology_hash: AtomicU64::new(assembly.topology.hash()),
@@ -219,6 +231,7 @@ impl Pool {
             vdevs,
             io: io.collect(),
             positions,
+            former,
             state: AtomicU8::new(state),
             poison: Mutex::new(None),
             superblocks: Mutex::new(Superblocks::new(assembly)),
@@ -238,7 +251,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::NotEmpty`] for a device that is not provably empty, unless forced, [`PoolError::TooSmall`],
-    /// [`PoolError::Unsupported`], [`PoolError::NoSize`] and what the configuration or a device has to say. No byte of
+    /// [`PoolError::NoSize`] and what the configuration or a device has to say. No byte of
     /// any device was changed then, but for a failed write.
     pub fn create(
         configuration: &StoragePoolConfiguration,
@@ -326,6 +339,38 @@ impl Pool {
     /// [`PoolError::UnknownVdev`].
     pub fn vdev(&self, id: VdevId) -> Result<&TopLevelVdev, PoolError> {
         Ok(&self.vdevs[self.position(id)?])
+    }
+
+    /// How blocks lie on a vdev, or lay on one that left the pool.
+    ///
+    /// # Errors
+    /// [`PoolError::UnknownVdev`].
+    pub fn geometry(&self, id: VdevId) -> Result<Geometry, PoolError> {
+        match self.vdev(id) {
+            Ok(vdev) => Ok(vdev.geometry()),
+            Err(error) => {
+                let former = self.former.iter().find(|(former, _)| *former == id);
+                former.map(|(_, geometry)| *geometry).ok_or(error)
+            }
+        }
+    }
+
+    pub(super) fn has_left(&self, position: usize) -> bool {
+        self.io[position].has_left.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_left(&self, position: usize, topology_hash: u64) {
+        self.io[position].has_left.store(true, Ordering::Release);
+        self.topology_hash.store(topology_hash, Ordering::Release);
+    }
+
+    /// The vdevs that did not leave the pool since it was opened.
+    pub fn present(&self) -> impl Iterator<Item = &TopLevelVdev> {
+        self.vdevs
+            .iter()
+            .zip(&self.io)
+            .filter(|(_, io)| !io.has_left.load(Ordering::Acquire))
+            .map(|(vdev, _)| vdev)
     }
 
     pub(super) fn position(&self, id: VdevId) -> Result<usize, PoolError> {
@@ -551,7 +596,7 @@ impl Pool {
 
     /// Makes durable which members were lost. Nothing that was written without them is acknowledged before.
     pub(super) fn record_losses(&self, position: usize) -> Result<(), PoolError> {
-        match self.vdevs[position].group.is_unrecorded() {
+        match self.vdevs[position].group.is_unrecorded() && !self.has_left(position) {
             false => Ok(()),
             true => self.write_membership(position),
         }
@@ -611,6 +656,9 @@ impl Pool {
         let io = &self.io[position];
         let _turn = io.flushing.lock();
         self.check_writable()?;
+        if io.has_left.load(Ordering::Acquire) {
+            return Ok(());
+        }
         if !io.dirty.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -685,7 +733,7 @@ impl Pool {
             let members = vdev.group.members().iter().map(of_member).collect();
             VdevMetrics::sum(vdev.id, vdev.tier, vdev.name(), vdev.blocks, members)
         };
-        self.vdevs.iter().map(metrics).collect()
+        self.present().map(metrics).collect()
     }
 
     pub(super) fn scrub_requests(&self) -> &AtomicU64 {

@@ -388,7 +388,7 @@ impl Pool {
     #[must_use]
     pub fn lacking(&self) -> Vec<Lacking> {
         let mut lacking = Vec::new();
-        for vdev in self.vdevs() {
+        for vdev in self.present() {
             for (member, one) in vdev.group.members().iter().enumerate() {
                 if one.state() == MemberState::Resilvering {
                     let (vdev, name, since) = (vdev.id, one.name(), one.standing().missed_from);

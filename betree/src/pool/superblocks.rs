@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, Leaf};
 use super::format::{
-    AREA_BLOCKS, End, Features, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, next_slot,
+    AREA_BLOCKS, End, Features, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, VdevState, next_slot,
 };
 use super::group::Group;
 use super::label::{SlotContent, SlotDump, dump_device};
@@ -37,6 +37,8 @@ pub(super) struct Superblocks {
     candidates: Vec<Superblock>,
     /// Leaf, block and generation of every valid superblock that open found.
     found: Vec<(usize, u64, Generation)>,
+    /// Leaves of vdevs that left since then.
+    former: Vec<Leaf>,
 }
 
 /// The part of a superblock that is the same on all leaves.
@@ -74,7 +76,30 @@ impl Superblocks {
             settled: assembly.candidates.is_empty(),
             candidates: assembly.candidates,
             found: assembly.found,
+            former: Vec::new(),
         }
+    }
+
+    /// The vdev at `position` is not in the list of vdevs any more, nor its leaves among those that get superblocks. The
+    /// hash of the list, and whether that changed anything.
+    pub fn remove(&mut self, vdev: VdevId) -> Option<u64> {
+        let entry = self.topology.entries.iter_mut().find(|entry| entry.id == vdev)?;
+        entry.state = VdevState::Indirect;
+        let (former, leaves) =
+            std::mem::take(&mut self.leaves).into_iter().partition(|leaf| leaf.vdev == vdev);
+        self.leaves = leaves;
+        self.former.extend::<Vec<Leaf>>(former);
+        Some(self.topology.hash())
+    }
+
+    /// Whether there are leaves of vdevs that left.
+    pub fn has_former(&self) -> bool {
+        !self.former.is_empty()
+    }
+
+    /// Takes the leaves of vdevs that left.
+    pub fn take_former(&mut self) -> Vec<Leaf> {
+        std::mem::take(&mut self.former)
     }
 
     /// The superblock of `root` for one end of a leaf, with `blocks` and `retired` as its lengths: where, and what.

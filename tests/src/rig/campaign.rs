@@ -32,6 +32,8 @@ pub struct Campaign {
     pub depth: u32,
     /// Whether devices that the pool can do without die in each workload, and are back after the crash.
     pub deaths: bool,
+    /// Whether the first vdev leaves the pool on the way.
+    pub departures: bool,
 }
 
 /// What was tried.
@@ -43,6 +45,8 @@ pub struct Tally {
     pub operations: u64,
     /// Operations that found no room.
     pub refused: u64,
+    /// Vdevs that left.
+    pub departures: u64,
     /// Writes and flushes of their disks.
     pub writes: u64,
     /// States after crashes.
@@ -62,7 +66,7 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} states ({} with lost operations, {} from crashes within a recovery) and {} rotten superblocks of {} \
-             workloads with {} operations ({} refused) and {} writes and flushes in {:.1} s: {} states/s",
+             workloads with {} operations ({} refused), {} vdevs that left, and {} writes and flushes in {:.1} s: {} states/s",
             self.states,
             self.lost,
             self.in_recovery,
@@ -70,6 +74,7 @@ impl fmt::Display for Tally {
             self.workloads,
             self.operations,
             self.refused,
+            self.departures,
             self.writes,
             self.elapsed_ms as f64 / 1000.0,
             self.states * 1000 / self.elapsed_ms.max(1)
@@ -91,6 +96,7 @@ impl Campaign {
             branches: 4,
             depth: 1,
             deaths: false,
+            departures: false,
         }
     }
 
@@ -98,6 +104,12 @@ impl Campaign {
     #[must_use]
     pub fn with_deaths(self) -> Self {
         Self { deaths: true, ..self }
+    }
+
+    /// The same, with a vdev that leaves; half of the crashes are while it does.
+    #[must_use]
+    pub fn with_departures(self) -> Self {
+        Self { departures: true, ..self }
     }
 
     /// Runs workloads until there are enough states.
@@ -129,7 +141,15 @@ impl Campaign {
         let operations = self.operations / 2 + choice.below(self.operations);
         let dying = if self.deaths { some_of_one_vdev(self.layout, &mut choice) } else { Vec::new() };
         let death = choice.below(operations);
+        let departure = self.departures.then(|| operations / 2 + choice.below(operations / 2));
+        let mut leaving = created..created;
         for number in 0..operations {
+            if Some(number) == departure {
+                let begun = machine.clock().operations();
+                if machine.evacuate()? {
+                    leaving = begun..machine.clock().operations();
+                }
+            }
             if number == death {
                 for disk in &dying {
                     let nth = 1 + choice.below(20);
@@ -152,6 +172,9 @@ impl Campaign {
         let interesting = moments(&machine, created);
         for crash in 0..self.crashes {
             let operation = match crash % 3 {
+                _ if crash % 2 == 0 && !leaving.is_empty() => {
+                    leaving.start + explorer.rng.below(leaving.end - leaving.start)
+                }
                 0 if !interesting.is_empty() => interesting[explorer.rng.index(interesting.len())],
                 _ => created + explorer.rng.below(end + 1 - created),
             };
@@ -161,6 +184,7 @@ impl Campaign {
             }
         }
         tally.operations += operations;
+        tally.departures += u64::from(!leaving.is_empty());
         tally.refused += machine.refused();
         tally.writes += end;
         tally.states += explorer.states;

@@ -5,6 +5,7 @@ use super::timeline::{Step, Timeline};
 use super::workload::Workload;
 use super::{Failure, State};
 use betree::Database;
+use betree::pool::format::VdevState;
 use betree::pool::{SlotContent, dump_device};
 use betree::vdev::{BlockDevice, SimClock, SimDisk, SimRng};
 use std::collections::BTreeMap;
@@ -76,12 +77,11 @@ impl Explorer {
     pub fn rot(&mut self, machine: &Machine, operation: u64, depth: u32) -> Result<(), Failure> {
         let context = format!("newest superblock rotten after operation {operation}, depth {depth}");
         let (clock, disks) = self.after_crash(machine, operation);
-        if !rot_newest_superblock(&disks, &mut self.rng) {
-            return Ok(());
-        }
+        let Some(is_told) = rot_newest_superblock(&disks, &mut self.rng) else { return Ok(()) };
         self.rotten += 1;
         // The log of the older checkpoint leads up to a state before the crash, but not beyond that of its opening.
         let legal = 0..=*machine.timeline().legal(operation).end();
+        self.after_rot = !is_told;
         let visit =
             self.open(machine, clock, disks, legal, true).map_err(|failure| failure.within(&context))?;
         self.after_rot = true;
@@ -214,44 +214,51 @@ impl Explorer {
     }
 }
 
-/// Superblocks by generation, each with its disk and block.
-type Copies<'a> = BTreeMap<u64, Vec<(&'a SimDisk, u64)>>;
+/// The superblocks of a generation.
+#[derive(Default)]
+struct Copies<'a> {
+    /// Each with its disk and block.
+    places: Vec<(&'a SimDisk, u64)>,
+    /// How many there are when all are there: two on each disk of a vdev that is in its list of vdevs.
+    whole: usize,
+}
 
-/// The superblocks on `disks`, and how many a whole generation has.
-fn superblocks(disks: &[SimDisk]) -> (Copies<'_>, usize) {
-    let mut copies = Copies::new();
-    let mut whole = 0;
+/// The superblocks on `disks`, by generation.
+fn superblocks(disks: &[SimDisk]) -> BTreeMap<u64, Copies<'_>> {
+    let mut generations: BTreeMap<u64, Copies<'_>> = BTreeMap::new();
     for disk in disks.iter().filter(|disk| !disk.device().is_volatile()) {
-        whole += 2;
         for slot in dump_device(&disk.device()) {
             if let SlotContent::Superblock(superblock) = &slot.content {
-                copies.entry(superblock.generation.0).or_default().push((disk, slot.block));
+                let copies = generations.entry(superblock.generation.0).or_default();
+                copies.places.push((disk, slot.block));
+                let entries = superblock.topology.entries.iter();
+                let durable = entries.filter(|entry| entry.state == VdevState::Durable);
+                copies.whole = 2 * durable.map(|entry| usize::from(entry.leaf_count)).sum::<usize>();
             }
         }
     }
-    (copies, whole)
+    generations
 }
 
 /// Whether one damaged area more would leave a root: superblocks take turns, so that one is always left alone. `stale` disks
 /// need not have it.
 fn some_generation_is_whole(disks: &[SimDisk], stale: usize) -> bool {
-    let (copies, whole) = superblocks(disks);
-    copies.values().any(|places| places.len() + 2 * stale >= whole)
+    superblocks(disks).values().any(|copies| copies.places.len() + 2 * stale >= copies.whole)
 }
 
-/// Changes one byte in every copy of the newest superblock. `false`, and nothing changed, when it is not everywhere, or
-/// the one before is not.
-fn rot_newest_superblock(disks: &[SimDisk], rng: &mut SimRng) -> bool {
-    let (copies, whole) = superblocks(disks);
-    let mut newest = copies.values().rev();
-    let (Some(newest), Some(before)) = (newest.next(), newest.next()) else { return false };
-    if newest.len() != whole || before.len() != whole {
-        return false;
+/// Changes one byte in every copy of the newest superblock. `None`, and nothing changed, when it is not everywhere, or
+/// the one before is not. Whether the loss is told: not when a vdev left with it, which then looks like one that it did not reach.
+fn rot_newest_superblock(disks: &[SimDisk], rng: &mut SimRng) -> Option<bool> {
+    let generations = superblocks(disks);
+    let mut newest = generations.values().rev();
+    let (newest, before) = (newest.next()?, newest.next()?);
+    if [newest, before].iter().any(|copies| copies.places.len() < copies.whole) {
+        return None;
     }
-    for (disk, block) in newest {
+    for (disk, block) in &newest.places {
         disk.flip_bit(block * 4096 + rng.below(4096), rng.below(8) as u8);
     }
-    true
+    Some(newest.whole == before.whole)
 }
 
 /// Says what is wrong with a state that is none of `legal`.

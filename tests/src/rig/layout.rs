@@ -166,13 +166,25 @@ impl Layout {
         pulled: &Arc<AtomicBool>,
         seed: u64,
     ) -> DatabaseConfiguration {
+        self.configuration_behind(0, disks, pulled, seed)
+    }
+
+    /// As [`Layout::configuration`], without the first `gone` top-level vdevs.
+    #[must_use]
+    pub fn configuration_behind(
+        self,
+        gone: usize,
+        disks: &[SimDisk],
+        pulled: &Arc<AtomicBool>,
+        seed: u64,
+    ) -> DatabaseConfiguration {
         let mut rng = SimRng::new(seed ^ 0x5A5A);
         let mut tiers = vec![TierConfiguration::default(), TierConfiguration::default()];
         let mut left = disks.iter();
-        for group in self.groups() {
+        for (number, group) in self.groups().into_iter().enumerate() {
             let leaves: Vec<LeafVdev> =
                 left.by_ref().take(group.disks).map(|disk| Plug::device(disk, pulled).into()).collect();
-            if !leaves.is_empty() {
+            if !leaves.is_empty() && number >= gone {
                 tiers[group.tier].top_level_vdevs.push((group.kind)(leaves));
             }
         }

@@ -8,11 +8,13 @@ use super::model::{
 };
 use super::stores;
 use super::timeline::Timeline;
+use betree::base::ids::VdevId;
+use betree::pool::PoolError;
 use betree::vdev::{SimClock, SimDisk};
 use betree::{
     Batch, Database, DatabaseConfiguration, Dataset, DatasetView, Durability, Entries, Error, ErrorKind,
-    LeafVdev, ReceiveOptions, SendOptions, Snapshot, StoragePoolConfiguration, StoragePreference,
-    StreamError, StreamKind, TierConfiguration,
+    EvacuationState, LeafVdev, ReceiveOptions, SendOptions, Snapshot, StoragePoolConfiguration,
+    StoragePreference, StreamError, StreamKind, TierConfiguration,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -154,8 +156,7 @@ impl Machine {
         timeline: Timeline,
     ) -> Result<Self, Error> {
         let pulled = Arc::new(AtomicBool::new(false));
-        let configuration = layout.configuration(&disks, &pulled, shape);
-        let database = Some(Database::open_with(configuration)?);
+        let database = Some(open(layout, &disks, &pulled, shape)?);
         Ok(Self { layout, shape, clock, disks, pulled, database, timeline, refused: 0 })
     }
 
@@ -215,12 +216,20 @@ impl Machine {
     pub fn run(&mut self, operation: &Operation) -> Result<(), Failure> {
         match self.attempt(operation) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+            Err(error) if error.kind() == ErrorKind::OutOfSpace || self.has_no_tier(operation, &error) => {
                 self.refused += 1;
                 Ok(())
             }
             Err(error) => Err(Failure::new(error).within(format!("{operation:?}"))),
         }
+    }
+
+    /// Whether `error` says that `operation` moves something to a tier whose only vdev left.
+    fn has_no_tier(&self, operation: &Operation, error: &Error) -> bool {
+        let has_left = |database: &Database| !database.departed_vdevs().is_empty();
+        matches!(operation, Operation::Migrate { .. })
+            && error.kind() == ErrorKind::InvalidArgument
+            && self.database.as_ref().is_some_and(has_left)
     }
 
     /// Does `operation` to the database, and to the model when the database did it.
@@ -289,10 +298,29 @@ impl Machine {
 
     fn start(&mut self) -> Result<(), Error> {
         self.pulled = Arc::new(AtomicBool::new(false));
-        let configuration = self.layout.configuration(&self.disks, &self.pulled, self.shape);
-        self.database = Some(Database::open_with(configuration)?);
+        self.database = Some(open(self.layout, &self.disks, &self.pulled, self.shape)?);
         self.timeline.acknowledge(self.clock.operations());
         Ok(())
+    }
+
+    /// The first vdev leaves the pool, if the others have room for what it holds; whether it did.
+    ///
+    /// # Errors
+    /// Anything but a lack of room.
+    pub fn evacuate(&mut self) -> Result<bool, Failure> {
+        let database = self.database()?;
+        match database.evacuate(VdevId(0), "rig", |_| true) {
+            Ok(status) if status.state == EvacuationState::Finished => {
+                self.timeline.acknowledge(self.clock.operations());
+                Ok(true)
+            }
+            Ok(status) => Err(Failure::new(format!("{status:?}")).within("evacuate")),
+            Err(error) if error.kind() == ErrorKind::OutOfSpace => {
+                self.refused += 1;
+                Ok(false)
+            }
+            Err(error) => Err(Failure::new(error).within("evacuate")),
+        }
     }
 
     /// The process dies; the disks see nothing of it any more.
@@ -303,6 +331,17 @@ impl Machine {
             // Its memory is gone with it.
             disk.overwrite(0, &vec![0; disk.len() as usize]);
         }
+    }
+}
+
+/// Opens what `disks` hold: with all of them, or without the first vdev when it left, whether its labels are still there, zero, or
+/// half of them.
+fn open(layout: Layout, disks: &[SimDisk], pulled: &Arc<AtomicBool>, shape: u64) -> Result<Database, Error> {
+    match Database::open_with(layout.configuration(disks, pulled, shape)) {
+        Err(Error::Pool(
+            PoolError::Removed { .. } | PoolError::BlankDevice { .. } | PoolError::NotAPool { .. },
+        )) => Database::open_with(layout.configuration_behind(1, disks, pulled, shape)),
+        opened => opened,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the whole database.
 
 mod crash;
+mod evacuation;
 mod faults;
 mod layouts;
 mod redundancy;

@@ -17,8 +17,8 @@
 //! # Invariants
 //!
 //! * **C1 Held.** What is looked at is held, as by a reader: it is not given to anybody else before the looking is done, so
-//!   that what is mended is never what somebody else has written meanwhile. Bitmaps and pages are looked at while no
-//!   checkpoint can begin to write any.
+//!   that what is mended is never what somebody else has written meanwhile. So are the maps of vdevs that left. Bitmaps and
+//!   pages are looked at while no checkpoint can begin to write any.
 //! * **C2 Once.** An extent that was born up to a snapshot p and is reached by a later state of the same dataset is reached
 //!   by p. So each tree has its predecessor as its floor, and nothing must be remembered of what was seen. While nothing
 //!   changes, exactly what is allocated is visited, each extent once; changes may lead to a second visit, never to none.
@@ -35,6 +35,7 @@
 //! It does not check what bytes mean, nor the log, which the next opening reads: that is for a check of the pool from outside.
 //! Nor does it look at superblocks and labels, which are written anew in turns, nor at copies in memory tiers.
 
+mod copying;
 mod format;
 mod pass;
 mod places;
@@ -45,6 +46,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub(super) use copying::{Copying, Lap};
 pub(crate) use format::{SCRUBS, ScrubRecord, scrub_key};
-pub(super) use scrubs::Scrubs;
+pub(super) use scrubs::{Scrubs, busy, now};
 pub use status::{ResilverStatus, ScrubFinding, ScrubState, ScrubStatus};

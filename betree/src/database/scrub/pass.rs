@@ -1,13 +1,12 @@
 //! The walk: the ground, then dataset after dataset, snapshot after snapshot, in steps.
 
 use super::format::{HEAD, Position};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, Work};
 use crate::base::ids::{DatasetId, Generation};
 use crate::database::catalog::DatasetState;
 use crate::database::core::Core;
 use crate::database::error::Result;
 use crate::database::snapshots::listed_chunks;
-use crate::dmu::Target;
 use crate::tree::{Births, NodeName, Place, Subject, View};
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ pub(super) enum Step {
 pub(super) struct Pass<'a> {
     core: &'a Core,
     births: Births,
-    target: Option<Target>,
+    work: Work,
     pub position: Position,
     /// Nodes above the position, while this process knows them.
     path: Vec<NodeName>,
@@ -37,11 +36,11 @@ impl<'a> Pass<'a> {
     pub fn new(
         core: &'a Core,
         births: Births,
-        target: Option<Target>,
+        work: Work,
         position: Position,
         goes_on: &'a dyn Fn() -> bool,
     ) -> Self {
-        Self { core, births, target, position, path: Vec::new(), tasks: Tasks::new(core, target, goes_on) }
+        Self { core, births, work, position, path: Vec::new(), tasks: Tasks::new(core, work, goes_on) }
     }
 
     /// One step; in the second round, `again` are the datasets to visit.
@@ -95,6 +94,13 @@ impl<'a> Pass<'a> {
         for task in ground.table {
             tasks.add(task, Subject::of("allocation table root"), false);
         }
+        let mut holds = Vec::new();
+        if let Work::Look(_) = self.work {
+            for (task, hold) in ground.maps {
+                tasks.add(task, Subject::of("map of a vdev that left"), false);
+                holds.push(hold);
+            }
+        }
         let (tree, root) = (&ground.view.tree, &ground.view.version.root);
         let end = tree.scrub(root, self.births, &Place::default(), u64::MAX, &mut |found| tasks.take(found));
         debug_assert!(end.is_none());
@@ -105,8 +111,10 @@ impl<'a> Pass<'a> {
             tasks.unreadable(Subject::of("dead lists"), None, error.to_string());
         }
         let settled = tasks.settle()?;
-        drop(ground.keeper);
-        let visited = dmu.scrub_allocation(self.target, &mut |what, outcome| {
+        drop((ground.keeper, holds));
+        // Bitmaps and maps are written anew where they are to be.
+        let Work::Look(target) = self.work else { return Ok(settled) };
+        let visited = dmu.scrub_allocation(target, &mut |what, outcome| {
             tasks.note(what, outcome);
             !tasks.is_over()
         })?;

@@ -6,17 +6,19 @@ use crate::database::catalog::DatasetState;
 use crate::database::core::Core;
 use crate::database::error::Result;
 use crate::database::snapshots::snapshot_generations;
-use crate::dmu::{Keeper, ScrubTask};
+use crate::dmu::{Hold, Keeper, ScrubTask};
 use crate::tree::{Births, Dropping, Drops, View};
 use std::sync::Arc;
 
 /// What belongs to no dataset, held.
-pub(super) struct Ground {
+pub(in crate::database) struct Ground {
     pub view: View,
     /// Keeps chunks of dead lists that go meanwhile.
     pub keeper: Arc<Keeper>,
     /// The allocation table's root, and the lists of its extents.
     pub table: Vec<ScrubTask>,
+    /// The maps of vdevs that left, held.
+    pub maps: Vec<(ScrubTask, Hold)>,
 }
 
 /// A dataset at one instant: the state to look at next, held.
@@ -44,7 +46,7 @@ impl Sight {
 
 impl Core {
     /// What belongs to no dataset.
-    pub(super) fn ground(&self) -> Result<Ground> {
+    pub(in crate::database) fn ground(&self) -> Result<Ground> {
         // Between two checkpoints: what the newest one names is what the next one starts from.
         let checkpointer = self.checkpointer.lock();
         let keeper = Arc::new(Keeper::default());
@@ -55,7 +57,8 @@ impl Core {
             let extents = record.table_extents.extents().to_vec();
             table.push(ScrubTask::of(extents, u64::from(record.table_length), record.table_checksum));
         }
-        Ok(Ground { view: self.snapshots.root()?, keeper, table })
+        let maps = self.dmu.map_tasks();
+        Ok(Ground { view: self.snapshots.root()?, keeper, table, maps })
     }
 
     /// The state of `dataset` to look at when what was born up to `seen` is done: its first snapshot behind that, or the head.

@@ -3,6 +3,7 @@
 use super::pass::{Pass, Step};
 use super::scrubs::{Kept, busy};
 use super::status::{ResilverStatus, ScrubState};
+use super::tasks::Work;
 use crate::base::ids::Generation;
 use crate::base::sync::{MutexGuard, thread};
 use crate::database::core::Core;
@@ -83,7 +84,9 @@ impl Core {
         // What began to be written before the member was there is named by the checkpoint, or gone.
         self.writers.wait();
         let record = self.new_scrub("resilver", name, true)?;
-        let floor = Generation(since.0.saturating_sub(1));
+        // Copies of an evacuation are younger than the extents that they are of.
+        let was_away = self.dmu.departed().iter().any(|departed| departed.since >= *since);
+        let floor = if was_away { Generation(0) } else { Generation(since.0.saturating_sub(1)) };
         let births = Births { floor, ceiling: record.generation };
         let position = record.position.clone();
         *self.scrubs.resilver().lock() =
@@ -91,7 +94,7 @@ impl Core {
         log::warn!("{name}: what was written since generation {since} is copied to it");
         let still_lacks = || self.pool.lacking().contains(lacking);
         let fills = || goes_on() && still_lacks();
-        let mut pass = Pass::new(self, births, Some(target), position, &fills);
+        let mut pass = Pass::new(self, births, Work::Look(Some(target)), position, &fills);
         let mut began = Instant::now();
         let mut repeated = false;
         let mut round = self.scrubs.resilver().lock().again();

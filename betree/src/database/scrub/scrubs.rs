@@ -3,6 +3,7 @@
 use super::format::{Counts, Position, SCRUBS, ScrubRecord, scrub_key};
 use super::pass::{Pass, Step};
 use super::status::{ResilverStatus, ScrubFinding, ScrubState, ScrubStatus};
+use super::tasks::Work;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::sync::atomic::{AtomicU8, Ordering};
 use crate::base::sync::{Mutex, thread};
@@ -34,7 +35,7 @@ pub(in crate::database) struct Scrubs {
     /// Held while a scrub runs.
     turn: Mutex<()>,
     /// Held while a resilver runs.
-    pub(super) resilvering: Mutex<()>,
+    pub(in crate::database) resilvering: Mutex<()>,
     /// Held by who looks at the chunks of dead lists.
     lists: Mutex<Weak<Keeper>>,
     /// What was looked at.
@@ -50,7 +51,7 @@ pub(super) struct Kept {
     pub is_changed: bool,
 }
 
-pub(super) fn now() -> u64 {
+pub(in crate::database) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -266,7 +267,7 @@ impl Core {
         };
         let births = Births { floor: Generation(0), ceiling: record.generation };
         let goes_on = || goes_on() && self.scrubs.wish.load(Ordering::Acquire) == GO;
-        let mut pass = Pass::new(self, births, None, record.position, &goes_on);
+        let mut pass = Pass::new(self, births, Work::Look(None), record.position, &goes_on);
         let mut began = Instant::now();
         if pass.position.second {
             // Datasets behind the position may have joined the round.
@@ -291,7 +292,7 @@ impl Core {
                 }
                 // Somebody who paused it has changed their mind.
                 Step::Interrupted if goes_on() => {
-                    pass = Pass::new(self, births, None, pass.position, &goes_on);
+                    pass = Pass::new(self, births, Work::Look(None), pass.position, &goes_on);
                     continue;
                 }
                 Step::Interrupted => break self.state_wanted(),
@@ -347,7 +348,7 @@ impl Core {
     }
 }
 
-pub(super) fn busy(what: &'static str) -> Error {
+pub(in crate::database) fn busy(what: &'static str) -> Error {
     Error::Busy { what, name: String::new(), by: String::from("another call that runs it") }
 }
 

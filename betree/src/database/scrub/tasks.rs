@@ -18,10 +18,19 @@ const TASKS_MAX: usize = 8;
 /// The longest that others are given at once when they use the devices.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
+/// What is done with what a walk finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Every copy is looked at; of a member that is to be filled, what it lacks.
+    Look(Option<Target>),
+    /// What is on the vdev that is to leave is copied.
+    Copy,
+}
+
 /// The tasks of a walk.
 pub(super) struct Tasks<'a> {
     core: &'a Core,
-    target: Option<Target>,
+    work: Work,
     pending: VecDeque<Pending>,
     pub counts: Counts,
     pub findings: Vec<ScrubFinding>,
@@ -51,7 +60,7 @@ struct Pace {
 }
 
 impl<'a> Tasks<'a> {
-    pub fn new(core: &'a Core, target: Option<Target>, goes_on: &'a dyn Fn() -> bool) -> Self {
+    pub fn new(core: &'a Core, work: Work, goes_on: &'a dyn Fn() -> bool) -> Self {
         let pace = Pace {
             bytes_per_second: core.configuration.scrub_bytes_per_second,
             gives_way: core.has_threads(),
@@ -60,7 +69,7 @@ impl<'a> Tasks<'a> {
         };
         Self {
             core,
-            target,
+            work,
             pending: VecDeque::new(),
             counts: Counts::default(),
             findings: Vec::new(),
@@ -113,11 +122,16 @@ impl<'a> Tasks<'a> {
             return;
         }
         #[cfg(test)]
-        self.core.scrubs.note_seen(&task);
+        if self.work != Work::Copy {
+            self.core.scrubs.note_seen(&task);
+        }
         let blocks = if task.is_partial { 0 } else { task.blocks() };
-        let job = match now {
-            false => self.core.dmu.scrub_in_background(task, self.target),
-            true => PendingJob::ready(self.core.dmu.scrub(&task, self.target)),
+        let dmu = &self.core.dmu;
+        let job = match (self.work, now) {
+            (Work::Look(target), false) => dmu.scrub_in_background(task, target),
+            (Work::Look(target), true) => PendingJob::ready(dmu.scrub(&task, target)),
+            (Work::Copy, false) => dmu.evacuate_in_background(task),
+            (Work::Copy, true) => PendingJob::ready(dmu.evacuate(&task)),
         };
         let pending = Pending { subject, owner: self.owner.clone(), blocks, job };
         if now {

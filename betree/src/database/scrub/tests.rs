@@ -2,7 +2,7 @@
 
 use super::format::{HEAD, Position};
 use super::pass::{Pass, Step};
-use super::tasks::Tasks;
+use super::tasks::{Tasks, Work};
 use super::*;
 use crate::base::extent::Extent;
 use crate::base::ids::{Generation, VdevId};
@@ -203,7 +203,7 @@ impl Bench {
         let core = self.core();
         core.scrubs.take_seen();
         let births = Births { floor: Generation(0), ceiling };
-        let mut pass = Pass::new(&core, births, None, position, &|| true);
+        let mut pass = Pass::new(&core, births, Work::Look(None), position, &|| true);
         while pass.step(&[]).unwrap() == Step::More {}
         assert_eq!(pass.tasks.findings, []);
         core.scrubs.take_seen()
@@ -618,7 +618,7 @@ fn who_waits_ends_when_it_is_asked_to() {
     let database = Database::create_with(slow, false).unwrap();
     let asked = AtomicU64::new(0);
     let goes_on = || asked.fetch_add(1, Ordering::Relaxed) < 2;
-    let mut tasks = Tasks::new(database.core(), None, &goes_on);
+    let mut tasks = Tasks::new(database.core(), Work::Look(None), &goes_on);
     // Half a year.
     tasks.give_way(1 << 40, Duration::ZERO);
     assert_eq!(asked.load(Ordering::Relaxed), 3);

@@ -105,7 +105,7 @@ impl Bench {
         }
         let captured = tree.capture(generation, false);
         let root_tree = tree.store(&captured.root, NONE, generation).unwrap();
-        let blocks = blocks_for(dmu.table_root_bytes_max() as u64) as u32;
+        let blocks = blocks_for(dmu.table_root_bytes_max(Generation(0)) as u64) as u32;
         let extents = dmu.allocate(Stream::Header, NONE, blocks, Privilege::System).unwrap();
         let table_extents = dmu.store_extents(extents, NONE).unwrap();
         OwnedExtents::unborn(&dmu, table_extents.all()).install(generation);

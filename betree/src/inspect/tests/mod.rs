@@ -2,6 +2,7 @@
 
 mod clean;
 mod copies;
+mod evacuation;
 mod forge;
 mod invariants;
 mod mutations;
