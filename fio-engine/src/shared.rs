@@ -98,7 +98,9 @@ impl Shared {
             Some(target) => Arc::clone(target),
             None => {
                 let found = match making.interface {
-                    Interface::Object => self.object(name, making, make)?.map(Target::Object),
+                    Interface::Object => {
+                        self.object(name, making, make)?.map(|object| Target::Object(Box::new(object)))
+                    }
                     Interface::Kv => self.keys(name, making, make)?.map(Target::Keys),
                 };
                 let Some(target) = found.map(Arc::new) else { return Ok(None) };

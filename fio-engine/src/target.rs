@@ -8,7 +8,7 @@ use betree::{Result, StoragePreference};
 #[derive(Debug)]
 pub enum Target {
     /// An object.
-    Object(Object),
+    Object(Box<Object>),
     /// Keys of a dataset.
     Keys(Keys),
 }

@@ -274,18 +274,22 @@ impl Dmu {
         let tiers = self.tiers_from(tier);
         let (mut copied, mut blocks) = (Copied { places: Vec::new(), fresh: Vec::new() }, 0);
         let mut write = || -> Result<(), DmuError> {
-            for (place, range) in &errand.places {
+            for (index, (place, range)) in errand.places.iter().enumerate() {
                 if let Some(place) = place {
                     copied.places.push(*place);
                     continue;
                 }
-                let count = range.end - range.start;
-                let fresh = self.allocator().allocate(Stream::Base, &tiers, count as u32, Privilege::User)?;
-                copied.places.extend_from_slice(&fresh);
-                copied.fresh.extend_from_slice(&fresh);
-                let at = |block: u64| block as usize * BLOCK_BYTES;
-                self.write(&fresh, 0, &bytes[at(range.start)..at(range.end)])?;
-                blocks += count;
+                let is_last = index + 1 == errand.places.len();
+                let mut from = range.start;
+                while from < range.end {
+                    let (fresh, count) = self.place_of_copy(&tiers, range.end - from, is_last)?;
+                    copied.places.extend_from_slice(&fresh);
+                    copied.fresh.extend_from_slice(&fresh);
+                    let at = |block: u64| block as usize * BLOCK_BYTES;
+                    self.write(&fresh, 0, &bytes[at(from)..at(from + count)])?;
+                    from += count;
+                    blocks += count;
+                }
             }
             Ok(())
         };
@@ -304,6 +308,26 @@ impl Dmu {
         };
         self.release(&unused);
         written.map(|()| blocks)
+    }
+
+    /// Extents for `blocks` data blocks of a copy, or for the first of them, and how many. What is read goes from one place to the
+    /// next by what each can hold: only the last place of all may hold more than is written to it, as on parity many lengths do.
+    fn place_of_copy(
+        &self,
+        tiers: &[u8],
+        blocks: u64,
+        is_last: bool,
+    ) -> Result<(Vec<Extent>, u64), DmuError> {
+        let mut count = blocks;
+        loop {
+            let fresh = self.allocator().allocate(Stream::Base, tiers, count as u32, Privilege::User)?;
+            // A block alone is exact everywhere.
+            if is_last || count == 1 || self.data_blocks(&fresh) == count {
+                return Ok((fresh, count));
+            }
+            self.release(&fresh);
+            count -= 1;
+        }
     }
 
     /// The vdev that is to leave.

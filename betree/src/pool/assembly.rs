@@ -549,7 +549,9 @@ fn half_gone(error: PoolError, devices: &[MemberDevice<'_>]) -> PoolError {
         VdevState::Durable => usize::from(entry.leaf_count),
         VdevState::Volatile | VdevState::Indirect => 0,
     };
-    match has_departed && devices.len() >= entries.iter().map(of).sum() {
+    let stays = |vdev| entries.iter().any(|entry| entry.id == vdev && entry.state == VdevState::Durable);
+    let found = devices.iter().filter(|device| stays(device.newest.vdev)).count();
+    match has_departed && found >= entries.iter().map(of).sum() {
         true => PoolError::Removed { device: device.clone(), vdev: None, pool: newest.pool },
         false => error,
     }

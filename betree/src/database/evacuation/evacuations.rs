@@ -144,7 +144,10 @@ impl Core {
             if let Err(error) = ended {
                 log::warn!("vdev {vdev} left, and then: {error}");
             }
-            self.depart()?;
+            // It is out of use, whether or not there is room to write that down: the next evacuation or opening does.
+            if let Err(error) = self.depart() {
+                log::warn!("vdev {vdev} left, and is still in the list of vdevs: {error}");
+            }
         } else {
             if self.check_accepts().is_ok() {
                 self.checkpoint(true)?;
@@ -203,6 +206,14 @@ impl Core {
             generation = self.checkpoint(true)?;
             if self.dmu.has_left(vdev) {
                 return Ok(());
+            }
+            if self.dmu.left_on_vdev() == Some(0) {
+                // Somebody else's checkpoint was to do it, and failed.
+                self.dmu.want_switch();
+                generation = self.checkpoint(true)?;
+                if self.dmu.has_left(vdev) {
+                    return Ok(());
+                }
             }
             let left = self.dmu.left_on_vdev().unwrap_or(u64::MAX);
             log::info!("evacuation of vdev {vdev}: {left} blocks are left for another round");
