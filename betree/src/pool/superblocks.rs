@@ -357,13 +357,13 @@ impl Pool {
                 let image = superblocks.image(self, index, end, &root, (leaf.blocks, &leaf.retired));
                 let mut present = AlignedBuffer::zeroed(BLOCK_BYTES);
                 let read = leaf.device.read_at(&mut present, image.block * BLOCK_BYTES_U64);
-                let is_valid = read.is_ok()
-                    && Superblock::decode(&present).is_ok_and(|found| found.generation == generation);
-                match (is_valid, end) {
-                    (false, _) => missing.push(image),
-                    (true, _) if present[..] == image.bytes[..] => {}
-                    (true, End::Front) => front.push(image),
-                    (true, End::Back) => back.push(image),
+                let found = if read.is_ok() { Superblock::decode(&present).ok() } else { None };
+                match (found, end) {
+                    (None, _) => missing.push(image),
+                    (Some(_), _) if present[..] == image.bytes[..] => {}
+                    // What is there may be all that says whose device it is, when it was away for a whole turn of the ring.
+                    (Some(_), End::Front) => front.push(image),
+                    (Some(_), End::Back) => back.push(image),
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::pool::format::{MemberState, MembershipLabel};
 use crate::pool::group::needed;
-use crate::pool::{MemberStatus, VdevHealth, VdevStatus};
+use crate::pool::{MemberStatus, SlotContent, SlotDump, VdevHealth, VdevStatus, dump_device};
 use crate::vdev::{Fault, FlushFailure};
 use std::collections::BTreeMap;
 
@@ -474,6 +474,54 @@ fn every_crash_while_a_loss_is_recorded_leaves_a_pool_that_knows_or_has_all() {
             *seen.entry(if state == MemberState::Online { "online" } else { "late" }).or_default() += 1;
         }
         assert!(seen["online"] > 1 && seen["late"] > 10, "{seen:?}");
+    }
+}
+
+/// A member that was away for a turn of the ring has superblocks in one slot alone, and gets the newest one there: as long as that
+/// one is not whole at one end, the old one says at the other whose device it is.
+#[test]
+fn every_crash_while_a_member_comes_back_after_a_turn_of_the_ring_leaves_it_known() {
+    for (kind, count) in layouts() {
+        let disks = disks(count);
+        let pool = made(kind, &disks, 1);
+        disks[1].fail(Operation::Write, 0, io::ErrorKind::Other);
+        (2..=9).for_each(|generation| put(&pool, generation).unwrap());
+        drop(pool);
+        disks[1].heal();
+        let found = dump_device(&*device_of(&disks[1]));
+        let has_root = |slot: &&SlotDump| matches!(slot.content, SlotContent::Superblock(_));
+        assert_eq!(found.iter().filter(has_root).count(), 2, "{kind}: {found:?}");
+        let before: Vec<Vec<u8>> = disks.iter().map(Disk::bytes).collect();
+        let ops = record(&disks);
+        drop(settled(&[all(kind, &disks)]));
+        let ops = ops.lock().clone();
+        let mut torn = 0;
+        for cut in 0..=ops.len() {
+            // Whatever is not flushed is torn, everywhere.
+            let (mut images, mut pending) = (before.clone(), vec![Vec::new(); count]);
+            for op in &ops[..cut] {
+                match op {
+                    Op::Write { device, offset, bytes } => {
+                        images[*device][*offset..*offset + bytes.len()].copy_from_slice(bytes);
+                        pending[*device].push(*offset);
+                    }
+                    Op::Flush { device } => pending[*device].clear(),
+                }
+            }
+            for (image, offsets) in images.iter_mut().zip(pending) {
+                offsets.into_iter().for_each(|offset| image[offset + 64] ^= 0xff);
+            }
+            let disks = disks_of(&images);
+            let found = dump_device(&*device_of(&disks[1]));
+            torn += u64::from(found.iter().any(|slot| matches!(slot.content, SlotContent::Invalid(_))));
+            // All of them are there, so that no flag is needed.
+            let (pool, report) = open_as(&[all(kind, &disks)], Access::ReadWrite, false).unwrap();
+            assert!(!report.rolled_back);
+            pool.rewrite_chosen(report.chosen).unwrap();
+            assert_eq!((pool.committed(), states(&pool)[1]), (Generation(9), MemberState::Resilvering));
+            assert!((2..=9).all(|generation| is_there(&pool, generation)));
+        }
+        assert!(torn > 0, "{kind}");
     }
 }
 
