@@ -357,6 +357,7 @@ mod tests {
         for chunk in (1..CHUNKS).rev() {
             object.read_at(&mut buffer[..16], chunk * CHUNK_BYTES + 20_000).unwrap();
             object.read_at(&mut buffer, chunk * CHUNK_BYTES + 20_016).unwrap();
+            assert_eq!(object.ahead.stream.lock().asked, 0);
         }
         let after = read(&store);
         assert!(after.1 - before.1 <= CHUNKS * (32 << 10), "{} bytes", after.1 - before.1);
