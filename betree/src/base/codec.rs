@@ -1,6 +1,10 @@
 //! Checked little-endian reading and writing of bytes.
 
+use super::ids::{Generation, Uuid};
 use thiserror::Error;
+
+/// Largest number that is taken from a device and counted on from.
+pub const ORDINAL_MAX: u64 = 1 << 62;
 
 /// Why bytes could not be decoded: which field, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -231,12 +235,36 @@ impl<'a> Decoder<'a> {
         Ok(u64::from_le_bytes(self.array(field)?))
     }
 
+    /// Eight bytes of a number that only ever counts up, one at a time or by what was done.
+    ///
+    /// # Errors
+    /// When fewer are left, or above [`ORDINAL_MAX`]: damage, which counting on would carry over the end.
+    pub fn ordinal(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        let value = self.u64(field)?;
+        if value > ORDINAL_MAX {
+            return Err(self.invalid(field));
+        }
+        Ok(value)
+    }
+
+    /// Eight bytes of a generation.
+    ///
+    /// # Errors
+    /// When fewer are left, or above [`Generation::STORED_MAX`].
+    pub fn generation(&mut self, field: &'static str) -> Result<Generation, DecodeError> {
+        let value = Generation(self.u64(field)?);
+        if value > Generation::STORED_MAX {
+            return Err(self.invalid(field));
+        }
+        Ok(value)
+    }
+
     /// Sixteen bytes.
     ///
     /// # Errors
     /// When fewer are left.
-    pub fn uuid(&mut self, field: &'static str) -> Result<super::ids::Uuid, DecodeError> {
-        Ok(super::ids::Uuid(self.array(field)?))
+    pub fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
+        Ok(Uuid(self.array(field)?))
     }
 
     /// A LEB128 number.
@@ -302,6 +330,17 @@ mod tests {
         }
         assert_eq!(get_varint(&[0xff; 11], &mut 0), None);
         assert_eq!(get_varint(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], &mut 0), None);
+    }
+
+    #[test]
+    fn numbers_that_are_counted_on_from_have_an_end() {
+        let number = |value: u64| value.to_le_bytes();
+        let ordinal = |value| Decoder::new(&number(value)).ordinal("x");
+        assert_eq!(ordinal(ORDINAL_MAX), Ok(ORDINAL_MAX));
+        assert_eq!(ordinal(ORDINAL_MAX + 1).map_err(|error| error.field), Err("x"));
+        let generation = |value| Decoder::new(&number(value)).generation("x");
+        assert_eq!(generation(Generation::STORED_MAX.0), Ok(Generation::STORED_MAX));
+        assert_eq!(generation(Generation::STORED_MAX.0 + 1).map_err(|error| error.field), Err("x"));
     }
 
     #[test]

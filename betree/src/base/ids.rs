@@ -38,6 +38,10 @@ number!(
 );
 
 impl Generation {
+    /// The newest generation that is taken from a device: a checkpoint each millisecond comes to it in 17 years, and as
+    /// many may follow before the messages of the root tree, 2^24 of each generation, are out of numbers.
+    pub const STORED_MAX: Self = Self(1 << 39);
+
     /// The generation after this one.
     #[must_use]
     pub fn next(self) -> Self {

@@ -96,10 +96,10 @@ impl RootRecord {
         if input.u16("flags").map_err(plain)? != 0 {
             return Err(plain(input.invalid("flags")));
         }
-        let generation = Generation(input.u64("generation").map_err(plain)?);
-        let cut = input.u64("cut").map_err(plain)?;
-        let next_dataset = input.u64("next dataset").map_err(plain)?;
-        let epoch = input.u64("log epoch").map_err(plain)?;
+        let generation = input.generation("generation").map_err(plain)?;
+        let cut = input.ordinal("cut").map_err(plain)?;
+        let next_dataset = input.ordinal("next dataset").map_err(plain)?;
+        let epoch = input.ordinal("log epoch").map_err(plain)?;
         let table_length = input.u32("table length").map_err(plain)?;
         let table_checksum = input.u32("table checksum").map_err(plain)?;
         let table_extents = StoredExtents::decode(&mut input, dmu)?;
@@ -235,14 +235,14 @@ impl DatasetRecord {
         let created = input.u64("created").map_err(plain)?;
         let options = decode_options(&mut input).map_err(plain)?;
         let dataset = DatasetId(input.u64("origin").map_err(plain)?);
-        let snapshot = Generation(input.u64("origin").map_err(plain)?);
+        let snapshot = input.generation("origin").map_err(plain)?;
         let origin = match (dataset.0, snapshot.0) {
             (0, 0) => None,
             (0, _) | (_, 0) => return Err(plain(input.invalid("origin"))),
             _ => Some(Origin { dataset, snapshot }),
         };
-        let newest = Generation(input.u64("newest snapshot").map_err(plain)?);
-        let blocks = input.u64("blocks").map_err(plain)?;
+        let newest = input.generation("newest snapshot").map_err(plain)?;
+        let blocks = input.ordinal("blocks").map_err(plain)?;
         let root = match input.u8("root present").map_err(plain)? {
             0 => None,
             1 => Some(NodeRef::decode(&mut input, dmu)?),

@@ -134,10 +134,10 @@ pub(crate) struct RecordReader<'a> {
 impl<'a> RecordReader<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(bytes);
-        let next_sequence = input.u64("first sequence")?;
+        let next_sequence = input.ordinal("first sequence")?;
         let left = input.varint("operation count")?;
         // An operation takes at least two bytes.
-        if left > input.remaining() as u64 || next_sequence.checked_add(left).is_none() {
+        if left > input.remaining() as u64 {
             return Err(input.invalid("operation count"));
         }
         Ok(Self { input, next_sequence, left })

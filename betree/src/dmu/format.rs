@@ -230,8 +230,8 @@ impl Identity {
             pool: input.uuid("pool uuid")?,
             vdev: VdevId(input.u32("vdev")?),
             number: input.u32("number")?,
-            generation: Generation(input.u64("generation")?),
-            base: Generation(input.u64("base generation")?),
+            generation: input.generation("generation")?,
+            base: input.generation("base generation")?,
         };
         if identity.base >= identity.generation {
             return Err(input.invalid("base generation"));
@@ -353,8 +353,8 @@ impl Entry {
         entry.previous.slot = input.u8("previous slot")?;
         input.zeros(2)?;
         entry.current.checksum = input.u32("checksum of the slot")?;
-        entry.current.generation = Generation(input.u64("generation of the slot")?);
-        entry.previous.generation = Generation(input.u64("previous generation")?);
+        entry.current.generation = input.generation("generation of the slot")?;
+        entry.previous.generation = input.generation("previous generation")?;
         entry.previous.checksum = input.u32("previous checksum")?;
         entry.free = input.u32("free blocks")?;
         entry.free_in_both = input.u32("free blocks in both")?;
@@ -454,7 +454,7 @@ impl IndirectVdev {
         let bytes = input.u32("bytes of the directory")?;
         let checksum = input.u32("checksum of the directory")?;
         input.zeros(4)?;
-        let since = Generation(input.u64("generation of the removal")?);
+        let since = input.generation("generation of the removal")?;
         let mut place = [0; PLACE_BYTES];
         place.copy_from_slice(input.raw(PLACE_BYTES, "place of the directory")?);
         if bytes == 0 && (checksum != 0 || place != [0; PLACE_BYTES]) {
@@ -710,7 +710,7 @@ impl RootVdev {
             vdev.areas.push(area);
         }
         for _ in 0..page_count {
-            let generation = Generation(input.u64("page generation")?);
+            let generation = input.generation("page generation")?;
             let checksum = input.u32("page checksum")?;
             let page = SlotRef { slot: input.u8("page slot")?, checksum, generation };
             input.zeros(3)?;

@@ -121,9 +121,9 @@ impl FrameHeader {
         }
         let header = Self {
             pool: input.uuid("frame pool")?,
-            epoch: input.u64("frame epoch")?,
-            lsn: input.u64("frame lsn")?,
-            durable_lsn: input.u64("frame durable lsn")?,
+            epoch: input.ordinal("frame epoch")?,
+            lsn: input.ordinal("frame lsn")?,
+            durable_lsn: input.ordinal("frame durable lsn")?,
             block: input.u64("frame block")?,
             vdev: VdevId(input.u32("frame vdev")?),
             blocks: input.u32("frame length")?,
@@ -215,9 +215,9 @@ impl LogHead {
     /// # Errors
     /// When bytes are missing or not legal.
     pub fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let epoch = input.u64("log epoch")?;
-        let lsn = input.u64("log lsn")?;
-        let durable_lsn = input.u64("log durable lsn")?;
+        let epoch = input.ordinal("log epoch")?;
+        let lsn = input.ordinal("log lsn")?;
+        let durable_lsn = input.ordinal("log durable lsn")?;
         let extent = decode_extent(input)?;
         let raw = input.raw(Extent::ENCODED_BYTES, "log next extent")?;
         let next = if raw.iter().all(|byte| *byte == 0) {

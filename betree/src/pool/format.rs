@@ -26,7 +26,7 @@
 //! | 32 | 8 | compat | bits | features that may be ignored | |
 //! | 40 | 16 | pool | uuid | random, at create | foreign device |
 //! | 56 | 16 | device | uuid | random, at create | duplicated device |
-//! | 72 | 8 | generation | checkpoint | ≥ 1 | stale superblock |
+//! | 72 | 8 | generation | checkpoint | 1 to 2^39 | stale superblock |
 //! | 80 | 8 | previous | checkpoint | generation committed before, 0 for none | fallback past depth 1 |
 //! | 88 | 8 | highest seen | checkpoint | highest generation seen anywhere, ≥ generation | silent rollback, generation reused |
 //! | 96 | 4 | vdev | id | the own top-level vdev | wrong order of paths |
@@ -591,9 +591,9 @@ impl Superblock {
     /// [`SlotError`] unless it is exactly what [`Superblock::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, SlotError> {
         let (head, mut input) = decode_head(bytes, SUPERBLOCK_MAGIC)?;
-        let generation = Generation(input.u64("generation")?);
-        let previous = Generation(input.u64("previous generation")?);
-        let highest_seen = Generation(input.u64("highest generation seen")?);
+        let generation = input.generation("generation")?;
+        let previous = input.generation("previous generation")?;
+        let highest_seen = input.generation("highest generation seen")?;
         let vdev = VdevId(input.u32("vdev id")?);
         let tier = input.u8("tier")?;
         let kind = VdevKind::from_tag(input.u8("vdev kind")?).ok_or_else(|| input.invalid("vdev kind"))?;
@@ -793,14 +793,14 @@ impl Member {
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let device = input.uuid("member device")?;
-        let missed_from = Generation(input.u64("member generation")?);
-        let since = input.u64("member since")?;
+        let missed_from = input.generation("member generation")?;
+        let since = input.ordinal("member since")?;
         let blocks = input.u64("member length")?;
         let errors = ErrorCounts {
-            read: input.u64("member read errors")?,
-            write: input.u64("member write errors")?,
-            checksum: input.u64("member checksum errors")?,
-            repaired: input.u64("member repaired blocks")?,
+            read: input.ordinal("member read errors")?,
+            write: input.ordinal("member write errors")?,
+            checksum: input.ordinal("member checksum errors")?,
+            repaired: input.ordinal("member repaired blocks")?,
         };
         let state =
             MemberState::from_tag(input.u8("member state")?).ok_or_else(|| input.invalid("member state"))?;
@@ -876,8 +876,8 @@ impl MembershipLabel {
     /// [`SlotError`] unless it is exactly what [`MembershipLabel::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, SlotError> {
         let (head, mut input) = decode_head(bytes, LABEL_MAGIC)?;
-        let number = input.u64("number")?;
-        let generation = Generation(input.u64("generation")?);
+        let number = input.ordinal("number")?;
+        let generation = input.generation("generation")?;
         let vdev = VdevId(input.u32("vdev id")?);
         let leaf = input.u8("leaf")?;
         let leaf_count = usize::from(input.u8("leaf count")?);
@@ -1037,6 +1037,26 @@ mod tests {
         assert_eq!(hex(&bytes[128..136]), "364a23c9200c7d1b");
         assert_eq!(hex(&bytes[CHECKSUM_AT..]), "87751847");
         assert_eq!(Superblock::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_refused() {
+        // The highest generation seen, alone and with that of the superblock: they are in order.
+        for fields in [&[88][..], &[72, 88]] {
+            let mut bytes = sample().encode();
+            for field in fields {
+                bytes[*field..field + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+            }
+            reseal(&mut bytes);
+            assert!(Superblock::decode(&bytes).is_err(), "{fields:?}");
+        }
+        // Number, generation, and of a member: missed from, since, read, write, checksum, repaired.
+        for field in [72, 80, 272, 280, 296, 304, 312, 320] {
+            let mut bytes = label().encode();
+            bytes[field..field + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+            reseal(&mut bytes);
+            assert!(MembershipLabel::decode(&bytes).is_err(), "{field}");
+        }
     }
 
     #[test]

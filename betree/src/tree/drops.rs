@@ -205,7 +205,7 @@ pub(super) fn encode_drop(drop: Dropping, kind: u8, out: &mut Encoder) {
 
 /// Reads what [`encode_drop`] wrote.
 pub(super) fn decode_drop(input: &mut Decoder<'_>) -> Result<(Dropping, u8), DecodeError> {
-    let death = Generation(input.u64("drop generation")?);
+    let death = input.generation("drop generation")?;
     let kind = input.u8("drop kind")?;
     if kind > RUN + WITH_FLOOR {
         return Err(input.invalid("drop kind"));
@@ -213,7 +213,7 @@ pub(super) fn decode_drop(input: &mut Decoder<'_>) -> Result<(Dropping, u8), Dec
     if kind < WITH_FLOOR {
         return Ok((Dropping::now(death), kind));
     }
-    let floor = Generation(input.u64("drop floor")?);
+    let floor = input.generation("drop floor")?;
     if floor.0 == 0 {
         return Err(input.invalid("drop floor"));
     }

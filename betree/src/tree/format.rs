@@ -71,7 +71,7 @@ impl NodeRef {
         if level == 0 || level > LEVEL_MAX {
             return Err(plain(input.invalid("level")));
         }
-        let birth = Generation(input.u64("birth").map_err(plain)?);
+        let birth = input.generation("birth").map_err(plain)?;
         // Unborn extents are given back with their last owner: here, extents of somebody else.
         if birth.0 == 0 {
             return Err(plain(input.invalid("birth")));
@@ -170,7 +170,7 @@ impl NodeImage {
         if input.uuid("pool").map_err(plain)? != pool {
             return Err(plain(input.invalid("pool")));
         }
-        let generation = Generation(input.u64("generation").map_err(plain)?);
+        let generation = input.generation("generation").map_err(plain)?;
         let count = input.count(SLOTS_MAX, "slots").map_err(plain)?;
         if count == 0 {
             return Err(plain(input.invalid("slots")));

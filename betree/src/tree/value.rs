@@ -437,7 +437,7 @@ impl LargeValue {
     /// When the bytes are not a pointer whose extents hold its length.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(bytes);
-        let birth = Generation(input.u64("birth")?);
+        let birth = input.generation("birth")?;
         // Only what was born dies: a value that never was would end the merge that drops it.
         if birth.0 == 0 {
             return Err(input.invalid("birth"));

@@ -70,8 +70,8 @@ impl EvacuationRecord {
         let vdev = VdevId(input.u32("vdev")?);
         let started = input.u64("start")?;
         let ended = input.u64("end")?;
-        let bytes_done = input.u64("bytes done")?;
-        let bytes_total = input.u64("bytes total")?;
+        let bytes_done = input.ordinal("bytes done")?;
+        let bytes_total = input.ordinal("bytes total")?;
         let by = input.bytes(TEXT_BYTES_MAX, "who started it")?;
         let by = String::from_utf8(by.to_vec()).map_err(|_| input.invalid("who started it"))?;
         input.finish("record of an evacuation")?;

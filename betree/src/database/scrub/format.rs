@@ -133,18 +133,18 @@ impl ScrubRecord {
             return Err(input.invalid("flags"));
         }
         let state = ScrubState::from_u8(input.u8("state")?).ok_or_else(|| input.invalid("state"))?;
-        let started = input.u64("started")?;
-        let ended = input.u64("ended")?;
-        let active_ms = input.u64("active")?;
-        let generation = Generation(input.u64("generation")?);
+        let started = input.ordinal("started")?;
+        let ended = input.ordinal("ended")?;
+        let active_ms = input.ordinal("active")?;
+        let generation = input.generation("generation")?;
         let counts = Counts {
-            bytes_done: input.u64("bytes done")?,
-            bytes_total: input.u64("bytes total")?,
-            units: input.u64("units")?,
-            repaired: input.u64("repaired")?,
-            unrepaired: input.u64("unrepaired")?,
-            damaged: input.u64("damaged")?,
-            filled: input.u64("filled")?,
+            bytes_done: input.ordinal("bytes done")?,
+            bytes_total: input.ordinal("bytes total")?,
+            units: input.ordinal("units")?,
+            repaired: input.ordinal("repaired")?,
+            unrepaired: input.ordinal("unrepaired")?,
+            damaged: input.ordinal("damaged")?,
+            filled: input.ordinal("filled")?,
         };
         let flag = |input: &mut Decoder<'_>, field| match input.u8(field)? {
             0 => Ok(false),

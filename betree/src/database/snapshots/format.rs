@@ -78,6 +78,11 @@ fn number(key: &[u8], index: usize) -> Option<u64> {
     Some(u64::from_be_bytes(bytes))
 }
 
+/// Number `index` behind the prefix of a key, a generation.
+fn generation(key: &[u8], index: usize) -> Option<Generation> {
+    number(key, index).map(Generation).filter(|generation| *generation <= Generation::STORED_MAX)
+}
+
 /// Key of a snapshot's record.
 pub(crate) fn snapshot_key(dataset: DatasetId, generation: Generation) -> Vec<u8> {
     key(SNAPSHOTS, &[dataset.0, generation.0])
@@ -86,7 +91,7 @@ pub(crate) fn snapshot_key(dataset: DatasetId, generation: Generation) -> Vec<u8
 /// The dataset and generation of the key of a snapshot's record; `None` when it is not one.
 pub(crate) fn key_snapshot(key: &[u8]) -> Option<(DatasetId, Generation)> {
     let whole = key.len() == 17;
-    whole.then(|| Some((DatasetId(number(key, 0)?), Generation(number(key, 1)?)))).flatten()
+    whole.then(|| Some((DatasetId(number(key, 0)?), generation(key, 1)?))).flatten()
 }
 
 /// Key of a snapshot's name.
@@ -101,8 +106,7 @@ pub(crate) fn dead_list_key(dataset: DatasetId, snapshot: Generation, interval: 
 
 /// Dataset, snapshot and interval of the key of a sub-list; `None` when it is not one.
 pub(crate) fn key_dead_list(key: &[u8]) -> Option<(DatasetId, Generation, Generation)> {
-    let numbers =
-        || Some((DatasetId(number(key, 0)?), Generation(number(key, 1)?), Generation(number(key, 2)?)));
+    let numbers = || Some((DatasetId(number(key, 0)?), generation(key, 1)?, generation(key, 2)?));
     if key.len() == 25 { numbers() } else { None }
 }
 
@@ -175,8 +179,8 @@ impl SnapshotRecord {
         if i64::try_from(created).is_err() {
             return Err(plain(input.invalid("created")));
         }
-        let cut = input.u64("cut").map_err(plain)?;
-        let blocks = input.u64("blocks").map_err(plain)?;
+        let cut = input.ordinal("cut").map_err(plain)?;
+        let blocks = input.ordinal("blocks").map_err(plain)?;
         let mut guid = Uuid::default();
         guid.0.copy_from_slice(input.raw(16, "guid").map_err(plain)?);
         let count = count(&mut input, HOLDS_MAX, "holds").map_err(plain)?;
@@ -216,7 +220,7 @@ impl DeadEntry {
     }
 
     fn decode(input: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let birth = Generation(input.u64("birth")?);
+        let birth = input.generation("birth")?;
         // What was never born is nowhere.
         if birth.0 == 0 {
             return Err(input.invalid("birth"));
@@ -281,7 +285,7 @@ impl SubList {
         let mut input = Decoder::new(bytes);
         let forget = header(&mut input, 1)? == 1;
         let entries = input.u64("entries")?;
-        let blocks = input.u64("blocks")?;
+        let blocks = input.ordinal("blocks")?;
         let parts = decode_parts(&mut input)?;
         let count = count(&mut input, TAIL_MAX, "tail")?;
         let tail = (0..count).map(|_| DeadEntry::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
