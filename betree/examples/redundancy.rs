@@ -2,8 +2,9 @@
 //! [FOLDER]]`
 //!
 //! Without a folder there is memory under them and one thread, so that what is measured is arithmetic and copying; and how fast
-//! checksums are made is measured beside it. With one they are files of one disk, after a file alone: what a layout allows on
-//! it is the rate of that one, for writes the part of it that is no redundancy.
+//! checksums are made is measured beside it. With one they are files of one disk, after a file alone, and four callers take
+//! turns, as many as serve a database's queue: what a layout allows on it is the rate of that one, for writes the part of it that
+//! is no redundancy.
 
 use betree::base::buffer::AlignedBuffer;
 use betree::base::checksum::crc;
@@ -14,11 +15,15 @@ use betree::pool::{
 };
 use betree::vdev::{BlockDevice, VdevError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
 use std::time::Instant;
 
 const CHUNK: usize = 1 << 20;
 const BLOCK: usize = 4096;
+/// Callers at once, where there are disks.
+const CALLERS: usize = 4;
 
 /// Memory that passes for a disk.
 #[derive(Debug)]
@@ -98,6 +103,9 @@ impl Drop for Disks {
     }
 }
 
+/// What is done with an extent and a buffer as long as its data.
+type Work<'a> = dyn Fn(&Extent, &mut AlignedBuffer) -> Result<(), PoolError> + Sync + 'a;
+
 /// Bytes per second, in GB/s, that a layout writes and reads whole.
 struct Rates {
     write: f64,
@@ -124,25 +132,38 @@ fn measure(
     let extents: Vec<Extent> = (0..chunks as u64)
         .map(|at| Extent { vdev: VdevId(0), block: first + at * taken, blocks: taken as u32 })
         .collect();
-    let rate = |work: &mut dyn FnMut(&Extent) -> Result<(), PoolError>,
-                end: &dyn Fn() -> Result<(), PoolError>| {
-        extents.iter().try_for_each(&mut *work)?;
+    let callers = if folder.is_some() { CALLERS } else { 1 };
+    let all = |work: &Work<'_>| {
+        let next = AtomicUsize::new(0);
+        let call = || {
+            let mut buf = AlignedBuffer::zeroed(CHUNK);
+            buf.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 7) as u8);
+            let taken = || extents.get(next.fetch_add(1, Ordering::Relaxed));
+            std::iter::from_fn(taken).try_for_each(|extent| work(extent, &mut buf))
+        };
+        thread::scope(|scope| {
+            let calls: Vec<_> = (0..callers).map(|_| scope.spawn(call)).collect();
+            calls
+                .into_iter()
+                .try_for_each(|call| call.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    };
+    let rate = |work: &Work<'_>, end: &dyn Fn() -> Result<(), PoolError>| {
+        all(work)?;
         end()?;
         let started = Instant::now();
-        extents.iter().try_for_each(&mut *work)?;
+        all(work)?;
         end()?;
         Ok::<f64, PoolError>((chunks * CHUNK) as f64 / started.elapsed().as_secs_f64() / 1e9)
     };
-    let mut buf = AlignedBuffer::zeroed(CHUNK);
-    buf.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 7) as u8);
-    let write = rate(&mut |extent| pool.write(extent, 0, &buf), &|| pool.flush_all())?;
+    let write = rate(&|extent, buf| pool.write(extent, 0, buf), &|| pool.flush_all())?;
     print!("{name}: write {write:.2} GB/s");
     pool.commit(Generation(1), b"measured")?;
     drop(pool);
     let mut whole = 0.0;
     for missing in 0..=spare {
         let (pool, _) = Pool::open(&storage(missing), Access::ReadOnly)?;
-        let read = rate(&mut |extent| pool.read(extent, 0, &mut buf), &|| Ok(()))?;
+        let read = rate(&|extent, buf| pool.read(extent, 0, buf), &|| Ok(()))?;
         print!(", read without {missing} {read:.2}");
         if missing == 0 {
             whole = read;

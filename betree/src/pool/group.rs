@@ -8,11 +8,11 @@ use super::format::{MemberState, VdevKind};
 use super::geometry::{Column, Geometry, STRIPE_BLOCKS, Stripe};
 use super::member::Member;
 use super::parity;
-use super::workers::{Part, Workers};
+use super::shares::{Bridges, Parity, ReadShare};
+use super::workers::Workers;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::Generation;
-use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard, RwLock};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
@@ -338,34 +338,19 @@ impl Group {
     /// Reads an equal share from each of `readers`, at the same time.
     fn read_shares(&self, readers: &[usize], block: u64, buf: &mut [u8]) -> Result<bool, VdevError> {
         let share = (buf.len() / BLOCK_BYTES).div_ceil(readers.len()) * BLOCK_BYTES;
-        let (own, others) = buf.split_at_mut(share);
         let start = |index: usize| block + (index * share / BLOCK_BYTES) as u64;
-        let part = |(index, bytes): (usize, &[u8])| {
-            let member = Arc::clone(&self.members[readers[index]]);
-            let (block, length) = (start(index), bytes.len());
-            Box::new(move || read_into_new(&member, block, length)) as Part<_>
-        };
-        let parts = (1..).zip(others.chunks(share)).map(part).collect();
-        let first = &self.members[readers[0]];
-        let (given, result) =
-            self.workers.run(parts, || first.read(block, own).map(|()| AlignedBuffer::zeroed(0)));
+        let shares = buf.chunks_mut(share).enumerate().collect();
+        let given = self
+            .workers
+            .each(shares, |(index, bytes)| self.members[readers[index]].read(start(index), bytes));
         let mut clean = true;
-        if result.is_err() {
-            clean = false;
-            // All others first; block by block the first one may have what they lack.
-            let mut rest = readers.to_vec();
-            rest.rotate_left(1);
-            self.read_copy(&rest, block, own)?;
-        }
-        for ((index, bytes), given) in (1..).zip(others.chunks_mut(share)).zip(given) {
-            match given {
-                Some(Ok(read)) => bytes.copy_from_slice(&read),
-                _ => {
-                    clean = false;
-                    let mut rest = readers.to_vec();
-                    rest.rotate_left(index + 1);
-                    self.read_copy(&rest, start(index), bytes)?;
-                }
+        for (index, (bytes, given)) in buf.chunks_mut(share).zip(given).enumerate() {
+            if !matches!(given, Some(Ok(()))) {
+                clean = false;
+                // All others first; block by block the first one may have what they lack.
+                let mut rest = readers.to_vec();
+                rest.rotate_left(index + 1);
+                self.read_copy(&rest, start(index), bytes)?;
             }
         }
         Ok(clean)
@@ -373,28 +358,10 @@ impl Group {
 
     fn read_parts(&self, parts: &[StripePart], buf: &mut [u8]) -> Result<bool, VdevError> {
         let columns: Vec<Vec<Column>> = parts.iter().map(|(stripe, _)| stripe.columns()).collect();
-        let mut spans = Spans::new(self.members.len());
-        for ((stripe, part), columns) in parts.iter().zip(&columns) {
-            for (column, wanted) in stripe.wanted(columns, part) {
-                spans.add(column.leaf, wanted);
-            }
-        }
         let online: Vec<bool> =
             self.members.iter().map(|member| member.state() == MemberState::Online).collect();
-        if spans.leaves().all(|leaf| online[leaf]) {
-            if let [(stripe, part)] = parts
-                && (buf.len() < PARALLEL_BYTES_MIN || !self.workers.is_parallel())
-            {
-                if self.read_in_place(stripe, &columns[0], part, buf) {
-                    return Ok(true);
-                }
-            } else {
-                let held = self.read_spans(&spans);
-                if spans.leaves().all(|leaf| held[leaf].is_some()) {
-                    scatter(parts, &columns, &spans, &held, buf);
-                    return Ok(true);
-                }
-            }
+        if self.read_where_they_are(parts, &columns, &online, buf) {
+            return Ok(true);
         }
         // With all that others hold: of several stripes at once, then of each, then block by block.
         let mut whole = Spans::new(self.members.len());
@@ -415,32 +382,44 @@ impl Group {
         Ok(online.iter().zip(&self.members).all(|(online, _)| *online) && held_all(&whole, &held))
     }
 
-    /// Reads the data of one stripe from where they are; whether that worked.
-    fn read_in_place(&self, stripe: &Stripe, columns: &[Column], part: &Range<u32>, buf: &mut [u8]) -> bool {
-        let mut rest = buf;
-        for (column, wanted) in stripe.wanted(columns, part) {
-            let (now, later) = rest.split_at_mut((wanted.end - wanted.start) as usize * BLOCK_BYTES);
-            if let Err(error) = self.members[column.leaf].read(wanted.start, now) {
-                log::warn!("{error}; the others serve");
-                return false;
-            }
-            rest = later;
+    /// Reads data from the leaves that have them; whether that worked.
+    fn read_where_they_are(
+        &self,
+        parts: &[StripePart],
+        columns: &[Vec<Column>],
+        online: &[bool],
+        buf: &mut [u8],
+    ) -> bool {
+        let is_long = buf.len() >= PARALLEL_BYTES_MIN;
+        let mut bridges = Bridges::of(parts, columns, self.members.len());
+        let shares = bridges.shares(parts, columns, buf, self.members.len());
+        if shares.iter().any(|share| !online[share.leaf]) {
+            return false;
         }
-        true
+        let read = |share: ReadShare<'_>| {
+            let member = &self.members[share.leaf];
+            share.runs.into_iter().try_for_each(|mut run| member.read_vectored(run.block, &mut run.bytes))
+        };
+        let given = if is_long {
+            self.workers.each(shares, read)
+        } else {
+            shares.into_iter().map(|share| Some(read(share))).collect()
+        };
+        for error in given.iter().flatten().filter_map(|given| given.as_ref().err()) {
+            log::warn!("{error}; the others serve");
+        }
+        given.iter().all(|given| matches!(given, Some(Ok(()))))
     }
 
     /// Reads each leaf's span with one request, at the same time; `None` where that failed.
     fn read_spans(&self, spans: &Spans) -> Vec<Option<AlignedBuffer>> {
+        let leaves: Vec<usize> = spans.leaves().collect();
+        let given = self.workers.each(leaves.clone(), |leaf| {
+            let span = spans.of(leaf);
+            read_into_new(&self.members[leaf], span.start, (span.end - span.start) as usize * BLOCK_BYTES)
+        });
         let mut held: Vec<Option<AlignedBuffer>> = self.members.iter().map(|_| None).collect();
-        let mut leaves: Vec<usize> = spans.leaves().collect();
-        let Some(last) = leaves.pop() else { return held };
-        let read = |leaf: usize| {
-            let (member, span) = (Arc::clone(&self.members[leaf]), spans.of(leaf));
-            move || read_into_new(&member, span.start, (span.end - span.start) as usize * BLOCK_BYTES)
-        };
-        let parts = leaves.iter().map(|leaf| Box::new(read(*leaf)) as Part<_>).collect();
-        let (given, own) = self.workers.run(parts, read(last));
-        for (leaf, given) in leaves.into_iter().zip(given).chain([(last, Some(own))]) {
+        for (leaf, given) in leaves.into_iter().zip(given) {
             match given {
                 Some(Ok(bytes)) => held[leaf] = Some(bytes),
                 Some(Err(error)) => log::warn!("{error}; the others serve"),
@@ -569,59 +548,31 @@ impl Group {
 
     fn write_copies(&self, block: u64, buf: &[u8]) -> Result<(), VdevError> {
         let _shared = self.writing.read();
-        let mut written: Vec<usize> = self.written().collect();
-        let Some(last) = written.pop() else { return Err(self.members[0].gone(Operation::Write, block)) };
-        if written.is_empty() || !self.workers.is_parallel() {
-            written.push(last);
-            for index in written {
-                self.settle(index, self.members[index].write(block, buf))?;
-            }
-            return Ok(());
+        let written: Vec<usize> = self.written().collect();
+        if written.is_empty() {
+            return Err(self.members[0].gone(Operation::Write, block));
         }
-        let shared = Arc::new(AlignedBuffer::copy_of(buf));
-        let part = |index: &usize| {
-            let (member, bytes) = (Arc::clone(&self.members[*index]), Arc::clone(&shared));
-            Box::new(move || member.write(block, &bytes)) as Part<_>
-        };
-        let parts = written.iter().map(part).collect();
-        let (given, own) = self.workers.run(parts, || self.members[last].write(block, buf));
-        self.settle_all(written.into_iter().zip(given).chain([(last, Some(own))]))
+        let given = self.workers.each(written.clone(), |index| self.members[index].write(block, buf));
+        self.settle_all(written, given)
     }
 
     fn write_parts(&self, parts: &[StripePart], buf: &[u8]) -> Result<(), VdevError> {
-        let mut images = Images::new(parts, self.members.len());
-        let mut rest = buf;
-        for (index, (stripe, part)) in parts.iter().enumerate() {
-            let (now, later) = rest.split_at(part.len() * BLOCK_BYTES);
-            images.place(stripe, now, index + 1 == parts.len());
-            rest = later;
-        }
-        let _shared = self.writing.read();
-        let written: Vec<usize> = self.written().collect();
-        let mut images: Vec<(usize, u64, AlignedBuffer)> =
-            images.into_images().filter(|(leaf, ..)| written.contains(leaf)).collect();
-        let Some((last, block, bytes)) = images.pop() else {
-            return match parts.is_empty() {
-                true => Ok(()),
-                false => Err(self.members[0].gone(Operation::Write, 0)),
-            };
-        };
-        if !self.workers.is_parallel() {
-            images.push((last, block, bytes));
-            for (leaf, block, bytes) in images {
-                self.settle(leaf, self.members[leaf].write(block, &bytes))?;
-            }
+        if parts.is_empty() {
             return Ok(());
         }
-        let leaves: Vec<usize> = images.iter().map(|(leaf, ..)| *leaf).collect();
-        let part = |(leaf, block, bytes): (usize, u64, AlignedBuffer)| {
-            let member = Arc::clone(&self.members[leaf]);
-            Box::new(move || member.write(block, &bytes)) as Part<_>
-        };
-        let (given, own) = self
+        let columns: Vec<Vec<Column>> = parts.iter().map(|(stripe, _)| stripe.columns()).collect();
+        let parity = Parity::of(parts, &columns, buf);
+        let mut shares = parity.shares(parts, &columns, buf, self.members.len());
+        let _shared = self.writing.read();
+        shares.retain(|share| self.members[share.leaf].state().is_written());
+        if shares.is_empty() {
+            return Err(self.members[0].gone(Operation::Write, 0));
+        }
+        let leaves = shares.iter().map(|share| share.leaf).collect();
+        let given = self
             .workers
-            .run(images.into_iter().map(part).collect(), || self.members[last].write(block, &bytes));
-        self.settle_all(leaves.into_iter().zip(given).chain([(last, Some(own))]))
+            .each(shares, |share| self.members[share.leaf].write_vectored(share.block, &share.bytes));
+        self.settle_all(leaves, given)
     }
 
     fn written(&self) -> impl Iterator<Item = usize> {
@@ -641,10 +592,11 @@ impl Group {
     /// As [`Group::settle`], of several; a part that panicked failed.
     fn settle_all(
         &self,
-        given: impl Iterator<Item = (usize, Option<Result<(), VdevError>>)>,
+        members: Vec<usize>,
+        given: Vec<Option<Result<(), VdevError>>>,
     ) -> Result<(), VdevError> {
         let mut first_error = Ok(());
-        for (index, result) in given {
+        for (index, result) in members.into_iter().zip(given) {
             let result = result.unwrap_or_else(|| Err(self.members[index].gone(Operation::Write, 0)));
             let settled = self.settle(index, result);
             if first_error.is_ok() || settled.as_ref().is_err_and(|error| !error.is_out_of_space()) {
@@ -656,16 +608,13 @@ impl Group {
 
     /// Makes completed writes durable on every member that takes them. A full host file system is a failure here.
     pub fn flush(&self) -> Result<(), VdevError> {
-        let mut written: Vec<usize> = self.written().collect();
-        let Some(last) = written.pop() else { return Err(self.members[0].gone(Operation::Flush, 0)) };
-        let part = |index: &usize| {
-            let member = Arc::clone(&self.members[*index]);
-            Box::new(move || member.flush()) as Part<_>
-        };
-        let parts = written.iter().map(part).collect();
-        let (given, own) = self.workers.run(parts, || self.members[last].flush());
+        let written: Vec<usize> = self.written().collect();
+        if written.is_empty() {
+            return Err(self.members[0].gone(Operation::Flush, 0));
+        }
+        let given = self.workers.each(written.clone(), |index| self.members[index].flush());
         let mut result = Ok(());
-        for (index, given) in written.into_iter().zip(given).chain([(last, Some(own))]) {
+        for (index, given) in written.into_iter().zip(given) {
             let given = given.unwrap_or_else(|| Err(self.members[index].gone(Operation::Flush, 0)));
             if let Err(error) = given
                 && !self.lose(index, &error)
@@ -749,26 +698,6 @@ impl Spans {
     }
 }
 
-/// Copies the wanted data of `parts` from the spans that were read into `buf`.
-fn scatter(
-    parts: &[StripePart],
-    columns: &[Vec<Column>],
-    spans: &Spans,
-    held: &[Option<AlignedBuffer>],
-    buf: &mut [u8],
-) {
-    let mut rest = buf;
-    for ((stripe, part), columns) in parts.iter().zip(columns) {
-        for (column, wanted) in stripe.wanted(columns, part) {
-            let Some(bytes) = &held[column.leaf] else { continue };
-            let from = &bytes[spans.place(column.leaf, &wanted)];
-            let (now, later) = rest.split_at_mut(from.len());
-            now.copy_from_slice(from);
-            rest = later;
-        }
-    }
-}
-
 /// Makes the data blocks `part` of a stripe from the columns that are there; whether these were enough.
 pub(super) fn rebuild_part(
     stripe: &Stripe,
@@ -813,88 +742,4 @@ pub(super) fn rebuild_part(
         }
     }
     true
-}
-
-/// What is written to each leaf: its first block and all bytes from there on. The stripes of an extent follow each other on
-/// every leaf but for what is taken to fill a stripe up, which is written as zeros.
-struct Images {
-    columns: Vec<Vec<Column>>,
-    spans: Spans,
-    bytes: Vec<AlignedBuffer>,
-    placed: usize,
-}
-
-impl Images {
-    fn new(parts: &[StripePart], leaves: usize) -> Self {
-        let columns: Vec<Vec<Column>> = parts.iter().map(|(stripe, _)| stripe.columns()).collect();
-        let mut spans = Spans::new(leaves);
-        let mut filled = vec![0; leaves];
-        for column in columns.iter().flatten() {
-            spans.add(column.leaf, column.block..column.block + u64::from(column.blocks));
-            filled[column.leaf] += u64::from(column.blocks);
-        }
-        let buffer = |leaf: usize| {
-            let span = spans.of(leaf);
-            let blocks = span.end - span.start;
-            let bytes = blocks as usize * BLOCK_BYTES;
-            // Every byte without a gap is written below.
-            if filled[leaf] == blocks { AlignedBuffer::recycled(bytes) } else { AlignedBuffer::zeroed(bytes) }
-        };
-        let bytes = (0..leaves).map(buffer).collect();
-        Self { columns, spans, bytes, placed: 0 }
-    }
-
-    /// Places the next stripe with its parity; zeros where `data` is not enough.
-    fn place(&mut self, stripe: &Stripe, data: &[u8], is_last: bool) {
-        let padded;
-        let whole = stripe.data as usize * BLOCK_BYTES;
-        let data = if data.len() < whole {
-            let mut bytes = AlignedBuffer::recycled(whole);
-            let (start, end) = bytes.split_at_mut(data.len());
-            start.copy_from_slice(data);
-            end.fill(0);
-            padded = bytes;
-            &padded[..]
-        } else {
-            data
-        };
-        let columns = &self.columns[self.placed];
-        self.placed += 1;
-        let parity = stripe.parity();
-        let mut slices: Vec<&[u8]> = Vec::with_capacity(columns.len());
-        let mut rest = data;
-        for column in &columns[parity..] {
-            let (now, later) = rest.split_at(column.blocks as usize * BLOCK_BYTES);
-            let blocks = column.block..column.block + u64::from(column.blocks);
-            self.bytes[column.leaf][self.spans.place(column.leaf, &blocks)].copy_from_slice(now);
-            slices.push(now);
-            rest = later;
-        }
-        let place = |column: &Column| {
-            self.spans.place(column.leaf, &(column.block..column.block + u64::from(column.blocks)))
-        };
-        let skip = is_last && planted(Bug::SkipLastParity);
-        match columns[..parity] {
-            [first] => {
-                let out = &mut self.bytes[first.leaf][place(&first)];
-                if skip { out.fill(0) } else { parity::encode(&slices, &mut [out]) }
-            }
-            [first, second] => {
-                if let Ok([one, two]) = self.bytes.get_disjoint_mut([first.leaf, second.leaf]) {
-                    let (one, two) = (&mut one[place(&first)], &mut two[place(&second)]);
-                    if skip { one.fill(0) } else { parity::encode(&slices, &mut [one, two]) }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Leaf, first block and bytes of each leaf that has some.
-    fn into_images(self) -> impl Iterator<Item = (usize, u64, AlignedBuffer)> {
-        let spans = self.spans;
-        let images = self.bytes.into_iter().enumerate();
-        images
-            .filter(|(_, bytes)| !bytes.is_empty())
-            .map(move |(leaf, bytes)| (leaf, spans.of(leaf).start, bytes))
-    }
 }

@@ -7,6 +7,7 @@ use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::vdev::{BlockDevice, Operation, VdevError};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -163,20 +164,48 @@ impl Member {
         result
     }
 
-    /// As [`Member::read`], of the only member of its vdev: nobody asks for its load.
-    pub fn read_alone(&self, block: u64, buf: &mut [u8]) -> Result<(), VdevError> {
-        let place = self.place.load();
-        let Some(device) = &place.device else { return Err(self.gone(Operation::Read, block)) };
-        let result = device.read_at(buf, block.saturating_mul(BLOCK_BYTES_U64));
-        self.counters.reads().add(buf.len(), result.is_ok());
+    /// As [`Member::read`], into several buffers.
+    pub fn read_vectored(&self, block: u64, bufs: &mut [IoSliceMut<'_>]) -> Result<(), VdevError> {
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        let result = self
+            .request(Operation::Read, block, length, |device, offset| device.read_vectored_at(bufs, offset));
+        self.reading.fetch_sub(1, Ordering::Relaxed);
+        self.read_end.store(block + (length / BLOCK_BYTES) as u64, Ordering::Relaxed);
         result
     }
 
+    /// As [`Member::read`], of the only member of its vdev: nobody asks for its load.
+    pub fn read_alone(&self, block: u64, buf: &mut [u8]) -> Result<(), VdevError> {
+        self.request(Operation::Read, block, buf.len(), |device, offset| device.read_at(buf, offset))
+    }
+
     pub fn write(&self, block: u64, buf: &[u8]) -> Result<(), VdevError> {
+        self.request(Operation::Write, block, buf.len(), |device, offset| device.write_at(buf, offset))
+    }
+
+    /// As [`Member::write`], from several buffers.
+    pub fn write_vectored(&self, block: u64, bufs: &[IoSlice<'_>]) -> Result<(), VdevError> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.request(Operation::Write, block, length, |device, offset| device.write_vectored_at(bufs, offset))
+    }
+
+    /// A read or write of `length` bytes from `block` on, counted.
+    fn request(
+        &self,
+        operation: Operation,
+        block: u64,
+        length: usize,
+        ask: impl FnOnce(&dyn BlockDevice, u64) -> Result<(), VdevError>,
+    ) -> Result<(), VdevError> {
         let place = self.place.load();
-        let Some(device) = &place.device else { return Err(self.gone(Operation::Write, block)) };
-        let result = device.write_at(buf, block.saturating_mul(BLOCK_BYTES_U64));
-        self.counters.writes().add(buf.len(), result.is_ok());
+        let Some(device) = &place.device else { return Err(self.gone(operation, block)) };
+        let result = ask(&**device, block.saturating_mul(BLOCK_BYTES_U64));
+        let counters = match operation {
+            Operation::Read => self.counters.reads(),
+            _ => self.counters.writes(),
+        };
+        counters.add(length, result.is_ok());
         result
     }
 

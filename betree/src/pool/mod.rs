@@ -10,7 +10,7 @@
 //!                                                │
 //!       commit, rewrite ── superblocks ──────── Pool ──── read, write, recover by extent; flush
 //!       who is lost ────── membership            │
-//!                                              group: a vdev ── geometry, parity, healing, workers
+//!                                              group: a vdev ── geometry, shares, parity, healing, workers
 //!                                                │
 //!                                             member ── BlockDevice
 //! ```
@@ -92,6 +92,7 @@ mod pool;
 mod removal;
 mod roll;
 mod scrubbing;
+mod shares;
 mod singles;
 mod spares;
 mod superblocks;

@@ -1,6 +1,8 @@
 //! The seam under every leaf vdev.
 
 use super::VdevError;
+use crate::base::buffer::AlignedBuffer;
+use std::io::{IoSlice, IoSliceMut};
 
 /// A device of bytes that is read and written in whole 4 KiB blocks.
 ///
@@ -35,6 +37,37 @@ pub trait BlockDevice: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`VdevError`]; any part of the range may then hold old or new bytes.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), VdevError>;
+
+    /// As [`BlockDevice::read_at`], into `bufs` one after the other; the length of each is a multiple of 4096.
+    ///
+    /// # Errors
+    /// [`VdevError`] with device, operation and offset; `bufs` are then unspecified.
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<(), VdevError> {
+        let mut all = AlignedBuffer::recycled(bufs.iter().map(|buf| buf.len()).sum());
+        self.read_at(&mut all, offset)?;
+        let mut rest = &all[..];
+        for buf in bufs {
+            let (now, later) = rest.split_at(buf.len());
+            buf.copy_from_slice(now);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// As [`BlockDevice::write_at`], of `bufs` one after the other; the length of each is a multiple of 4096.
+    ///
+    /// # Errors
+    /// [`VdevError`]; any part of the range may then hold old or new bytes.
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<(), VdevError> {
+        let mut all = AlignedBuffer::recycled(bufs.iter().map(|buf| buf.len()).sum());
+        let mut rest = &mut all[..];
+        for buf in bufs {
+            let (now, later) = rest.split_at_mut(buf.len());
+            now.copy_from_slice(buf);
+            rest = later;
+        }
+        self.write_at(&all, offset)
+    }
 
     /// Makes every write that completed before durable. Never retried by the layers above.
     ///

@@ -8,13 +8,16 @@ use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 /// Bytes copied at once when the caller's memory is not aligned for direct I/O: bounds the extra memory.
 const BOUNCE_BYTES: usize = 1 << 20;
+
+/// Most buffers that the system takes at once (`IOV_MAX`).
+const VECTOR_MAX: usize = 1024;
 
 /// How often, and how long apart, the lock of a block device is tried again. The device manager of the system takes a
 /// shared lock while it looks at a disk, which it does whenever a writer has closed it (systemd, "Locking Block
@@ -207,6 +210,48 @@ impl BlockDevice for FileDevice {
             at += part.len() as u64;
         }
         Ok(())
+    }
+
+    fn read_vectored_at(&self, mut bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<(), VdevError> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        check_bounds(&self.name, Operation::Read, offset, length, self.len)?;
+        let mut at = offset;
+        if self.direct && bufs.iter().any(|buf| !is_aligned(buf)) {
+            for buf in bufs {
+                self.read_at(buf, at)?;
+                at += buf.len() as u64;
+            }
+            return Ok(());
+        }
+        transfer(length, self.unit(), io::ErrorKind::UnexpectedEof, |done| {
+            IoSliceMut::advance_slices(&mut bufs, done - (at - offset) as usize);
+            at = offset + done as u64;
+            let count = bufs.len().min(VECTOR_MAX);
+            Ok(rustix::io::preadv(&self.file, &mut bufs[..count], at)?)
+        })
+        .map_err(|source| self.failed_at(Operation::Read, offset, source))
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<(), VdevError> {
+        let mut at = offset;
+        if self.read_only || self.direct && bufs.iter().any(|buf| !is_aligned(buf)) {
+            for buf in bufs {
+                self.write_at(buf, at)?;
+                at += buf.len() as u64;
+            }
+            return Ok(());
+        }
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        check_bounds(&self.name, Operation::Write, offset, length, self.len)?;
+        let mut bufs = bufs.to_vec();
+        let mut bufs = &mut bufs[..];
+        transfer(length, self.unit(), io::ErrorKind::WriteZero, |done| {
+            IoSlice::advance_slices(&mut bufs, done - (at - offset) as usize);
+            at = offset + done as u64;
+            let count = bufs.len().min(VECTOR_MAX);
+            Ok(rustix::io::pwritev(&self.file, &bufs[..count], at)?)
+        })
+        .map_err(|source| self.failed_at(Operation::Write, offset, source))
     }
 
     fn flush(&self) -> Result<(), VdevError> {
@@ -443,6 +488,60 @@ mod tests {
             assert_eq!(&block[..], &data[8192..12_288]);
             device.read_at(&mut block, 0).unwrap();
             assert!(block.iter().all(|byte| *byte == 0), "never written");
+        }
+    }
+
+    #[test]
+    fn several_buffers_are_one_after_the_other() {
+        let directory = tempfile::tempdir().unwrap();
+        for direct in modes(directory.path()) {
+            let path = directory.path().join(format!("vectored-{direct}"));
+            let device = FileDevice::create(&path, 10 << 20, direct, false).unwrap();
+            // Lengths in blocks: more buffers than the system takes at once, and some with nothing in them.
+            for lengths in [vec![1, 3, 0, 2], vec![], vec![0], vec![1; VECTOR_MAX + 5], vec![2, 300]] {
+                let bytes = lengths.iter().sum::<usize>() * BLOCK_BYTES;
+                let data = pattern(bytes, lengths.len());
+                for shift in [0, 512] {
+                    let mut memory = AlignedBuffer::zeroed(bytes + 4096);
+                    memory[shift..shift + bytes].copy_from_slice(&data);
+                    let mut rest = &memory[shift..shift + bytes];
+                    let mut slices = Vec::new();
+                    for length in &lengths {
+                        let (now, later) = rest.split_at(length * BLOCK_BYTES);
+                        slices.push(IoSlice::new(now));
+                        rest = later;
+                    }
+                    device.write_vectored_at(&slices, 8192).unwrap();
+                    let mut back = vec![0; bytes];
+                    device.read_at(&mut back, 8192).unwrap();
+                    assert!(back == data, "written, direct {direct}, shift {shift}");
+
+                    memory.fill(0);
+                    let mut rest = &mut memory[shift..shift + bytes];
+                    let mut slices = Vec::new();
+                    for length in &lengths {
+                        let (now, later) = rest.split_at_mut(length * BLOCK_BYTES);
+                        slices.push(IoSliceMut::new(now));
+                        rest = later;
+                    }
+                    device.read_vectored_at(&mut slices, 8192).unwrap();
+                    assert!(memory[shift..shift + bytes] == data, "read, direct {direct}, shift {shift}");
+                }
+            }
+            let (mut one, mut two) = (AlignedBuffer::zeroed(4096), AlignedBuffer::zeroed(4096));
+            let mut both = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+            let error = device.read_vectored_at(&mut both, (10 << 20) - 4096).unwrap_err();
+            assert!(matches!(error, VdevError::OutOfBounds { length: 8192, .. }), "{error}");
+            fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(5000).unwrap();
+            let error = device.read_vectored_at(&mut both, 0).unwrap_err();
+            assert!(matches!(error, VdevError::Io { operation: Operation::Read, .. }), "{error}");
+            let (one, two) = (&one[..], &two[..]);
+            let both = [IoSlice::new(one), IoSlice::new(two)];
+            let error = device.write_vectored_at(&both, (10 << 20) - 4096).unwrap_err();
+            assert!(matches!(error, VdevError::OutOfBounds { .. }), "{error}");
+            drop(device);
+            let error = FileDevice::open(&path, direct, true).unwrap().write_vectored_at(&both[..1], 0);
+            assert!(matches!(error, Err(VdevError::Io { operation: Operation::Write, .. })), "read-only");
         }
     }
 

@@ -4,6 +4,7 @@ use super::error::check_bounds;
 use super::{BlockDevice, Operation, VdevError};
 use crate::base::units::BLOCK_BYTES_U64;
 use parking_lot::RwLock;
+use std::io::{IoSlice, IoSliceMut};
 
 /// Bytes behind one lock.
 const STRIPE_BYTES: u64 = 1 << 20;
@@ -89,6 +90,22 @@ impl BlockDevice for MemoryDevice {
         Ok(())
     }
 
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], mut offset: u64) -> Result<(), VdevError> {
+        for buf in bufs {
+            self.read_at(buf, offset)?;
+            offset += buf.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> Result<(), VdevError> {
+        for buf in bufs {
+            self.write_at(buf, offset)?;
+            offset += buf.len() as u64;
+        }
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), VdevError> {
         Ok(())
     }
@@ -107,6 +124,13 @@ mod tests {
         device.read_at(&mut back, STRIPE_BYTES - 8192).unwrap();
         assert!(back[..4096].iter().all(|byte| *byte == 0));
         assert_eq!(&back[4096..4096 + data.len()], &data[..]);
+        let (one, two) = back[..3 * 4096].split_at_mut(8192);
+        device.read_vectored_at(&mut [IoSliceMut::new(one), IoSliceMut::new(two)], STRIPE_BYTES).unwrap();
+        assert!(back[..3 * 4096] == data[4096..4 * 4096]);
+        let (one, two) = data[..3 * 4096].split_at(4096);
+        device.write_vectored_at(&[IoSlice::new(two), IoSlice::new(one)], 0).unwrap();
+        device.read_at(&mut back[..3 * 4096], 0).unwrap();
+        assert!(back[..8192] == data[4096..3 * 4096] && back[8192..3 * 4096] == data[..4096]);
         assert!(device.read_at(&mut back[..4096], device.len()).is_err());
         assert!(device.write_at(&back[..100], 0).is_err());
         assert!(device.read_at(&mut back[..4096], u64::MAX - 4095).is_err());
