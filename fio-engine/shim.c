@@ -50,6 +50,8 @@ struct shim {
 	/* Requests that were served; NULL where .queue serves them. */
 	struct betree_fio_completion *events;
 	unsigned int events_max;
+	/* Whether each write is durable when it is done. */
+	unsigned int durable;
 };
 
 #define OPTION(field) .off1 = offsetof(struct options, field), .category = FIO_OPT_C_ENGINE, .group = FIO_OPT_G_INVALID
@@ -386,6 +388,7 @@ static int betree_init(struct thread_data *td)
 		td->flags |= (unsigned long long) FIO_SYNCIO << TD_ENG_FLAG_SHIFT;
 		return 0;
 	}
+	shim->durable = o->durable || td->o.sync_io;
 	shim->events_max = td->o.iodepth;
 	shim->events = calloc(shim->events_max, sizeof(*shim->events));
 	if (!shim->events) {
@@ -477,8 +480,12 @@ static enum fio_q_status betree_queue(struct thread_data *td, struct io_u *io_u)
 	const uint32_t operation = operation_of(io_u->ddir);
 	int ret;
 
-	/* As with libaio, syncs and trims are done here: their number is exact, and a trim never comes behind a later write. */
-	if (!shim->events || ddir_sync(io_u->ddir) || io_u->ddir == DDIR_TRIM) {
+	/*
+	 * As with libaio, syncs and trims are done here: their number is exact, and a trim never comes behind a later write. So are
+	 * writes that need not be durable when they are done: they go to memory, and a thread to hand them to would cost more.
+	 */
+	if (!shim->events || ddir_sync(io_u->ddir) || io_u->ddir == DDIR_TRIM ||
+	    (io_u->ddir == DDIR_WRITE && !shim->durable)) {
 		note_result(io_u, betree_fio_serve(shim->job, file, operation, io_u->offset,
 						   io_u->xfer_buf, io_u->xfer_buflen));
 		if (shim->events) {

@@ -3,13 +3,14 @@
 use super::format::{EXTENT_BLOCKS_MAX, FRAME_BLOCKS_MAX, RECORD_HEADER_BYTES};
 use super::frames::{Frames, SealedFrame};
 use super::{LogError, LogHead};
+use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
 use crate::base::planted::{Bug, panic_if_planted, planted};
 use crate::base::preference::StoragePreference;
 use crate::base::sync::thread::{self, JoinHandle};
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
-use crate::base::units::blocks_for;
+use crate::base::units::{BLOCK_BYTES, blocks_for};
 use crate::dmu::{Dmu, DmuError, Privilege, Stream};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,6 +18,10 @@ use std::sync::Arc;
 
 /// Longest record in bytes: 1 GiB. Replay believes no longer one.
 pub const RECORD_BYTES_MAX: usize = 1 << 30;
+
+/// Most bytes of frames that are written at once. Frames are short so that what is synced is on its way early; a device that
+/// has others to serve, too, takes one long request far sooner than the short ones in turn.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// How a log is written.
 #[derive(Debug, Clone)]
@@ -462,7 +467,7 @@ impl Shared {
         let frames: Vec<SealedFrame> = state.queue.drain(..count).collect();
         if !frames.is_empty() {
             state.queued_bytes -= frames.iter().map(|frame| frame.buffer.len() as u64).sum::<u64>();
-            MutexGuard::unlocked(state, || frames.iter().try_for_each(|frame| self.write(frame)))?;
+            MutexGuard::unlocked(state, || self.write_all(&frames))?;
             for frame in &frames {
                 insert(&mut state.dirty, frame.extent.vdev);
             }
@@ -476,22 +481,26 @@ impl Shared {
     fn write_in_background(&self) {
         let mut state = self.state.lock();
         while !state.stop {
-            let Some(frame) = state.queue.pop_front() else {
+            let Some(first) = state.queue.front() else {
                 self.work.wait(&mut state);
                 continue;
             };
-            state.writing = Some((frame.lsn, frame.extent.vdev));
+            state.writing = Some((first.lsn, first.extent.vdev));
+            // What has gathered while the device was busy.
+            let count = neighbours(state.queue.make_contiguous());
+            let frames: Vec<SealedFrame> = state.queue.drain(..count).collect();
             let write = || {
                 panic_if_planted(Bug::PanicInLog);
-                self.write(&frame)
+                self.write_all(&frames)
             };
             let result = MutexGuard::unlocked(&mut state, || {
                 catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(panicked()))
             });
             state.writing = None;
             // Zero already when the log was poisoned meanwhile.
-            state.queued_bytes = state.queued_bytes.saturating_sub(frame.buffer.len() as u64);
-            insert(&mut state.dirty, frame.extent.vdev);
+            let written: u64 = frames.iter().map(|frame| frame.buffer.len() as u64).sum();
+            state.queued_bytes = state.queued_bytes.saturating_sub(written);
+            insert(&mut state.dirty, frames[0].extent.vdev);
             if let Err(error) = result {
                 state.poison(&error);
             }
@@ -499,9 +508,43 @@ impl Shared {
         }
     }
 
+    /// Writes `frames`, neighbours among them at once.
+    fn write_all(&self, mut frames: &[SealedFrame]) -> Result<(), LogError> {
+        while !frames.is_empty() {
+            let (now, later) = frames.split_at(neighbours(frames));
+            match now {
+                [one] => self.write(one)?,
+                several => {
+                    let length = several.iter().map(|frame| frame.buffer.len()).sum();
+                    let mut buffer = AlignedBuffer::recycled(length);
+                    let mut rest = &mut buffer[..];
+                    for frame in several {
+                        let (place, behind) = rest.split_at_mut(frame.buffer.len());
+                        place.copy_from_slice(&frame.buffer);
+                        rest = behind;
+                    }
+                    self.dmu.write_singles(&several[0].extent, several[0].offset, &buffer)?;
+                }
+            }
+            frames = later;
+        }
+        Ok(())
+    }
+
     fn write(&self, frame: &SealedFrame) -> Result<(), LogError> {
         Ok(self.dmu.write_singles(&frame.extent, frame.offset, &frame.buffer)?)
     }
+}
+
+/// How many of `frames`, from the first one on, lie one behind the other, as far as one request goes.
+fn neighbours(frames: &[SealedFrame]) -> usize {
+    let mut length = frames.first().map_or(0, |first| first.buffer.len());
+    let joins = |pair: &&[SealedFrame]| {
+        let end = pair[0].offset as usize + pair[0].buffer.len() / BLOCK_BYTES;
+        length += pair[1].buffer.len();
+        pair[0].extent == pair[1].extent && end == pair[1].offset as usize && length <= REQUEST_BYTES_MAX
+    };
+    1 + frames.windows(2).take_while(joins).count()
 }
 
 fn allocate(dmu: &Dmu, options: &LogOptions) -> Result<Vec<Extent>, DmuError> {

@@ -14,7 +14,7 @@
 //! 1. Entries are ordered by key ascending, then sequence number descending; a key's versions may span blocks.
 //! 2. Nothing is decoded before its checksum was compared, and nothing is used before it was checked in full, for a
 //!    checksum may be right by chance or by intent. What was checked once is read by plain indexing.
-//! 3. A run never changes after [`RunWriter::finish`]; its reference changes only in its birth.
+//! 3. A run never changes after [`RunWriter::end`]; its reference changes only in its birth.
 //! 4. The cells of a run's blocks live in its meta section; when the cache puts that out, the blocks go with it.
 //! 5. A reader holds what it reads by reference count: eviction and the death of a run never pull anything away.
 //!
@@ -49,4 +49,4 @@ pub(crate) use inspection::{BlockEntries, RunFault, RunFlaw, RunReader};
 pub use merge::MergeCursor;
 pub use range_deletes::{RangeDeleteSet, without_covered};
 pub use run::{Run, Search, key_hash};
-pub use writer::{HeatOfBlocks, RunOptions, RunWriter};
+pub use writer::{HeatOfBlocks, PendingRun, RunOptions, RunWriter};

@@ -94,6 +94,32 @@ pub struct RunWriter {
     admitted_bytes: usize,
 }
 
+/// A run of which parts may still be on their way to the device. Dropping it waits for them and gives back all of it.
+pub struct PendingRun {
+    /// In front of the run, whose blocks nobody else may get before.
+    writes: Option<WriteBatch>,
+    run: Arc<Run>,
+}
+
+impl PendingRun {
+    /// Waits until the run is written (not flushed).
+    ///
+    /// # Errors
+    /// Device errors; all that was allocated is given back then.
+    pub fn wait(self) -> Result<Arc<Run>, DmuError> {
+        if let Some(writes) = self.writes {
+            writes.finish()?;
+        }
+        Ok(self.run)
+    }
+}
+
+impl std::fmt::Debug for PendingRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingRun").field("run", &self.run).finish_non_exhaustive()
+    }
+}
+
 /// What the reference will say of the entries.
 #[derive(Debug, Default)]
 struct Facts {
@@ -281,7 +307,16 @@ impl RunWriter {
     ///
     /// # Errors
     /// Device errors and errors of allocation; all that was allocated is given back then.
-    pub fn finish(mut self) -> Result<Option<Arc<Run>>, DmuError> {
+    pub fn finish(self) -> Result<Option<Arc<Run>>, DmuError> {
+        self.end()?.map(PendingRun::wait).transpose()
+    }
+
+    /// As [`RunWriter::finish`], without waiting for what is still to be written: who writes several runs has the device busy
+    /// all the time. Nobody may read the run before [`PendingRun::wait`].
+    ///
+    /// # Errors
+    /// As [`RunWriter::finish`].
+    pub fn end(mut self) -> Result<Option<PendingRun>, DmuError> {
         if self.facts.entries == 0 && self.range_deletes.is_empty() {
             return Ok(None);
         }
@@ -293,7 +328,7 @@ impl RunWriter {
         self.output.pad_to(META_ALIGNMENT)?;
         let meta_offset = self.output.position();
         self.output.append(&meta)?;
-        let extents = self.output.finish()?;
+        let (extents, writes) = self.output.finish()?;
         let hull = deletes.hull().map(|(start, end)| (start.into(), end.map(Into::into)));
         let index = &self.index;
         let reference = RunRef {
@@ -319,7 +354,7 @@ impl RunWriter {
         };
         let run = Run::open(&self.dmu, reference);
         self.warm(&run, &meta, meta_offset);
-        Ok(Some(run))
+        Ok(Some(PendingRun { writes, run }))
     }
 
     fn encode_meta(&mut self, range_deletes: &[RangeDelete]) -> Vec<u8> {
@@ -524,8 +559,8 @@ impl Output {
         }
     }
 
-    /// Writes what is left, gives back what is not used, and hands over the extents.
-    fn finish(&mut self) -> Result<StoredExtents, DmuError> {
+    /// Gives what is left to the background, gives back what is not used, and hands over the extents and the writes.
+    fn finish(&mut self) -> Result<(StoredExtents, Option<WriteBatch>), DmuError> {
         let used = blocks_for(self.position());
         // Do not ask for more than is left.
         self.expected = used;
@@ -535,13 +570,12 @@ impl Output {
         }
         let tail = self.dmu.cut(&mut self.extents, used);
         self.dmu.release(&tail);
-        if let Some(mut batch) = self.batch.take() {
+        if let Some(batch) = &mut self.batch {
             batch.end(&self.extents);
-            batch.finish()?;
         }
         let stored = self.dmu.store_extents(self.extents.clone(), self.preference)?;
         self.extents.clear();
-        Ok(stored)
+        Ok((stored, self.batch.take()))
     }
 }
 

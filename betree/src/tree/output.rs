@@ -6,7 +6,9 @@ use super::{TreeError, TreeOptions};
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::{StoragePreference, TIER_COUNT};
 use crate::dmu::{Dmu, Privilege, Stream};
-use crate::run::{EntryRef, HeatOfBlocks, Kind, RangeDelete, Run, RunOptions, RunWriter, without_covered};
+use crate::run::{
+    EntryRef, HeatOfBlocks, Kind, PendingRun, RangeDelete, Run, RunOptions, RunWriter, without_covered,
+};
 use std::sync::Arc;
 
 /// Writers for one place, one per tier that the entries want, so that hot and cold keys lie on their own tiers.
@@ -91,7 +93,7 @@ impl OutputOptions<'_> {
         &self,
         writers: &mut Writers,
         ranges: &[RangeDelete],
-        runs: &mut Vec<Arc<Run>>,
+        runs: &mut Vec<PendingRun>,
     ) -> Result<(), TreeError> {
         if writers.is_empty() && !ranges.is_empty() {
             self.writer(writers, StoragePreference::NONE);
@@ -101,10 +103,15 @@ impl OutputOptions<'_> {
             for range in ranges.iter().filter(|_| !planted(Bug::DropRangeDelete)) {
                 writer.add_range_delete(range.clone());
             }
-            runs.extend(writer.finish()?);
+            runs.extend(writer.end()?);
         }
         Ok(())
     }
+}
+
+/// The runs, once they are written: only here is waited for devices, that they have the next run while one is made.
+fn written(runs: Vec<PendingRun>) -> Result<Vec<Arc<Run>>, TreeError> {
+    Ok(runs.into_iter().map(PendingRun::wait).collect::<Result<_, _>>()?)
 }
 
 /// Runs for the slots of a node, cut at its pivots.
@@ -117,8 +124,8 @@ pub(super) struct SlotOutputs<'a> {
     current: usize,
     writers: Writers,
     last_key: Vec<u8>,
-    /// Finished runs of each slot.
-    runs: Vec<Vec<Arc<Run>>>,
+    /// Runs of each slot.
+    runs: Vec<Vec<PendingRun>>,
 }
 
 impl<'a> SlotOutputs<'a> {
@@ -130,7 +137,7 @@ impl<'a> SlotOutputs<'a> {
         pivots: &'a [Box<[u8]>],
         ranges: Vec<RangeDelete>,
     ) -> Self {
-        let runs = vec![Vec::new(); pivots.len() + 1];
+        let runs = (0..=pivots.len()).map(|_| Vec::new()).collect();
         Self { options, pivots, low, ranges, current: 0, writers: Writers::new(), last_key: Vec::new(), runs }
     }
 
@@ -139,7 +146,7 @@ impl<'a> SlotOutputs<'a> {
         while self.current < self.runs.len() {
             self.end_slot()?;
         }
-        Ok(self.runs)
+        self.runs.into_iter().map(written).collect()
     }
 
     fn end_slot(&mut self) -> Result<(), TreeError> {
@@ -198,13 +205,18 @@ pub(super) struct NewLeaf {
     pub runs: Vec<Arc<Run>>,
 }
 
+struct PendingLeaf {
+    low: Option<Box<[u8]>>,
+    runs: Vec<PendingRun>,
+}
+
 /// New leaves, cut at a target size.
 pub(super) struct LeafOutputs<'a> {
     options: OutputOptions<'a>,
     writers: Writers,
     low: Option<Box<[u8]>>,
     last_key: Vec<u8>,
-    leaves: Vec<NewLeaf>,
+    leaves: Vec<PendingLeaf>,
 }
 
 impl<'a> LeafOutputs<'a> {
@@ -216,13 +228,14 @@ impl<'a> LeafOutputs<'a> {
     /// Ends the stream; at least one leaf, which may be empty.
     pub fn finish(mut self) -> Result<Vec<NewLeaf>, TreeError> {
         self.end_leaf()?;
-        Ok(self.leaves)
+        let wait = |leaf: PendingLeaf| Ok(NewLeaf { low: leaf.low, runs: written(leaf.runs)? });
+        self.leaves.into_iter().map(wait).collect()
     }
 
     fn end_leaf(&mut self) -> Result<(), TreeError> {
         let mut runs = Vec::new();
         self.options.end(&mut self.writers, &[], &mut runs)?;
-        self.leaves.push(NewLeaf { low: self.low.take(), runs });
+        self.leaves.push(PendingLeaf { low: self.low.take(), runs });
         Ok(())
     }
 }
