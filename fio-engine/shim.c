@@ -383,12 +383,12 @@ static int betree_init(struct thread_data *td)
 		return 1;
 	}
 	shim = td->io_ops_data;
-	if (td->o.iodepth <= 1) {
-		/* .queue serves requests; the flags of the engine are those of all jobs. */
+	shim->durable = o->durable || td->o.sync_io;
+	if (td->o.iodepth <= 1 || (!td_read(td) && td->o.verify == VERIFY_NONE && !shim->durable)) {
+		/* .queue serves requests, and their time is completion latency; the flags of the engine are those of all jobs. */
 		td->flags |= (unsigned long long) FIO_SYNCIO << TD_ENG_FLAG_SHIFT;
 		return 0;
 	}
-	shim->durable = o->durable || td->o.sync_io;
 	shim->events_max = td->o.iodepth;
 	shim->events = calloc(shim->events_max, sizeof(*shim->events));
 	if (!shim->events) {

@@ -38,8 +38,8 @@ number!(
 );
 
 impl Generation {
-    /// The newest generation that is taken from a device: a checkpoint each millisecond comes to it in 17 years, and as
-    /// many may follow before the messages of the root tree, 2^24 of each generation, are out of numbers.
+    /// The newest generation that is written or taken from a device: a checkpoint each millisecond comes to it in 17 years.
+    /// The messages of the root tree, 2^24 of each generation, have numbers up to twice that.
     pub const STORED_MAX: Self = Self(1 << 39);
 
     /// The generation after this one.

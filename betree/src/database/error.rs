@@ -281,6 +281,7 @@ fn pool_kind(error: &PoolError) -> ErrorKind {
         PoolError::MissingDevice { .. } | PoolError::Insufficient { .. } => ErrorKind::Degraded,
         PoolError::Indispensable { .. } | PoolError::MemberGone { .. } => ErrorKind::Busy,
         PoolError::UnknownVdev(_)
+        | PoolError::UsedUp { .. }
         | PoolError::Damaged { .. }
         | PoolError::Stale { .. }
         | PoolError::Diverged { .. } => ErrorKind::Corrupt,

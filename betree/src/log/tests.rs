@@ -838,6 +838,35 @@ fn eight_threads_share_two_flushes() {
 }
 
 #[test]
+fn frames_that_gather_are_written_at_once() {
+    let disk = Disk::new("a", 4096);
+    let dmu = unit(&[&disk]);
+    // Frames of a block, in extents of which one is too short for all of them.
+    let (log, head) = Log::start(&dmu, LogOptions { background: true, ..options(32, 1) }, 1).unwrap();
+    let mut records = Vec::new();
+    let mut fill = |random: &mut Random, frames: usize| {
+        for _ in 0..frames {
+            let bytes = random.bytes(BLOCK_BYTES - HEADER_BYTES - 4);
+            append(&log, &mut records, bytes);
+        }
+    };
+    let mut random = Random::new(1);
+    disk.close_gate();
+    fill(&mut random, 1);
+    while disk.gate.lock().waiting == 0 {
+        std::thread::yield_now();
+    }
+    fill(&mut random, 45);
+    disk.open_gate();
+    log.sync(u64::MAX).unwrap();
+    // The first, those to the end of its extent, those in the next one; some more where the sync took a part of them.
+    let (writes, _) = disk.counts();
+    assert!((3..=5).contains(&writes), "{writes} writes of 46 frames");
+    let found = replay_all(&dmu, &head).unwrap();
+    assert!(found.records == records);
+}
+
+#[test]
 fn threads_append_sync_cut_and_release_together() {
     let disk = Disk::new("a", FRONT + 20_000);
     let dmu = unit(&[&disk]);

@@ -88,7 +88,7 @@ struct State {
     queue: VecDeque<SealedFrame>,
     /// Bytes in `queue` and in the background writer's hands.
     queued_bytes: u64,
-    /// Position and vdev of the frame that the background writer is writing.
+    /// Position of the first frame that the background writer is writing, and the vdev of all of them.
     writing: Option<(u64, VdevId)>,
     /// Vdevs of the log with completed writes that were not flushed.
     dirty: Vec<VdevId>,
@@ -460,7 +460,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the sealed frames that start before position `target`, and waits for the one that the background writer
+    /// Writes the sealed frames that start before position `target`, and waits for those that the background writer
     /// is at.
     fn write_out(&self, state: &mut MutexGuard<'_, State>, target: u64) -> Result<(), LogError> {
         let count = state.queue.partition_point(|frame| frame.lsn < target);

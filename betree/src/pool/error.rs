@@ -23,6 +23,12 @@ pub enum PoolError {
     /// An earlier write or flush failed: the pool takes no more writes until it is opened anew.
     #[error("the pool takes no more writes after an earlier failure: {0}")]
     Poisoned(Arc<PoolError>),
+    /// No generation is left: somebody forged one of the last.
+    #[error("generation {generation} is above all that a pool comes to: one that it names is forged")]
+    UsedUp {
+        /// The generation.
+        generation: Generation,
+    },
     /// The pool was opened for reading only.
     #[error("the pool is open for reading only")]
     ReadOnly,

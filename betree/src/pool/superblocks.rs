@@ -240,7 +240,8 @@ impl Pool {
     /// # Errors
     /// [`PoolError::PayloadTooLarge`] above [`PAYLOAD_BYTES_MAX`] bytes: nothing was written.
     /// [`PoolError::Vdev`]: the pool is then poisoned, also by a full host file system; whether the generation became
-    /// durable is known only by opening anew. [`PoolError::Poisoned`], [`PoolError::ReadOnly`], [`PoolError::Closed`].
+    /// durable is known only by opening anew. [`PoolError::UsedUp`] above [`Generation::STORED_MAX`], where nothing was
+    /// written. [`PoolError::Poisoned`], [`PoolError::ReadOnly`], [`PoolError::Closed`].
     ///
     /// # Panics
     /// When `generation` is not above the last one and every generation that open saw, and between open and
@@ -254,6 +255,10 @@ impl Pool {
             generation > superblocks.committed && generation > superblocks.highest_seen,
             "generation {generation} was used before"
         );
+        // It would not be taken back.
+        if generation > Generation::STORED_MAX {
+            return Err(PoolError::UsedUp { generation });
+        }
 
         self.record_counts()?;
         let lengths: Vec<(u64, Vec<u64>)> =

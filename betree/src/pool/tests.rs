@@ -744,6 +744,17 @@ fn generations_may_jump() {
     }
 }
 
+#[test]
+fn a_generation_that_could_not_be_read_is_not_written() {
+    let (disk, last) = (committed(3), Generation::STORED_MAX);
+    let pool = reopen(&[on(1, &disk)], 3);
+    commit(&pool, last.0);
+    let error = pool.commit(last.next(), &payload(1)).unwrap_err();
+    assert!(matches!(error, PoolError::UsedUp { generation } if generation == last.next()), "{error}");
+    drop(pool);
+    assert_eq!(open(&[on(1, &disk)]).unwrap().1.chosen, last);
+}
+
 // A root written over one that may be needed is lost: the two orders that only a defect of the layer above breaks are
 // demanded in release builds, before a byte is written.
 #[test]

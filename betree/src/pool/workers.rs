@@ -3,9 +3,10 @@
 //! A request to several members takes as long as the slowest of them, not as long as all of them one after the other. The
 //! caller hands out all parts but one, does that one itself and waits, so that parts may borrow what it has. Threads are
 //! started when they are first needed, and a part never waits for another one. Without threads parts are done in order by the
-//! caller: the same program is then deterministic, as simulation needs it.
+//! caller: the same program is then deterministic, as simulation needs it. So they are where the caller is a thread of a pool of
+//! rayon, one of the program's: while it waits, that would take other work of the program, on top of whatever locks are held here.
 
-use rayon_core::{ThreadPool, ThreadPoolBuilder};
+use rayon_core::{ThreadPool, ThreadPoolBuilder, current_thread_index};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
@@ -18,7 +19,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// `threads` threads; 0: parts are done by the caller, in order.
+    /// At most `threads` threads; 0: parts are done by the caller, in order.
     pub fn new(threads: usize) -> Self {
         Self { threads, pool: OnceLock::new() }
     }
@@ -28,11 +29,14 @@ impl Workers {
         self.threads > 0
     }
 
-    /// Does `work` on each of `parts`, on one of them in this thread; what it gave, in order. `None` where it panicked.
+    /// Does `work` on each of `parts`, on one of them in this thread; what it gave, in order. `None` where it panicked beside
+    /// others.
     pub fn each<S: Send, T: Send>(&self, parts: Vec<S>, work: impl Fn(S) -> T + Sync) -> Vec<Option<T>> {
+        let is_shared = parts.len() > 1 && self.is_parallel() && current_thread_index().is_none();
+        let Some(pool) = is_shared.then(|| self.pool()).flatten() else {
+            return parts.into_iter().map(|part| Some(work(part))).collect();
+        };
         let guarded = |part| catch_unwind(AssertUnwindSafe(|| work(part))).ok();
-        let pool = if parts.len() > 1 && self.is_parallel() { self.pool() } else { None };
-        let Some(pool) = pool else { return parts.into_iter().map(guarded).collect() };
         let mut given: Vec<Option<T>> = parts.iter().map(|_| None).collect();
         pool.in_place_scope(|scope| {
             let mut places = parts.into_iter().zip(&mut given);
@@ -61,7 +65,7 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use std::sync::{Barrier, Mutex};
     use std::thread;
 
     #[test]
@@ -88,14 +92,30 @@ mod tests {
 
     #[test]
     fn a_part_that_panics_gives_nothing() {
-        for threads in [0, 2] {
-            let workers = Workers::new(threads);
+        let workers = Workers::new(2);
+        for wrong in 0..3 {
             let given = workers.each(vec![0, 1, 2], |index| {
-                assert!(index != 1, "as it should");
+                assert!(index != wrong, "as it should");
                 index
             });
-            assert_eq!(given, [Some(0), None, Some(2)]);
-            assert_eq!(workers.each(vec![7], |index| index), [Some(7)]);
+            assert!(given.iter().zip(0..3).all(|(given, index)| *given == (index != wrong).then_some(index)));
         }
+        assert_eq!(workers.each(vec![7], |index| index), [Some(7)]);
+    }
+
+    /// A lock that a caller holds while its parts are done must not be asked for by other work on its stack.
+    #[test]
+    fn a_thread_of_a_pool_does_no_other_work_of_the_program_while_it_waits() {
+        let (workers, lock) = (Workers::new(2), Mutex::new(()));
+        let program = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        program.scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|_| {
+                    let _held = lock.try_lock().unwrap();
+                    let given = workers.each(vec![1, 2, 3], |part| part);
+                    assert_eq!(given, [Some(1), Some(2), Some(3)]);
+                });
+            }
+        });
     }
 }

@@ -352,9 +352,9 @@ impl RunWriter {
                 .then(|| (index.first_key.as_slice().into(), index.last_key.as_slice().into())),
             hull,
         };
-        let run = Run::open(&self.dmu, reference);
-        self.warm(&run, &meta, meta_offset);
-        Ok(Some(PendingRun { writes, run }))
+        let pending = PendingRun { writes, run: Run::open(&self.dmu, reference) };
+        self.warm(&pending.run, &meta, meta_offset);
+        Ok(Some(pending))
     }
 
     fn encode_meta(&mut self, range_deletes: &[RangeDelete]) -> Vec<u8> {

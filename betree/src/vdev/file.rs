@@ -233,6 +233,8 @@ impl BlockDevice for FileDevice {
     }
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<(), VdevError> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        check_bounds(&self.name, Operation::Write, offset, length, self.len)?;
         let mut at = offset;
         if self.read_only || self.direct && bufs.iter().any(|buf| !is_aligned(buf)) {
             for buf in bufs {
@@ -241,8 +243,6 @@ impl BlockDevice for FileDevice {
             }
             return Ok(());
         }
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        check_bounds(&self.name, Operation::Write, offset, length, self.len)?;
         let mut bufs = bufs.to_vec();
         let mut bufs = &mut bufs[..];
         transfer(length, self.unit(), io::ErrorKind::WriteZero, |done| {
