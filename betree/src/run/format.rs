@@ -142,6 +142,8 @@ pub(super) const FILTER_LINE_BYTES: usize = 64;
 const FILTER_PROBES: usize = 6;
 
 const VERSION: u8 = 1;
+/// Most entries, or bytes of them, that a reference may say: far more than there can be, and sums over many runs stay numbers.
+const COUNT_MAX: u64 = 1 << 48;
 
 fn wrong(field: &'static str, offset: usize, reason: &'static str) -> DecodeError {
     DecodeError { field, offset, reason }
@@ -890,8 +892,14 @@ impl RunRef {
             || (self.entries > 0) != (self.blocks > 0)
             || self.hull.is_some() != (self.range_deletes > 0)
             || self.deletes > self.entries
+            || [self.entries, self.raw_bytes, self.large_bytes, self.upsert_bytes]
+                .iter()
+                .any(|n| *n > COUNT_MAX)
         {
             return Err("run counts");
+        }
+        if self.birth > Generation::STORED_MAX {
+            return Err("run birth");
         }
         let aligned = self.meta_offset.is_multiple_of(META_ALIGNMENT);
         if !aligned || self.meta_offset > 1 << 60 || (self.meta_len as usize) < META_HEADER_BYTES {

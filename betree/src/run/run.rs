@@ -86,7 +86,7 @@ impl Run {
         let decoded = RunRef::decode(&mut input, dmu)?;
         let whole = input.finish("run reference");
         whole.map_err(|source| DmuError::Decode { what: "run reference", source })?;
-        if decoded.birth.0 == 0 || decoded.birth > Generation::STORED_MAX {
+        if decoded.birth.0 == 0 {
             // Whoever drops a run that was never born gives its blocks back: what is on a device is not that.
             let source = input.invalid("run birth");
             return Err(DmuError::Decode { what: "run reference", source });

@@ -284,7 +284,7 @@ impl SubList {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Decoder::new(bytes);
         let forget = header(&mut input, 1)? == 1;
-        let entries = input.u64("entries")?;
+        let entries = input.ordinal("entries")?;
         let blocks = input.ordinal("blocks")?;
         let parts = decode_parts(&mut input)?;
         let count = count(&mut input, TAIL_MAX, "tail")?;
