@@ -16,9 +16,6 @@ use std::time::Duration;
 /// Bytes copied at once when the caller's memory is not aligned for direct I/O: bounds the extra memory.
 const BOUNCE_BYTES: usize = 1 << 20;
 
-/// Most buffers that the system takes at once (`IOV_MAX`).
-const VECTOR_MAX: usize = 1024;
-
 /// How often, and how long apart, the lock of a block device is tried again. The device manager of the system takes a
 /// shared lock while it looks at a disk, which it does whenever a writer has closed it (systemd, "Locking Block
 /// Device Access"). A second pool does not wait for this: it already fails in opening with `O_EXCL`.
@@ -226,8 +223,8 @@ impl BlockDevice for FileDevice {
         transfer(length, self.unit(), io::ErrorKind::UnexpectedEof, |done| {
             IoSliceMut::advance_slices(&mut bufs, done - (at - offset) as usize);
             at = offset + done as u64;
-            let count = bufs.len().min(VECTOR_MAX);
-            Ok(rustix::io::preadv(&self.file, &mut bufs[..count], at)?)
+            // Of more buffers than the system takes at once, it is given as many.
+            Ok(rustix::io::preadv(&self.file, bufs, at)?)
         })
         .map_err(|source| self.failed_at(Operation::Read, offset, source))
     }
@@ -248,8 +245,7 @@ impl BlockDevice for FileDevice {
         transfer(length, self.unit(), io::ErrorKind::WriteZero, |done| {
             IoSlice::advance_slices(&mut bufs, done - (at - offset) as usize);
             at = offset + done as u64;
-            let count = bufs.len().min(VECTOR_MAX);
-            Ok(rustix::io::pwritev(&self.file, &bufs[..count], at)?)
+            Ok(rustix::io::pwritev(&self.file, bufs, at)?)
         })
         .map_err(|source| self.failed_at(Operation::Write, offset, source))
     }
@@ -498,7 +494,7 @@ mod tests {
             let path = directory.path().join(format!("vectored-{direct}"));
             let device = FileDevice::create(&path, 10 << 20, direct, false).unwrap();
             // Lengths in blocks: more buffers than the system takes at once, and some with nothing in them.
-            for lengths in [vec![1, 3, 0, 2], vec![], vec![0], vec![1; VECTOR_MAX + 5], vec![2, 300]] {
+            for lengths in [vec![1, 3, 0, 2], vec![], vec![0], vec![1; 1029], vec![2, 300]] {
                 let bytes = lengths.iter().sum::<usize>() * BLOCK_BYTES;
                 let data = pattern(bytes, lengths.len());
                 for shift in [0, 512] {
