@@ -395,6 +395,9 @@ pub struct Create {
     /// Size of a data block, a multiple of 4 KiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub block_size: Option<u64>,
+    /// Values from this size on lie in blocks of their own, written once however often the tree merges
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub large_value_size: Option<u64>,
     /// Size of the largest leaf
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub leaf_size: Option<u64>,

@@ -3,7 +3,9 @@
 use crate::keys::Keys;
 use crate::object::Object;
 use crate::target::Target;
-use betree::{Database, Dataset, Error, ErrorKind, ObjectStore, Result, StoragePreference};
+use betree::{
+    Database, Dataset, DatasetConfiguration, Error, ErrorKind, ObjectStore, Result, StoragePreference,
+};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,7 +73,16 @@ impl Shared {
 
     /// The dataset, which is made when there is none.
     pub fn dataset(&self) -> Result<Dataset> {
-        self.database.open_or_create_dataset(NAME)
+        match self.database.open_dataset(NAME) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let default = self.database.configuration().default_dataset.clone();
+                // What fio writes and reads are whole blocks.
+                let configuration = DatasetConfiguration { large_value_size: 4 << 10, ..default };
+                self.database.create_dataset_with(NAME, &configuration)?;
+                self.database.open_dataset(NAME)
+            }
+            opened => opened,
+        }
     }
 
     /// The file `name`; `None` when there is none.

@@ -39,6 +39,10 @@ fn create(context: &Context, options: &Create) -> anyhow::Result<()> {
             Some(bytes) => usize::try_from(bytes)?,
             None => default.block_size,
         },
+        large_value_size: match options.large_value_size {
+            Some(bytes) => usize::try_from(bytes)?,
+            None => default.large_value_size,
+        },
         leaf_size: options.leaf_size.unwrap_or(default.leaf_size),
         compression: options.compression.or(default.compression),
         storage_preference: options.preference.unwrap_or(default.storage_preference),

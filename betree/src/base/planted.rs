@@ -76,12 +76,14 @@ pub enum Bug {
     TrustStaleMember = 1 << 33,
     /// The parity of the last stripe of a write is not written.
     SkipLastParity = 1 << 34,
+    /// A sync does not wait for what is written behind.
+    SkipWriteBehind = 1 << 35,
 }
 
 impl Bug {
     /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead, and
     /// those of redundancy are caught by tests of the pool.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
         Self::DropLogRecord,
@@ -111,6 +113,7 @@ impl Bug {
         Self::TakeUnfinished,
         Self::ForgetDeletes,
         Self::KeepOldDeadList,
+        Self::SkipWriteBehind,
     ];
 }
 

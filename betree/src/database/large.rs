@@ -2,7 +2,7 @@
 
 use super::commit::Write;
 use super::core::Core;
-use super::error::Result;
+use super::error::{Error, Result};
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::Extent;
 use crate::base::preference::StoragePreference;
@@ -126,11 +126,12 @@ impl Core {
             Write::Message { payload, .. } if large_of(write).is_some() => Some(payload.len()),
             _ => None,
         };
-        let lengths: Vec<usize> = writes.iter().filter_map(bytes).collect();
-        if lengths.is_empty() {
+        let (count, total) =
+            writes.iter().filter_map(bytes).fold((0, 0), |(count, total), bytes| (count + 1, total + bytes));
+        if count == 0 {
             return Ok(Vec::new());
         }
-        let one = lengths.len() == 1 && lengths[0] <= REQUEST_BYTES_MAX;
+        let one = count == 1 && total <= REQUEST_BYTES_MAX;
         let mut large: Vec<Option<Large>> = Vec::with_capacity(writes.len());
         // Behind what it writes to, so that it is done before that is given back.
         let mut requests = Requests { core: self, batch: (!one).then(|| self.dmu.write_batch()) };
@@ -140,16 +141,33 @@ impl Core {
                 large.push(None);
                 continue;
             };
-            let pointer = self.allocate_large(payload, preference)?;
-            let space = OwnedExtents::unborn(&self.dmu, pointer.extents.clone());
-            neighbours.add(&pointer.extents, payload, &mut requests)?;
-            large.push(Some(Large { pointer: pointer.encode(), space, bytes: pointer.stored_bytes() }));
+            let behind = self.write_behind(payload, preference)?;
+            let is_behind = behind.is_some();
+            let pointer = behind.map_or_else(|| self.allocate_large(payload, preference), Ok)?;
+            let (encoded, bytes) = (pointer.encode(), pointer.stored_bytes());
+            let space = OwnedExtents::unborn(&self.dmu, pointer.extents);
+            if !is_behind {
+                neighbours.add(space.extents(), payload, &mut requests)?;
+            }
+            large.push(Some(Large { pointer: encoded, space, bytes }));
         }
         neighbours.write(&mut requests)?;
         if let Some(batch) = requests.batch {
             batch.finish()?;
         }
         Ok(large)
+    }
+
+    /// A short value, for which nobody waits; `None` for one that is written here.
+    fn write_behind(&self, bytes: &[u8], preference: StoragePreference) -> Result<Option<LargeValue>> {
+        let taken = self.dmu.write_behind(bytes, preference, Privilege::User).map_err(Error::from);
+        if let Err(error) = &taken
+            && self.dmu.has_lost_writes()
+        {
+            // Of a write that was acknowledged.
+            self.fail(error.clone());
+        }
+        Ok(taken?.map(|extent| LargeValue::at(vec![extent], bytes)))
     }
 
     fn allocate_large(&self, bytes: &[u8], preference: StoragePreference) -> Result<LargeValue> {

@@ -79,6 +79,7 @@ impl Scale {
             block_bytes: dataset.block_size,
             compression: dataset.compression.unwrap_or(database.compression),
             preference: dataset.storage_preference,
+            large_value_bytes: dataset.large_value_size,
             ..TreeOptions::default()
         }
     }

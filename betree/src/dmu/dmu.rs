@@ -16,6 +16,7 @@ use super::sequence::{Part, parts};
 use super::space::{Reserve, TierSpace};
 use super::table::SeenGenerations;
 use super::write_batch::WriteBatch;
+use super::write_behind::WriteBehind;
 use crate::base::buffer::AlignedBuffer;
 use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{Generation, Uuid, VdevId};
@@ -73,6 +74,7 @@ struct Inner {
     cache: Cache,
     pieces: Pieces,
     writes: IoQueue,
+    behind: WriteBehind,
     reads: IoQueue,
     /// Apart from the reads: nobody waits behind a scrub.
     scrubs: IoQueue,
@@ -100,7 +102,7 @@ struct Strategy {
 
 /// Which tiers are asked for what.
 #[derive(Debug)]
-struct Placement {
+pub(super) struct Placement {
     /// For each class, the tiers with persistent vdevs to try in order.
     durable: [Vec<u8>; TIER_COUNT],
     /// For each class, the memory tiers that it prefers to the first of those.
@@ -109,6 +111,8 @@ struct Placement {
     /// apart.
     metadata: Vec<u8>,
     log: Vec<u8>,
+    /// For each class, whether every block is written on its own, and memory holds no copies.
+    plain: [bool; TIER_COUNT],
 }
 
 impl Placement {
@@ -139,7 +143,15 @@ impl Placement {
                 name(safe)
             );
         }
-        Self { durable, memory, metadata, log }
+        let is_plain = |tier: &u8| is_plain(pool, *tier, closed);
+        let plain =
+            std::array::from_fn(|class| memory[class].is_empty() && durable[class].iter().all(is_plain));
+        Self { durable, memory, metadata, log, plain }
+    }
+
+    /// Whether what is written for `class` is written block by block, and nowhere else.
+    pub fn is_plain(&self, class: usize) -> bool {
+        self.plain[class]
     }
 }
 
@@ -154,6 +166,11 @@ fn persistent<'p>(pool: &'p Pool, closed: &[VdevId]) -> impl Iterator<Item = &'p
 fn persistent_tiers(pool: &Pool, closed: &[VdevId]) -> Vec<u8> {
     let has_one = |tier: &u8| persistent(pool, closed).any(|vdev| vdev.tier == *tier);
     (0..TIER_COUNT as u8).filter(has_one).collect()
+}
+
+/// Whether every block of `tier` is written on its own.
+fn is_plain(pool: &Pool, tier: u8, closed: &[VdevId]) -> bool {
+    persistent(pool, closed).filter(|vdev| vdev.tier == tier).all(|vdev| vdev.geometry().is_plain())
 }
 
 /// Members of a vdev of `tier` that may be lost before data are.
@@ -270,12 +287,19 @@ impl Dmu {
 
     /// A unit over vdevs without labels, for the tests of the layers above.
     #[cfg(any(test, feature = "fuzzing"))]
-    #[expect(clippy::unwrap_used, reason = "only tests and fuzz targets call it")]
     pub(crate) fn over(pool: Arc<Pool>, cache_bytes: usize) -> Self {
+        Self::over_with_threads(pool, cache_bytes, 0)
+    }
+
+    /// The same, with threads that write, and as many that read.
+    #[cfg(any(test, feature = "fuzzing"))]
+    #[expect(clippy::unwrap_used, reason = "only tests and fuzz targets call it")]
+    pub(crate) fn over_with_threads(pool: Arc<Pool>, cache_bytes: usize, threads: usize) -> Self {
         let uuid = Uuid([7; 16]);
         let vdevs = geometries(&pool, true).unwrap();
         let allocator = Allocator::create(Arc::clone(&pool), uuid, &vdevs, 1 << 10).unwrap();
-        Self::with(pool, DmuOptions { cache_bytes, ..DmuOptions::default() }, Some(allocator)).unwrap()
+        Self::with(pool, DmuOptions { cache_bytes, threads, ..DmuOptions::default() }, Some(allocator))
+            .unwrap()
     }
 
     pub(super) fn with(
@@ -291,6 +315,9 @@ impl Dmu {
             false => Some(Copies::new(Arc::clone(&pool), &volatile)?),
         };
         let cache = Cache::new(options.cache_bytes);
+        let capacity = allocator
+            .as_ref()
+            .map_or(0, |allocator| allocator.tier_space().iter().map(|space| space.total).sum());
         Ok(Self {
             inner: Arc::new(Inner {
                 uuid: pool.uuid(),
@@ -300,6 +327,7 @@ impl Dmu {
                 pieces: Pieces::new(&cache),
                 cache,
                 writes: IoQueue::new(options.threads),
+                behind: WriteBehind::new(capacity),
                 reads: IoQueue::new(options.threads),
                 scrubs: IoQueue::new(options.threads),
                 placement: RwLock::new(Arc::new(placement)),
@@ -347,7 +375,7 @@ impl Dmu {
         }
     }
 
-    fn placement(&self) -> Arc<Placement> {
+    pub(super) fn placement(&self) -> Arc<Placement> {
         Arc::clone(&self.inner.placement.read())
     }
 
@@ -574,6 +602,9 @@ impl Dmu {
         let mut clean = true;
         for part in parts {
             let place = &mut out[part.range.clone()];
+            if self.inner.behind.read(part, place) {
+                continue;
+            }
             if !self.inner.copies.as_ref().is_some_and(|copies| copies.read(part, place)) {
                 clean &= self.inner.pool.read_noting(&part.extent, part.from, place)?;
             }
@@ -718,6 +749,10 @@ impl Dmu {
     #[must_use]
     pub fn write_batch(&self) -> WriteBatch {
         WriteBatch::new(self.clone())
+    }
+
+    pub(super) fn behind(&self) -> &WriteBehind {
+        &self.inner.behind
     }
 
     pub(super) fn writes(&self) -> &IoQueue {

@@ -13,7 +13,7 @@ use crate::base::ids::{Generation, VdevId};
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Births and deaths that wait for the checkpoint of their generation, and extents that wait for reuse.
@@ -51,17 +51,24 @@ pub(super) struct Changes {
 impl Changes {
     /// What `events` come to, of the extents that are meant.
     fn net<'e>(events: impl Iterator<Item = &'e Events>, is_meant: impl Fn(&Extent) -> bool) -> Self {
-        let mut net: HashMap<Extent, i32> = HashMap::new();
+        let (mut born, mut dead) = (Vec::new(), Vec::new());
         for event in events {
-            for extent in event.born.iter().filter(|extent| is_meant(extent)) {
-                *net.entry(*extent).or_default() += 1;
-            }
-            for extent in event.dead.iter().filter(|extent| is_meant(extent)) {
-                *net.entry(*extent).or_default() -= 1;
-            }
+            born.extend(event.born.iter().filter(|extent| is_meant(extent)));
+            dead.extend(event.dead.iter().filter(|extent| is_meant(extent)));
         }
+        // Much of it comes in order.
+        born.sort();
+        dead.sort();
+        let (mut born, mut dead) = (born.into_iter().peekable(), dead.into_iter().peekable());
         let mut changes = Self::default();
-        for (extent, count) in net {
+        while let Some(extent) = born.peek().into_iter().chain(dead.peek()).min().copied() {
+            let mut count = 0;
+            while born.next_if_eq(&extent).is_some() {
+                count += 1;
+            }
+            while dead.next_if_eq(&extent).is_some() {
+                count -= 1;
+            }
             match count {
                 0 => {}
                 1 => changes.born.push(extent),
@@ -69,8 +76,6 @@ impl Changes {
                 _ => unreachable!("{extent} was born or died twice in one generation"),
             }
         }
-        changes.born.sort_unstable();
-        changes.dead.sort_unstable();
         changes
     }
 }
@@ -280,7 +285,10 @@ impl Drop for OwnedExtents {
         if (unborn || never_reached) && planted(Bug::LeakAborted) {
             return;
         }
-        if !unborn && !never_reached && self.dmu.lifetimes().defer(Generation(death), &self.extents) {
+        if unborn {
+            return self.dmu.release_unborn(&self.extents);
+        }
+        if !never_reached && self.dmu.lifetimes().defer(Generation(death), &self.extents) {
             return;
         }
         self.dmu.release(&self.extents);

@@ -8,6 +8,7 @@
 //!   │ OwnedExtents   unborn → alive → dead → deferred → free                 │
 //!   │ Allocator      tier, reserve ─► vdev in turn ─► segment ─► bitmap       │
 //!   │ IoQueue        background writes, prefetch        Copies: memory tiers │
+//!   │ WriteBehind    short values, many in one request                       │
 //!   └─────────┬──────────────────────────────────────────────────────────────┘
 //!             ▼ blocks by (vdev id, number)
 //!            pool
@@ -39,7 +40,6 @@
 //! * **D10 One budget.** Blocks, indexes and filters share the cache; what a reader still holds counts until it lets go.
 //! * **D11 Kept dead.** What dies and was born at or before the newest snapshot of its tree stays allocated, and is handed to
 //!   the checkpoint of its death exactly once.
-//!
 //! * **D12 Stripes.** On a striped vdev a stripe is written once, whole. Extents are joined and cut only where stripes end, or
 //!   before anything was written to the stripe.
 //! * **D13 The others are asked.** Who finds a checksum wrong lets all members of the vdev be asked before it reports damage;
@@ -50,14 +50,17 @@
 //!   frees it frees these. No line of a map leads to a vdev that left, and no map lies on one.
 //! * **D16 All or nothing.** A vdev leaves with a checkpoint that has a verified copy of every block that it would otherwise
 //!   have there.
+//! * **D17 Behind.** What was taken by [`Dmu::write_behind`] is read from memory until it is on its device, and is there before
+//!   [`Dmu::finish_behind`] returns. Blocks that its writer gave up are used again after that, and no sooner.
 //!
 //! The invariants of the allocator alone are A1 to A5 in `allocator.rs`.
 //!
 //! # Locks
 //!
-//! The vdev that is to leave → the maps of those that left, births and deaths, one vdev's segments;
-//! the checkpoint being written → one vdev's segments; births and deaths (a leaf: nothing is taken under it); the queues of
-//! the cache → a lock of the frame's owner, or of a part of the map of pieces. Reads take none but the map of memory copies, where there are memory vdevs.
+//! The vdev that is to leave → the maps of those that left, births and deaths, one vdev's segments; what is written behind →
+//! placement, the maps of those that left, one vdev's segments; the checkpoint being written → one vdev's segments; births and
+//! deaths (a leaf: nothing is taken under it); the queues of the cache → a lock of the frame's owner, or of a part of the map of pieces. Reads take none but the map of memory copies, where there
+//! are memory vdevs, and the lock of what is written behind, while there is something.
 //!
 //! # What it does not do
 //!
@@ -101,6 +104,7 @@ mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 mod write_batch;
+mod write_behind;
 
 pub use allocator::{Allocator, Privilege, Stream};
 pub use cache::{Admission, Cache, CacheStatistics, Charge, Evictable, Heat};

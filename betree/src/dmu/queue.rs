@@ -184,7 +184,7 @@ fn run(job: impl FnOnce()) {
 }
 
 /// Runs a job with a result; a panic is one, too. What the job owned is gone when this returns.
-fn outcome<T>(job: impl FnOnce() -> Result<T, DmuError>) -> Result<T, DmuError> {
+pub(super) fn outcome<T>(job: impl FnOnce() -> Result<T, DmuError>) -> Result<T, DmuError> {
     catch_unwind(AssertUnwindSafe(job)).unwrap_or_else(|payload| {
         let message = message_of(&*payload).to_owned();
         log::error!("a background I/O job panicked: {message}");

@@ -181,3 +181,45 @@ fn shuttle_planted_reuse_at_once_is_caught() {
     plant(Bug::ReuseFreedAtOnce, false);
     assert!(caught.is_err());
 }
+
+/// What was taken before a finish is on the device after it, whoever writes it; and readers find it at every moment.
+#[test]
+fn shuttle_what_is_written_behind_is_found_and_finished() {
+    explore(4000, || {
+        let device = Arc::new(ScheduledDevice(Arc::new(MemoryDevice::new(1 << 20))));
+        let vdev = TopLevelVdev::leaf(VdevId(1), 0, 256, device);
+        let dmu = Dmu::over_with_threads(Arc::new(Pool::from_vdevs(vec![vdev])), 0, 1);
+        let threads: Vec<_> = (1..3_u8)
+            .map(|thread| {
+                let dmu = dmu.clone();
+                thread::spawn(move || {
+                    let mut taken = Vec::new();
+                    for number in 0..3_u8 {
+                        // Half of a room: every second one makes it full.
+                        let bytes = vec![thread * 16 + number; 16 * BLOCK_BYTES];
+                        let extent = dmu.write_behind(&bytes, StoragePreference::NONE, Privilege::System);
+                        taken.push((extent.unwrap().unwrap(), bytes));
+                        let check = |raw: bool| {
+                            for (extent, bytes) in &taken {
+                                let mut found = vec![0; bytes.len()];
+                                if raw {
+                                    dmu.pool().read(extent, 0, &mut found).unwrap();
+                                } else {
+                                    found.copy_from_slice(&dmu.read(&[*extent], 0, bytes.len()).unwrap());
+                                }
+                                assert!(found == *bytes, "{extent}, on the device: {raw}");
+                            }
+                        };
+                        check(false);
+                        if thread == 1 {
+                            dmu.finish_behind().unwrap();
+                            check(true);
+                        }
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        dmu.settle_behind().unwrap();
+    });
+}

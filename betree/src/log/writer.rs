@@ -209,8 +209,8 @@ impl Log {
         Ok(state.frames.position())
     }
 
-    /// Notes that a large value lies on `vdev`. To be called when the write of the value has completed and before the
-    /// record that names it is appended; the sync that covers the record flushes `vdev` first.
+    /// Notes that a large value lies on `vdev`. To be called when the write of the value has completed, or will be by
+    /// [`Dmu::finish_behind`], and before the record that names it is appended; the sync that covers the record flushes `vdev` first.
     pub fn note_device(&self, vdev: VdevId) {
         insert(&mut self.shared.state.lock().noted, vdev);
     }
@@ -439,6 +439,10 @@ impl Shared {
             state.seal();
         }
         let target = state.frames.sealed_lsn();
+        if !planted(Bug::SkipWriteBehind) {
+            MutexGuard::unlocked(state, || self.dmu.finish_behind())?;
+            state.check()?;
+        }
         let mut noted = std::mem::take(&mut state.noted);
         // The flush of the log's own devices at the end covers the values there as well.
         noted.retain(|vdev| {

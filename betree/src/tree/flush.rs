@@ -89,9 +89,7 @@ impl Tree {
         }
         let body = self.arrive(&mut edit, path.body(), arrivals);
         self.apply_written(&effects, edit.generation);
-        for value in effects.dropped {
-            oldest.keeper().keep(self.kill_value(value, edit.generation));
-        }
+        self.kill_values(effects.dropped, oldest.keeper(), edit.generation);
         heirs.into_iter().for_each(|heir| oldest.keeper().follow(heir));
         let frozen = version.frozen[..version.frozen.len() - 1].to_vec();
         self.publish(&edit, &path, body, Some(frozen));

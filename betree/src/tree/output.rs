@@ -82,7 +82,7 @@ impl OutputOptions<'_> {
     fn add(&self, writers: &mut Writers, entry: EntryRef<'_>) -> Result<(), TreeError> {
         let writer = self.writer(writers, entry.preference);
         if entry.kind == Kind::PutLarge {
-            writer.add_large_bytes(LargeValue::decode(entry.payload)?.stored_bytes());
+            writer.add_large_bytes(LargeValue::stored_bytes_of(entry.payload)?);
         }
         writer.add(entry)?;
         Ok(())

@@ -12,6 +12,7 @@ use super::options::MergePolicy;
 use super::value::LargeValue;
 use super::version::{Table, Version};
 use super::{TreeError, TreeOptions};
+use crate::base::extent::Extent;
 use crate::base::ids::{DatasetId, Generation};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, RwLock};
@@ -386,7 +387,7 @@ impl Tree {
             values.push((Arc::clone(table), table.large_values()?));
         }
         for (table, values) in values {
-            values.into_iter().for_each(|value| table.keeper().keep(self.kill_value(value, generation)));
+            self.kill_values(values, table.keeper(), generation);
         }
         let death = death.unwrap_or(generation);
         edit.drops.go_back_to(floor, death);
@@ -464,10 +465,27 @@ impl Tree {
         Ok(!edit.drops.is_empty())
     }
 
-    pub(super) fn kill_value(&self, value: LargeValue, generation: Generation) -> Arc<OwnedExtents> {
-        let space = Arc::new(OwnedExtents::of_value(&self.dmu, value.extents, value.birth));
-        self.deaths.died(&space, generation);
-        space
+    /// Kills large values whose last message is gone, and has `keeper` keep them for its readers. There may be very many short
+    /// ones, so that those which no snapshot has are one owner's.
+    pub(super) fn kill_values(&self, values: Vec<LargeValue>, keeper: &Keeper, generation: Generation) {
+        let newest = self.deaths.newest();
+        let kill = |extents: Vec<Extent>, birth: Generation| {
+            let space = Arc::new(OwnedExtents::of_value(&self.dmu, extents, birth));
+            self.deaths.died(&space, generation);
+            keeper.keep(space);
+        };
+        let (mut freed, mut oldest) = (Vec::new(), generation);
+        for value in values {
+            if value.birth > newest {
+                freed.extend(value.extents);
+                oldest = oldest.min(value.birth);
+            } else {
+                kill(value.extents, value.birth);
+            }
+        }
+        if !freed.is_empty() {
+            kill(freed, oldest);
+        }
     }
 
     /// The path in `root` to the slot of `level` that holds `key`; `None` when the tree is lower than that.
@@ -644,7 +662,7 @@ impl Tree {
         let split = slot.delta_bytes > 0 && slot.delta_bytes + slot.base_bytes > options.leaf_bytes * 2;
         // More than one base run per tier: small neighbours that were joined.
         let small = slot.base > 8 && slot.base_bytes / (slot.base as u64) < options.leaf_bytes / 8;
-        let garbage = newer.iter().any(|run| frees_much(run, options.leaf_bytes));
+        let garbage = frees_much(newer, &slot.runs[newer.len()..], options);
         (full || split || small || garbage).then_some(Job::MergeLeaf { low })
     }
 
@@ -664,7 +682,7 @@ impl Tree {
             return;
         }
         let keeper = Arc::new(Keeper::default());
-        dropped.into_iter().for_each(|value| keeper.keep(self.kill_value(value, generation)));
+        self.kill_values(dropped, &keeper, generation);
         heirs.into_iter().for_each(|heir| keeper.follow(heir));
         for run in runs.iter().filter(|run| run.reference().large_bytes > 0) {
             run.space().keeper().follow(Arc::clone(&keeper));
@@ -681,11 +699,15 @@ fn empty_root(dmu: &Dmu) -> Arc<NodeCell> {
     NodeCell::fresh(dmu, NodeBody::empty(dmu, 1))
 }
 
-/// Whether a run's messages are small but name or free much space on the devices: garbage that byte counts of buffers
-/// do not see.
-fn frees_much(run: &Run, leaf_bytes: u64) -> bool {
-    let large = run.reference().large_bytes;
-    large > 4 * leaf_bytes && large > 4 * run.stored_bytes()
+/// Whether the messages of `newer` are small but name much space on the devices, beside what `base` names: garbage that byte
+/// counts of buffers do not see.
+fn frees_much(newer: &[Arc<Run>], base: &[Arc<Run>], options: &TreeOptions) -> bool {
+    let large = |runs: &[Arc<Run>]| runs.iter().map(|run| run.reference().large_bytes).sum::<u64>();
+    let stored: u64 = newer.iter().map(|run| run.stored_bytes()).sum();
+    let named = large(newer);
+    named > 4 * options.leaf_bytes
+        && named > 4 * stored
+        && named.saturating_mul(100) >= large(base).saturating_mul(options.delta_ratio_percent)
 }
 
 /// Whether patches take so much beside the large values of a run that at least one of these is folded for space.

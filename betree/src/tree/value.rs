@@ -185,9 +185,14 @@ impl LargeValue {
         privilege: Privilege,
     ) -> Result<Self, DmuError> {
         let blocks = blocks_for(bytes.len() as u64) as u32;
-        let extents = dmu.allocate(Stream::Value, preference, blocks, privilege)?;
+        Ok(Self::at(dmu.allocate(Stream::Value, preference, blocks, privilege)?, bytes))
+    }
+
+    /// A pointer to `extents`, which hold `bytes`.
+    #[must_use]
+    pub fn at(extents: Vec<Extent>, bytes: &[u8]) -> Self {
         let checksums = bytes.chunks(CHECKSUM_CHUNK_BYTES).map(crc).collect();
-        Ok(Self { birth: Generation(0), length: bytes.len() as u32, extents, checksums })
+        Self { birth: Generation(0), length: bytes.len() as u32, extents, checksums }
     }
 
     /// How a read of the whole value for its own sake uses the cache: a long one would push out many short ones.
@@ -426,6 +431,22 @@ impl LargeValue {
         dmu.fits(&self.extents, blocks_for(u64::from(self.length)))
     }
 
+    /// As [`LargeValue::stored_bytes`] of a pointer that is decoded no further.
+    ///
+    /// # Errors
+    /// When the bytes are not a pointer.
+    pub fn stored_bytes_of(encoded: &[u8]) -> Result<u64, DecodeError> {
+        let mut input = Decoder::new(encoded);
+        input.generation("birth")?;
+        input.u32("length")?;
+        let count = input.count(POINTER_EXTENTS_MAX, "extent count")?;
+        let mut blocks = 0;
+        for _ in 0..count {
+            blocks += u64::from(Extent::decode(&mut input)?.blocks);
+        }
+        Ok(blocks * BLOCK_BYTES as u64)
+    }
+
     /// Fills the birth into encoded bytes.
     pub fn set_birth(encoded: &mut [u8], birth: Generation) {
         encoded[..8].copy_from_slice(&birth.0.to_le_bytes());
@@ -473,6 +494,8 @@ mod tests {
             checksums: vec![0x1122_3344, 5],
         };
         let bytes = pointer.encode();
+        assert_eq!(LargeValue::stored_bytes_of(&bytes).unwrap(), pointer.stored_bytes());
+        assert!(LargeValue::stored_bytes_of(&bytes[..31]).is_err());
         assert_eq!(
             bytes,
             [

@@ -304,11 +304,18 @@ fn any_compression(rng: &mut SimRng) -> Compression {
 
 fn any_dataset(rng: &mut SimRng) -> DatasetConfiguration {
     let block_size = choose(rng, &[4 << 10, 4 << 10, 8 << 10, 16 << 10]);
+    let merge_policy = choose(rng, &[MergePolicy::Tiered, MergePolicy::LazyLeveled, MergePolicy::Leveled]);
+    let fanout = choose(rng, &[4, 4, 5, 8]);
     DatasetConfiguration {
-        merge_policy: choose(rng, &[MergePolicy::Tiered, MergePolicy::LazyLeveled, MergePolicy::Leveled]),
-        fanout: choose(rng, &[4, 4, 5, 8]),
+        merge_policy,
+        fanout,
         leaf_size: choose(rng, &[block_size as u64, 16 << 10, 32 << 10]).max(block_size as u64),
         block_size,
+        // No choice of its own: what follows a seed stays what it was.
+        large_value_size: [(5, 2 << 10), (8, 4 << 10)]
+            .into_iter()
+            .find(|(of, _)| *of == fanout)
+            .map_or(16 << 10, |(_, size)| size),
         buffer_size: choose(rng, &[16 << 10, 32 << 10, 64 << 10]),
         runs_per_buffer: choose(rng, &[1, 2, 4, 8]),
         deltas_per_leaf: choose(rng, &[1, 2, 4]),

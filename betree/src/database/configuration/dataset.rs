@@ -15,6 +15,8 @@ const BLOCK_SIZES: (u64, u64) = (4 << 10, 1 << 20);
 const LEAF_SIZE_MAX: u64 = 1 << 30;
 /// Largest buffer of a slot, 64 GiB.
 const BUFFER_SIZE_MAX: u64 = 64 << 30;
+/// Shortest and longest value that may be the first to get blocks of its own: shorter ones would waste most of a block.
+const LARGE_VALUE_SIZES: (u64, u64) = (2 << 10, 1 << 20);
 /// Slots of a node.
 const FANOUTS: (usize, usize) = (4, 1024);
 /// Runs of a slot: a node header holds a reference to each, a point read looks at the filter of each.
@@ -35,6 +37,11 @@ pub struct DatasetConfiguration {
     /// ones compress better.
     #[serde(deserialize_with = "bytes")]
     pub block_size: usize,
+    /// Values of at least this many bytes lie in blocks of their own, and only pointers to them travel down the tree: they are written
+    /// once, however often the tree merges. They are not compressed, and a value whose length is no multiple of 4 KiB leaves the
+    /// rest of its last block empty.
+    #[serde(deserialize_with = "bytes")]
+    pub large_value_size: usize,
     /// A slot's buffer is flushed at this size.
     #[serde(deserialize_with = "bytes")]
     pub buffer_size: u64,
@@ -57,6 +64,7 @@ impl Default for DatasetConfiguration {
             fanout: 64,
             leaf_size: 4 << 20,
             block_size: 4 << 10,
+            large_value_size: 16 << 10,
             buffer_size: 32 << 20,
             runs_per_buffer: 8,
             deltas_per_leaf: 8,
@@ -91,6 +99,8 @@ impl DatasetConfiguration {
         let block = self.block_size as u64;
         check_size(&at("block_size"), block, BLOCK_SIZES.0, BLOCK_SIZES.1)?;
         check_blocks(&at("block_size"), block)?;
+        let large = self.large_value_size as u64;
+        check_size(&at("large_value_size"), large, LARGE_VALUE_SIZES.0, LARGE_VALUE_SIZES.1)?;
         // A leaf and a buffer hold at least one block.
         check_size(&at("leaf_size"), self.leaf_size, block, LEAF_SIZE_MAX)?;
         check_size(&at("buffer_size"), self.buffer_size, block, BUFFER_SIZE_MAX)?;

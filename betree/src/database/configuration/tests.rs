@@ -200,6 +200,7 @@ fn every_field_of_ours_is_read() {
             fanout: 32,
             leaf_size: 1 << 20,
             block_size: 4096,
+            large_value_size: 8192,
             buffer_size: 8 << 20,
             runs_per_buffer: 6,
             deltas_per_leaf: 4,
@@ -331,6 +332,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (r#"{"default_dataset": {"block_size": 6000}}"#, "default_dataset.block_size", "no multiple of 4096"),
     (r#"{"default_dataset": {"block_size": "4MiB"}}"#, "default_dataset.block_size", "bytes are not from"),
+    (
+        r#"{"default_dataset": {"large_value_size": 512}}"#,
+        "default_dataset.large_value_size",
+        "bytes are not from",
+    ),
+    (
+        r#"{"default_dataset": {"large_value_size": "2MiB"}}"#,
+        "default_dataset.large_value_size",
+        "bytes are not from",
+    ),
     (r#"{"default_dataset": {"leaf_size": 2048}}"#, "default_dataset.leaf_size", "bytes are not from 4096"),
     (r#"{"default_dataset": {"buffer_size": "1TiB"}}"#, "default_dataset.buffer_size", "bytes are not from"),
     (r#"{"default_dataset": {"fanout": 1}}"#, "default_dataset.fanout", "1 is not from 4 to 1024"),
@@ -519,18 +530,26 @@ fn any_dataset() -> impl Strategy<Value = DatasetConfiguration> {
     (
         prop::sample::select(policies),
         4usize..=1024,
-        (1usize..=256, (1u64 << 20)..=(1 << 30), (1u64 << 20)..=(1 << 36)),
+        (1usize..=256, (2usize << 10)..=(1 << 20), (1u64 << 20)..=(1 << 30), (1u64 << 20)..=(1 << 36)),
         (1usize..=64, 1usize..=64),
         prop::option::of(any_compression()),
         prop::sample::select(preferences),
     )
         .prop_map(
-            |(merge_policy, fanout, (blocks, leaf_size, buffer_size), runs, compression, preference)| {
+            |(
+                merge_policy,
+                fanout,
+                (blocks, large_value_size, leaf_size, buffer_size),
+                runs,
+                compression,
+                preference,
+            )| {
                 DatasetConfiguration {
                     merge_policy,
                     fanout,
                     leaf_size,
                     block_size: blocks * 4096,
+                    large_value_size,
                     buffer_size,
                     runs_per_buffer: runs.0,
                     deltas_per_leaf: runs.1,

@@ -1,0 +1,521 @@
+//! Writes behind the back of who asked for them: short pieces of data gather in memory and go to their device many at once.
+//!
+//! ```text
+//!   write_behind ─► room of 1 MiB, filled from the front ─ full ─► IoQueue ─► device
+//!                        │ finish_behind: written now               │
+//!                        └──────── reads are served from here ──────┘
+//! ```
+//!
+//! A device takes one long request far sooner than many short ones, and who writes need not wait for either. What is here
+//! is as good as written for who reads ([`Dmu::read`] looks here first), and as good as lost for who crashes: so a sync, and a
+//! checkpoint, begin with [`Dmu::finish_behind`]. A write that fails cannot be told to who asked for it; from then on every call here
+//! fails, and the bytes stay readable.
+//!
+//! Blocks whose writer gave up are given back when the write that they are part of is done, or somebody else's data in
+//! them would be overwritten by it. Blocks that die need no such care: a checkpoint comes before they are used again.
+//!
+//! Only where every block is written on its own: on leaves and mirrors, not where a stripe is written once and whole, nor
+//! where memory holds copies of whole extents.
+
+use super::dmu::{Dmu, Placement};
+use super::queue::outcome;
+use super::sequence::Part;
+use super::{DmuError, Privilege, Stream};
+use crate::base::buffer::AlignedBuffer;
+use crate::base::extent::Extent;
+use crate::base::preference::{StoragePreference, TIER_COUNT};
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
+use crate::base::sync::{Condvar, Mutex};
+use crate::base::units::{BLOCK_BYTES, blocks_for};
+use std::sync::Arc;
+
+/// Fewest and most blocks of a room. The longest is one request of 1 MiB.
+const ROOM_BLOCKS: (u64, u64) = (32, 256);
+
+/// What is on its way to a device.
+#[derive(Debug)]
+pub(super) struct WriteBehind {
+    /// Blocks that are allocated at once.
+    room_blocks: u32,
+    /// Gatherings whose bytes are not on their device.
+    count: AtomicUsize,
+    state: Mutex<State>,
+    /// One is written, or never will be.
+    done: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    classes: [Class; TIER_COUNT],
+    /// Being written, or waiting for it.
+    sealed: Vec<Arc<Sealed>>,
+    /// How many were sealed so far.
+    number: u64,
+    /// Given up by their writers before they were written.
+    given_up: Vec<Extent>,
+    failure: Option<DmuError>,
+}
+
+/// What gathers for one storage class.
+#[derive(Debug, Default)]
+struct Class {
+    /// Where it may lie; another one when a vdev leaves.
+    placement: Option<Arc<Placement>>,
+    open: Option<Gathering>,
+    /// Allocated, with nothing in them.
+    rooms: Vec<Extent>,
+}
+
+/// A room that is being filled.
+#[derive(Debug)]
+struct Gathering {
+    room: Extent,
+    used: u32,
+    bytes: AlignedBuffer,
+}
+
+/// Bytes that are complete, in the order of their numbers.
+#[derive(Debug)]
+struct Sealed {
+    number: u64,
+    extent: Extent,
+    bytes: AlignedBuffer,
+}
+
+fn contains(outer: &Extent, inner: &Extent) -> bool {
+    outer.vdev == inner.vdev && outer.block <= inner.block && inner.end() <= outer.end()
+}
+
+impl Gathering {
+    fn new(room: Extent) -> Self {
+        Self { room, used: 0, bytes: AlignedBuffer::recycled(room.blocks as usize * BLOCK_BYTES) }
+    }
+
+    fn left(&self) -> u32 {
+        self.room.blocks - self.used
+    }
+
+    /// Puts `bytes` into the next `blocks` blocks.
+    fn put(&mut self, bytes: &[u8], blocks: u32) -> Extent {
+        let start = self.used as usize * BLOCK_BYTES;
+        let (end, padded) = (start + bytes.len(), start + blocks as usize * BLOCK_BYTES);
+        self.bytes[start..end].copy_from_slice(bytes);
+        self.bytes[end..padded].fill(0);
+        let extent = Extent { block: self.room.block + u64::from(self.used), blocks, ..self.room };
+        self.used += blocks;
+        extent
+    }
+}
+
+impl Class {
+    /// Makes a room of `blocks` blocks the one that is filled, if there is one.
+    fn open_room(&mut self, blocks: u32) -> bool {
+        let Some(index) = self.rooms.iter().position(|room| room.blocks >= blocks) else { return false };
+        self.open = Some(Gathering::new(self.rooms.swap_remove(index)));
+        true
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), DmuError> {
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Ends what gathers for `class`, which is to be written then; what is left of its room is a room.
+    fn seal(&mut self, class: usize) -> Option<Arc<Sealed>> {
+        let Gathering { room, used, mut bytes } = self.classes[class].open.take()?;
+        if used < room.blocks {
+            let (block, blocks) = (room.block + u64::from(used), room.blocks - used);
+            self.classes[class].rooms.push(Extent { block, blocks, ..room });
+        }
+        if used == 0 {
+            return None;
+        }
+        bytes.truncate(used as usize * BLOCK_BYTES);
+        self.number += 1;
+        let extent = Extent { blocks: used, ..room };
+        let sealed = Arc::new(Sealed { number: self.number, extent, bytes });
+        self.sealed.push(Arc::clone(&sealed));
+        Some(sealed)
+    }
+
+    /// The blocks of `extent`, when all of them are here.
+    fn find(&self, extent: &Extent) -> Option<&[u8]> {
+        let open = self.classes.iter().flat_map(|class| &class.open).map(|open| (open.room, &open.bytes));
+        let sealed = self.sealed.iter().map(|sealed| (sealed.extent, &sealed.bytes));
+        let (outer, bytes) = sealed.chain(open).find(|(outer, _)| contains(outer, extent))?;
+        let start = (extent.block - outer.block) as usize * BLOCK_BYTES;
+        Some(&bytes[start..start + extent.blocks as usize * BLOCK_BYTES])
+    }
+
+    fn take_rooms(&mut self) -> Vec<Extent> {
+        self.classes.iter_mut().flat_map(|class| std::mem::take(&mut class.rooms)).collect()
+    }
+}
+
+impl WriteBehind {
+    /// Nothing yet, in rooms for a pool of `capacity` blocks.
+    pub fn new(capacity: u64) -> Self {
+        let room_blocks = (capacity / 1024).clamp(ROOM_BLOCKS.0, ROOM_BLOCKS.1) as u32;
+        Self { room_blocks, count: AtomicUsize::new(0), state: Mutex::default(), done: Condvar::new() }
+    }
+
+    /// Lets readers know how many there are.
+    fn publish(&self, state: &State) {
+        let open = state.classes.iter().flat_map(|class| &class.open).filter(|open| open.used > 0).count();
+        self.count.store(open + state.sealed.len(), Ordering::Release);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Reads `part`, if it is here.
+    #[inline]
+    pub fn read(&self, part: &Part, out: &mut [u8]) -> bool {
+        !self.is_empty() && self.find(part, out)
+    }
+
+    fn find(&self, part: &Part, out: &mut [u8]) -> bool {
+        let blocks = (part.range.len() / BLOCK_BYTES) as u32;
+        let extent = Extent { block: part.block(), blocks, ..part.extent };
+        let state = self.state.lock();
+        let found = state.find(&extent);
+        found.map(|bytes| out.copy_from_slice(bytes)).is_some()
+    }
+}
+
+impl Dmu {
+    /// Takes `bytes`, which are written later, and returns where; `None` when that cannot be: they are too many, the place is
+    /// no good for it, or there is little room, and whoever wants them written does that.
+    ///
+    /// # Errors
+    /// An earlier one could not be written ([`Dmu::has_lost_writes`]); damage of the allocation state.
+    pub fn write_behind(
+        &self,
+        bytes: &[u8],
+        preference: StoragePreference,
+        privilege: Privilege,
+    ) -> Result<Option<Extent>, DmuError> {
+        if blocks_for(bytes.len() as u64) > u64::from(self.behind().room_blocks / 2) {
+            return Ok(None);
+        }
+        let mut to_write = Vec::new();
+        let taken = self.gather(bytes, preference, privilege, &mut to_write);
+        for sealed in to_write {
+            let (dmu, bytes) = (self.clone(), sealed.bytes.capacity());
+            self.writes().submit(move || dmu.write_sealed(&sealed), bytes);
+        }
+        taken
+    }
+
+    /// Copies `bytes` to what gathers for their class; what is full is added to `to_write`.
+    fn gather(
+        &self,
+        bytes: &[u8],
+        preference: StoragePreference,
+        privilege: Privilege,
+        to_write: &mut Vec<Arc<Sealed>>,
+    ) -> Result<Option<Extent>, DmuError> {
+        let behind = self.behind();
+        let (blocks, class) = (blocks_for(bytes.len() as u64) as u32, usize::from(self.class_of(preference)));
+        let mut guard = behind.state.lock();
+        let state = &mut *guard;
+        state.check()?;
+        // Looked at under the lock: who comes after a vdev was closed fills no room on it.
+        let placement = self.placement();
+        if !placement.is_plain(class) {
+            return Ok(None);
+        }
+        let is_new = |of: &Arc<Placement>| !Arc::ptr_eq(of, &placement);
+        if state.classes[class].placement.as_ref().is_none_or(is_new) {
+            to_write.extend(state.seal(class));
+            self.release(&std::mem::take(&mut state.classes[class].rooms));
+            state.classes[class].placement = Some(placement);
+        }
+        if state.classes[class].open.as_ref().is_none_or(|open| open.left() < blocks) {
+            to_write.extend(state.seal(class));
+            let class = &mut state.classes[class];
+            if !class.open_room(blocks) {
+                self.release(&std::mem::take(&mut class.rooms));
+                match self.allocate(Stream::Value, preference, behind.room_blocks, privilege) {
+                    Ok(extents) => class.rooms = extents,
+                    Err(DmuError::OutOfSpace { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                class.open_room(blocks);
+            }
+        }
+        let extent = state.classes[class].open.as_mut().map(|open| open.put(bytes, blocks));
+        if state.classes[class].open.as_ref().is_some_and(|open| open.left() == 0) {
+            to_write.extend(state.seal(class));
+        }
+        behind.publish(state);
+        Ok(extent)
+    }
+
+    /// Returns when everything that was taken by [`Dmu::write_behind`] before the call is on its device (not flushed).
+    ///
+    /// # Errors
+    /// Something could not be written, now or earlier.
+    pub fn finish_behind(&self) -> Result<(), DmuError> {
+        let behind = self.behind();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let mut state = behind.state.lock();
+        let to_write: Vec<Arc<Sealed>> = (0..TIER_COUNT).filter_map(|class| state.seal(class)).collect();
+        let last = state.number;
+        drop(state);
+        // Whoever waits may as well do it.
+        to_write.iter().for_each(|sealed| self.write_sealed(sealed));
+        let mut state = behind.state.lock();
+        loop {
+            state.check()?;
+            if state.sealed.iter().all(|sealed| sealed.number > last) {
+                return Ok(());
+            }
+            behind.done.wait(&mut state);
+        }
+    }
+
+    /// As [`Dmu::finish_behind`], and gives back the rooms: nothing is allocated for what may come.
+    ///
+    /// # Errors
+    /// As [`Dmu::finish_behind`].
+    pub fn settle_behind(&self) -> Result<(), DmuError> {
+        self.finish_behind()?;
+        let rooms = self.behind().state.lock().take_rooms();
+        self.release(&rooms);
+        Ok(())
+    }
+
+    /// Whether something could not be written that [`Dmu::write_behind`] had taken.
+    #[must_use]
+    pub fn has_lost_writes(&self) -> bool {
+        self.behind().state.lock().failure.is_some()
+    }
+
+    /// Gives back extents that were allocated and never named, when nothing is written to them any more.
+    pub(super) fn release_unborn(&self, extents: &[Extent]) {
+        let behind = self.behind();
+        if behind.is_empty() {
+            return self.release(extents);
+        }
+        let mut state = behind.state.lock();
+        let (waiting, free): (Vec<Extent>, Vec<Extent>) =
+            extents.iter().copied().partition(|extent| state.find(extent).is_some());
+        state.given_up.extend(waiting);
+        drop(state);
+        self.release(&free);
+    }
+
+    fn write_sealed(&self, sealed: &Sealed) {
+        let written = outcome(|| self.write(&[sealed.extent], 0, &sealed.bytes));
+        let behind = self.behind();
+        let mut state = behind.state.lock();
+        let mut free = Vec::new();
+        match written {
+            Ok(()) => {
+                state.sealed.retain(|other| other.number != sealed.number);
+                free.extend(state.given_up.extract_if(.., |extent| contains(&sealed.extent, extent)));
+            }
+            Err(error) => {
+                log::error!("{error}; what was written there is lost");
+                state.failure.get_or_insert(error);
+            }
+        }
+        behind.publish(&state);
+        drop(state);
+        behind.done.notify_all();
+        self.release(&free);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::VdevId;
+    use crate::dmu::OwnedExtents;
+    use crate::dmu::testing::{KINDS, unit};
+    use crate::pool::format::VdevKind;
+    use crate::pool::{Pool, TopLevelVdev};
+    use crate::vdev::{BlockDevice, Fault, LoggedOperation, MemoryDevice, SimClock, SimDisk};
+
+    const NONE: StoragePreference = StoragePreference::NONE;
+
+    fn take(dmu: &Dmu, bytes: &[u8]) -> Option<Extent> {
+        dmu.write_behind(bytes, NONE, Privilege::System).unwrap()
+    }
+
+    fn read(dmu: &Dmu, extent: &Extent) -> Vec<u8> {
+        dmu.read(&[*extent], 0, extent.blocks as usize * BLOCK_BYTES).unwrap().to_vec()
+    }
+
+    fn writes(disk: &SimDisk) -> usize {
+        disk.log().iter().filter(|logged| matches!(logged, LoggedOperation::Write { .. })).count()
+    }
+
+    /// `count` values of different lengths, each of its own bytes.
+    fn values(count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|number| vec![number as u8 + 1; 1 + number * 1777 % 20_000]).collect()
+    }
+
+    #[test]
+    fn many_values_are_one_request_and_are_read_before_and_after() {
+        for (kind, leaves) in [(VdevKind::Leaf, 1), (VdevKind::Mirror, 2)] {
+            let (dmu, disks) = unit(kind, leaves, 1 << 12);
+            let before = writes(&disks[0]);
+            let values = values(8);
+            let extents: Vec<Extent> = values.iter().map(|value| take(&dmu, value).unwrap()).collect();
+            let check = || {
+                for (value, extent) in values.iter().zip(&extents) {
+                    let found = read(&dmu, extent);
+                    assert_eq!(extent.blocks, blocks_for(value.len() as u64) as u32);
+                    assert!(
+                        found[..value.len()] == value[..]
+                            && found[value.len()..].iter().all(|byte| *byte == 0)
+                    );
+                }
+            };
+            assert_eq!(writes(&disks[0]), before);
+            check();
+            dmu.finish_behind().unwrap();
+            assert_eq!(writes(&disks[0]), before + 1, "neighbours are one request");
+            assert!(dmu.behind().is_empty());
+            check();
+            // The rest of the room is used by what comes next, and is given back when nothing comes.
+            let next = take(&dmu, &[9]).unwrap();
+            assert_eq!(next.block, extents[7].end());
+            let taken = dmu.available_blocks(0, Privilege::System);
+            dmu.settle_behind().unwrap();
+            let used: u32 = extents.iter().map(|extent| extent.blocks).sum::<u32>() + 1;
+            let room = dmu.behind().room_blocks;
+            assert_eq!(dmu.available_blocks(0, Privilege::System), taken + u64::from(room - used));
+        }
+    }
+
+    #[test]
+    fn full_rooms_are_written_unasked() {
+        let (dmu, disks) = unit(VdevKind::Leaf, 1, 1 << 12);
+        let before = writes(&disks[0]);
+        let room = dmu.behind().room_blocks as usize;
+        let extents: Vec<Extent> = (0..room).map(|number| take(&dmu, &[number as u8]).unwrap()).collect();
+        assert_eq!(writes(&disks[0]), before + 1);
+        assert!(dmu.behind().is_empty());
+        assert!((0..room).all(|number| read(&dmu, &extents[number])[0] == number as u8));
+    }
+
+    #[test]
+    fn what_cannot_wait_is_left_to_its_writer() {
+        for (name, kind, leaves) in KINDS {
+            let (dmu, _disks) = unit(kind, leaves, 1 << 12);
+            let is_plain = matches!(kind, VdevKind::Leaf | VdevKind::Mirror);
+            assert_eq!(take(&dmu, &[1; 100]).is_some(), is_plain, "{name}");
+            let longest = dmu.behind().room_blocks as usize / 2 * BLOCK_BYTES;
+            assert_eq!(take(&dmu, &vec![1; longest]).is_some(), is_plain, "{name}");
+            assert!(take(&dmu, &vec![1; longest + 1]).is_none(), "{name}");
+        }
+    }
+
+    /// A write that is under way would go over what its next owner has written there.
+    #[test]
+    fn blocks_that_were_given_up_are_used_again_when_they_are_written() {
+        let (dmu, _disks) = unit(VdevKind::Leaf, 1, 1 << 9);
+        let free = dmu.available_blocks(0, Privilege::System);
+        let (kept, given_up) = (take(&dmu, &[1]).unwrap(), take(&dmu, &[2; 9000]).unwrap());
+        drop(OwnedExtents::unborn(&dmu, vec![given_up]));
+        // Everything else is somebody's.
+        let mut others = Vec::new();
+        while let Ok(extents) = dmu.allocate(Stream::Delta, NONE, 1, Privilege::System) {
+            others.extend(extents);
+        }
+        let overlaps = |other: &Extent| other.block < given_up.end() && given_up.block < other.end();
+        assert!(!others.iter().any(overlaps), "{given_up} is used again");
+        dmu.settle_behind().unwrap();
+        while let Ok(extents) = dmu.allocate(Stream::Delta, NONE, 1, Privilege::System) {
+            others.extend(extents);
+        }
+        assert_eq!(others.iter().filter(|other| overlaps(other)).count(), 3);
+        dmu.release(&others);
+        assert_eq!(dmu.available_blocks(0, Privilege::System), free - 1);
+        assert_eq!(read(&dmu, &kept)[0], 1);
+    }
+
+    #[test]
+    fn a_failure_is_never_forgotten_and_the_bytes_stay_readable() {
+        let (dmu, disks) = unit(VdevKind::Leaf, 1, 1 << 12);
+        let first = take(&dmu, &[1]).unwrap();
+        dmu.finish_behind().unwrap();
+        let second = take(&dmu, &[2]).unwrap();
+        disks[0].arm(Fault::WriteError { nth: 1, sticky: false });
+        for _ in 0..2 {
+            assert!(dmu.finish_behind().is_err());
+            assert!(dmu.settle_behind().is_err());
+            assert!(dmu.write_behind(&[3], NONE, Privilege::System).is_err());
+            assert!(dmu.has_lost_writes());
+        }
+        assert_eq!((read(&dmu, &first)[0], read(&dmu, &second)[0]), (1, 2));
+        // Never given to somebody else.
+        drop(OwnedExtents::unborn(&dmu, vec![second]));
+        while let Ok(extents) = dmu.allocate(Stream::Delta, NONE, 1, Privilege::System) {
+            assert_ne!(extents[0].block, second.block);
+        }
+    }
+
+    #[test]
+    fn a_full_pool_takes_nothing_and_fails_nothing() {
+        let (dmu, _disks) = unit(VdevKind::Leaf, 1, 1 << 9);
+        while dmu.allocate(Stream::Delta, NONE, 1, Privilege::System).is_ok() {}
+        assert!(take(&dmu, &[1]).is_none());
+        dmu.settle_behind().unwrap();
+        assert!(!dmu.has_lost_writes());
+    }
+
+    #[test]
+    fn nothing_gathers_on_a_vdev_that_is_closed() {
+        let clock = SimClock::new(1);
+        let vdev = |id| {
+            let device = SimDisk::new("disk", 16 << 20, &clock).device();
+            TopLevelVdev::leaf(VdevId(id), 0, 1 << 12, Arc::new(device) as Arc<dyn BlockDevice>)
+        };
+        let dmu = Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev(1), vdev(2)])), 0);
+        let before = [1, 2].map(|id| dmu.used_blocks(VdevId(id)));
+        let first = take(&dmu, &[1]).unwrap();
+        dmu.close_vdev(first.vdev).unwrap();
+        for _ in 0..300 {
+            assert_ne!(take(&dmu, &[2]).unwrap().vdev, first.vdev);
+        }
+        dmu.settle_behind().unwrap();
+        assert_eq!(dmu.used_blocks(first.vdev), before[first.vdev.0 as usize - 1] + 1);
+        assert_eq!(read(&dmu, &first)[0], 1);
+    }
+
+    /// Writers, syncs and readers beside each other, with threads that write.
+    #[test]
+    fn what_is_taken_is_there_for_everybody() {
+        let device = Arc::new(MemoryDevice::new(64 << 20));
+        let vdev = TopLevelVdev::leaf(VdevId(1), 0, 1 << 14, device);
+        let pool = Arc::new(Pool::from_vdevs(vec![vdev]));
+        let dmu = Dmu::over_with_threads(pool, 0, 2);
+        std::thread::scope(|scope| {
+            for thread in 0..3_u8 {
+                let dmu = &dmu;
+                scope.spawn(move || {
+                    let mut taken: Vec<(Extent, u8)> = Vec::new();
+                    for number in 0..600_u32 {
+                        let byte = thread * 80 + (number % 80) as u8;
+                        taken.push((take(dmu, &vec![byte; 4096]).unwrap(), byte));
+                        let (extent, byte) = taken[number as usize * 7 % taken.len()];
+                        assert!(read(dmu, &extent).iter().all(|found| *found == byte));
+                        if number % 50 == u32::from(thread) {
+                            dmu.finish_behind().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        dmu.finish_behind().unwrap();
+        assert!(dmu.behind().is_empty());
+    }
+}
