@@ -40,14 +40,14 @@ fn datasets_come_and_go() {
 #[test]
 fn a_dataset_has_a_shape() {
     let home = Home::with_pool();
-    let options = "--merge-policy leveled --fanout 16 --block-size 4KiB --leaf-size 64KiB --compression zstd:3 --preference slow";
+    let options = "--merge-policy leveled --fanout 16 --block-size 4KiB --large-value-size 4KiB --leaf-size 64KiB --compression zstd:3 --preference slow";
     home.words(&format!("dataset create shaped {options}")).ok();
     home.words("kv shaped put k v --storage-preference fastest").ok();
     let stats = home.words("dataset stats shaped --json").json("dataset stats");
     assert_eq!((&stats["levels"], &stats["messages"]), (&json!(1), &json!(1)));
     assert!(home.words("dataset stats shaped").ok().contains("messages          1\n"));
     home.words("dataset stats absent").fails(3, "does not exist");
-    for wrong in ["--fanout 1", "--block-size 5000", "--leaf-size 1"] {
+    for wrong in ["--fanout 1", "--block-size 5000", "--large-value-size 100", "--leaf-size 1"] {
         home.words(&format!("dataset create wrong {wrong}")).fails(1, "");
     }
     for wrong in ["--compression gzip", "--preference 4", "--merge-policy none", "--fanout x"] {

@@ -78,12 +78,14 @@ pub enum Bug {
     SkipLastParity = 1 << 34,
     /// A sync does not wait for what is written behind.
     SkipWriteBehind = 1 << 35,
+    /// A checkpoint does not wait for what is written behind.
+    CheckpointBeforeWriteBehind = 1 << 36,
 }
 
 impl Bug {
     /// Those that lose or change something, and which campaigns must catch; a panic is an error of callers instead, and
     /// those of redundancy are caught by tests of the pool.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::SuperblockBeforeFlush,
         Self::ReuseFreedAtOnce,
         Self::DropLogRecord,
@@ -114,6 +116,7 @@ impl Bug {
         Self::ForgetDeletes,
         Self::KeepOldDeadList,
         Self::SkipWriteBehind,
+        Self::CheckpointBeforeWriteBehind,
     ];
 }
 

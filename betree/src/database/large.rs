@@ -160,14 +160,19 @@ impl Core {
 
     /// A short value, for which nobody waits; `None` for one that is written here.
     fn write_behind(&self, bytes: &[u8], preference: StoragePreference) -> Result<Option<LargeValue>> {
-        let taken = self.dmu.write_behind(bytes, preference, Privilege::User).map_err(Error::from);
-        if let Err(error) = &taken
-            && self.dmu.has_lost_writes()
-        {
-            // Of a write that was acknowledged.
-            self.fail(error.clone());
-        }
-        Ok(taken?.map(|extent| LargeValue::at(vec![extent], bytes)))
+        let taken = self.noting_lost(self.dmu.write_behind(bytes, preference))?;
+        Ok(taken.map(|extent| LargeValue::at(vec![extent], bytes)))
+    }
+
+    /// `done`; when it failed because a write was lost that had been acknowledged, nothing more is.
+    pub(super) fn noting_lost<T>(&self, done: std::result::Result<T, DmuError>) -> Result<T> {
+        done.map_err(|error| {
+            let error = Error::from(error);
+            if self.dmu.has_lost_writes() {
+                self.fail(error.clone());
+            }
+            error
+        })
     }
 
     fn allocate_large(&self, bytes: &[u8], preference: StoragePreference) -> Result<LargeValue> {

@@ -74,7 +74,7 @@ struct Inner {
     cache: Cache,
     pieces: Pieces,
     writes: IoQueue,
-    behind: WriteBehind,
+    behind: Arc<WriteBehind>,
     reads: IoQueue,
     /// Apart from the reads: nobody waits behind a scrub.
     scrubs: IoQueue,
@@ -327,7 +327,7 @@ impl Dmu {
                 pieces: Pieces::new(&cache),
                 cache,
                 writes: IoQueue::new(options.threads),
-                behind: WriteBehind::new(capacity),
+                behind: Arc::new(WriteBehind::new(capacity)),
                 reads: IoQueue::new(options.threads),
                 scrubs: IoQueue::new(options.threads),
                 placement: RwLock::new(Arc::new(placement)),
@@ -751,7 +751,7 @@ impl Dmu {
         WriteBatch::new(self.clone())
     }
 
-    pub(super) fn behind(&self) -> &WriteBehind {
+    pub(super) fn behind(&self) -> &Arc<WriteBehind> {
         &self.inner.behind
     }
 

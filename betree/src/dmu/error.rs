@@ -66,3 +66,15 @@ pub enum DmuError {
         message: String,
     },
 }
+
+impl DmuError {
+    /// Whether it is a lack of space: of a tier, or of the file system that a device is a file of.
+    #[must_use]
+    pub fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::OutOfSpace { .. } => true,
+            Self::Pool(PoolError::Vdev(error)) => error.is_out_of_space(),
+            _ => false,
+        }
+    }
+}

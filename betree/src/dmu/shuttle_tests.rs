@@ -197,7 +197,7 @@ fn shuttle_what_is_written_behind_is_found_and_finished() {
                     for number in 0..3_u8 {
                         // Half of a room: every second one makes it full.
                         let bytes = vec![thread * 16 + number; 16 * BLOCK_BYTES];
-                        let extent = dmu.write_behind(&bytes, StoragePreference::NONE, Privilege::System);
+                        let extent = dmu.write_behind(&bytes, StoragePreference::NONE);
                         taken.push((extent.unwrap().unwrap(), bytes));
                         let check = |raw: bool| {
                             for (extent, bytes) in &taken {

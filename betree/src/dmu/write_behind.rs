@@ -9,7 +9,8 @@
 //! A device takes one long request far sooner than many short ones, and who writes need not wait for either. What is here
 //! is as good as written for who reads ([`Dmu::read`] looks here first), and as good as lost for who crashes: so a sync, and a
 //! checkpoint, begin with [`Dmu::finish_behind`]. A write that fails cannot be told to who asked for it; from then on every call here
-//! fails, and the bytes stay readable.
+//! fails, and the bytes stay readable. One for which the host had no space is tried again by each finish; until it succeeds nothing more is
+//! taken.
 //!
 //! Blocks whose writer gave up are given back when the write that they are part of is done, or somebody else's data in
 //! them would be overwritten by it. Blocks that die need no such care: a checkpoint comes before they are used again.
@@ -47,12 +48,14 @@ pub(super) struct WriteBehind {
 #[derive(Debug, Default)]
 struct State {
     classes: [Class; TIER_COUNT],
-    /// Being written, or waiting for it.
-    sealed: Vec<Arc<Sealed>>,
+    /// Full, or wanted: to be written.
+    sealed: Vec<Sealed>,
     /// How many were sealed so far.
     number: u64,
     /// Given up by their writers before they were written.
     given_up: Vec<Extent>,
+    /// The host had no space for the last one.
+    is_full: bool,
     failure: Option<DmuError>,
 }
 
@@ -64,6 +67,8 @@ struct Class {
     open: Option<Gathering>,
     /// Allocated, with nothing in them.
     rooms: Vec<Extent>,
+    /// Fewer blocks follow each other than these; another look is worth while after the next checkpoint.
+    scattered: Option<u32>,
 }
 
 /// A room that is being filled.
@@ -75,11 +80,13 @@ struct Gathering {
 }
 
 /// Bytes that are complete, in the order of their numbers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sealed {
     number: u64,
     extent: Extent,
-    bytes: AlignedBuffer,
+    bytes: Arc<AlignedBuffer>,
+    /// Whether somebody writes it.
+    is_taken: bool,
 }
 
 fn contains(outer: &Extent, inner: &Extent) -> bool {
@@ -122,35 +129,50 @@ impl State {
     }
 
     /// Ends what gathers for `class`, which is to be written then; what is left of its room is a room.
-    fn seal(&mut self, class: usize) -> Option<Arc<Sealed>> {
-        let Gathering { room, used, mut bytes } = self.classes[class].open.take()?;
+    fn seal(&mut self, class: usize) {
+        let Some(Gathering { room, used, mut bytes }) = self.classes[class].open.take() else { return };
         if used < room.blocks {
             let (block, blocks) = (room.block + u64::from(used), room.blocks - used);
             self.classes[class].rooms.push(Extent { block, blocks, ..room });
         }
-        if used == 0 {
-            return None;
+        if used > 0 {
+            bytes.truncate(used as usize * BLOCK_BYTES);
+            self.number += 1;
+            let extent = Extent { blocks: used, ..room };
+            self.sealed.push(Sealed { number: self.number, extent, bytes: Arc::new(bytes), is_taken: false });
         }
-        bytes.truncate(used as usize * BLOCK_BYTES);
-        self.number += 1;
-        let extent = Extent { blocks: used, ..room };
-        let sealed = Arc::new(Sealed { number: self.number, extent, bytes });
-        self.sealed.push(Arc::clone(&sealed));
-        Some(sealed)
     }
 
-    /// The blocks of `extent`, when all of them are here.
-    fn find(&self, extent: &Extent) -> Option<&[u8]> {
-        let open = self.classes.iter().flat_map(|class| &class.open).map(|open| (open.room, &open.bytes));
-        let sealed = self.sealed.iter().map(|sealed| (sealed.extent, &sealed.bytes));
-        let (outer, bytes) = sealed.chain(open).find(|(outer, _)| contains(outer, extent))?;
-        let start = (extent.block - outer.block) as usize * BLOCK_BYTES;
-        Some(&bytes[start..start + extent.blocks as usize * BLOCK_BYTES])
+    /// The oldest up to `last` that nobody writes, for the caller to write.
+    fn take(&mut self, last: u64) -> Option<Sealed> {
+        let free = self.sealed.iter_mut().find(|sealed| !sealed.is_taken && sealed.number <= last)?;
+        free.is_taken = true;
+        Some(free.clone())
+    }
+
+    /// Where all blocks of `extent` are, with the first of them.
+    fn find(&self, extent: &Extent) -> Option<(Found<'_>, Extent)> {
+        let sealed = self.sealed.iter().find(|sealed| contains(&sealed.extent, extent));
+        if let Some(Sealed { extent, bytes, .. }) = sealed {
+            return Some((Found::Sealed(bytes), *extent));
+        }
+        let mut open = self.classes.iter().flat_map(|class| &class.open);
+        open.find(|open| contains(&open.room, extent)).map(|open| (Found::Open(&open.bytes), open.room))
     }
 
     fn take_rooms(&mut self) -> Vec<Extent> {
-        self.classes.iter_mut().flat_map(|class| std::mem::take(&mut class.rooms)).collect()
+        let rooms = |class: &mut Class| {
+            class.scattered = None;
+            std::mem::take(&mut class.rooms)
+        };
+        self.classes.iter_mut().flat_map(rooms).collect()
     }
+}
+
+/// Bytes in memory: complete, or being added to.
+enum Found<'a> {
+    Sealed(&'a Arc<AlignedBuffer>),
+    Open(&'a AlignedBuffer),
 }
 
 impl WriteBehind {
@@ -180,8 +202,41 @@ impl WriteBehind {
         let blocks = (part.range.len() / BLOCK_BYTES) as u32;
         let extent = Extent { block: part.block(), blocks, ..part.extent };
         let state = self.state.lock();
-        let found = state.find(&extent);
-        found.map(|bytes| out.copy_from_slice(bytes)).is_some()
+        let Some((found, outer)) = state.find(&extent) else { return false };
+        let start = (extent.block - outer.block) as usize * BLOCK_BYTES;
+        match found {
+            Found::Open(bytes) => out.copy_from_slice(&bytes[start..start + out.len()]),
+            Found::Sealed(bytes) => {
+                let bytes = Arc::clone(bytes);
+                drop(state);
+                out.copy_from_slice(&bytes[start..start + out.len()]);
+            }
+        }
+        true
+    }
+
+    /// Notes what became of the write of `sealed`, and tells who waits for it.
+    fn complete(&self, sealed: &Sealed, written: &Result<(), DmuError>) {
+        let mut state = self.state.lock();
+        match written {
+            Ok(()) => {
+                state.is_full = false;
+                state.sealed.retain(|other| other.number != sealed.number);
+            }
+            Err(error) if error.is_out_of_space() => {
+                log::warn!("{error}; what waits to be written there goes on waiting");
+                let left = state.sealed.iter_mut().filter(|other| other.number == sealed.number);
+                left.for_each(|left| left.is_taken = false);
+                state.is_full = true;
+            }
+            Err(error) => {
+                log::error!("{error}; what was to be written there is lost");
+                state.failure.get_or_insert_with(|| error.clone());
+            }
+        }
+        self.publish(&state);
+        drop(state);
+        self.done.notify_all();
     }
 }
 
@@ -195,33 +250,40 @@ impl Dmu {
         &self,
         bytes: &[u8],
         preference: StoragePreference,
-        privilege: Privilege,
     ) -> Result<Option<Extent>, DmuError> {
-        if blocks_for(bytes.len() as u64) > u64::from(self.behind().room_blocks / 2) {
+        let behind = self.behind();
+        if blocks_for(bytes.len() as u64) > u64::from(behind.room_blocks / 2) {
             return Ok(None);
         }
-        let mut to_write = Vec::new();
-        let taken = self.gather(bytes, preference, privilege, &mut to_write);
-        for sealed in to_write {
-            let (dmu, bytes) = (self.clone(), sealed.bytes.capacity());
-            self.writes().submit(move || dmu.write_sealed(&sealed), bytes);
+        let taken = self.gather(bytes, preference)?;
+        loop {
+            let next = {
+                let mut state = behind.state.lock();
+                if state.is_full { None } else { state.take(u64::MAX) }
+            };
+            let Some(sealed) = next else { return Ok(taken) };
+            let (dmu, behind) = (self.clone(), Arc::clone(behind));
+            let memory = sealed.bytes.capacity();
+            let job = move || {
+                let (extent, bytes) = (sealed.extent, Arc::clone(&sealed.bytes));
+                // The unit is let go of before anybody is told: it may be the last to hold the pool.
+                let written = outcome(move || dmu.write(&[extent], 0, &bytes));
+                behind.complete(&sealed, &written);
+            };
+            self.writes().submit(job, memory);
         }
-        taken
     }
 
-    /// Copies `bytes` to what gathers for their class; what is full is added to `to_write`.
-    fn gather(
-        &self,
-        bytes: &[u8],
-        preference: StoragePreference,
-        privilege: Privilege,
-        to_write: &mut Vec<Arc<Sealed>>,
-    ) -> Result<Option<Extent>, DmuError> {
+    /// Copies `bytes` to what gathers for their class.
+    fn gather(&self, bytes: &[u8], preference: StoragePreference) -> Result<Option<Extent>, DmuError> {
         let behind = self.behind();
         let (blocks, class) = (blocks_for(bytes.len() as u64) as u32, usize::from(self.class_of(preference)));
         let mut guard = behind.state.lock();
         let state = &mut *guard;
         state.check()?;
+        if state.is_full {
+            return Ok(None);
+        }
         // Looked at under the lock: who comes after a vdev was closed fills no room on it.
         let placement = self.placement();
         if !placement.is_plain(class) {
@@ -229,53 +291,76 @@ impl Dmu {
         }
         let is_new = |of: &Arc<Placement>| !Arc::ptr_eq(of, &placement);
         if state.classes[class].placement.as_ref().is_none_or(is_new) {
-            to_write.extend(state.seal(class));
-            self.release(&std::mem::take(&mut state.classes[class].rooms));
-            state.classes[class].placement = Some(placement);
+            state.seal(class);
+            let class = &mut state.classes[class];
+            self.release(&std::mem::take(&mut class.rooms));
+            *class = Class { placement: Some(placement), ..Class::default() };
+        }
+        if state.classes[class].scattered.is_some_and(|least| blocks >= least) {
+            return Ok(None);
         }
         if state.classes[class].open.as_ref().is_none_or(|open| open.left() < blocks) {
-            to_write.extend(state.seal(class));
+            state.seal(class);
             let class = &mut state.classes[class];
             if !class.open_room(blocks) {
                 self.release(&std::mem::take(&mut class.rooms));
-                match self.allocate(Stream::Value, preference, behind.room_blocks, privilege) {
+                match self.allocate(Stream::Value, preference, behind.room_blocks, Privilege::User) {
                     Ok(extents) => class.rooms = extents,
                     Err(DmuError::OutOfSpace { .. }) => {}
                     Err(error) => return Err(error),
                 }
-                class.open_room(blocks);
+                if !class.open_room(blocks) {
+                    class.scattered = Some(blocks);
+                }
             }
         }
         let extent = state.classes[class].open.as_mut().map(|open| open.put(bytes, blocks));
         if state.classes[class].open.as_ref().is_some_and(|open| open.left() == 0) {
-            to_write.extend(state.seal(class));
+            state.seal(class);
         }
         behind.publish(state);
         Ok(extent)
     }
 
+    /// Gives back what was given up and is written.
+    fn release_given_up(&self, state: &mut State) {
+        if state.given_up.is_empty() {
+            return;
+        }
+        let waits = |extent: &Extent| state.find(extent).is_some();
+        let (waiting, free): (Vec<Extent>, Vec<Extent>) =
+            state.given_up.iter().partition(|extent| waits(extent));
+        state.given_up = waiting;
+        self.release(&free);
+    }
+
     /// Returns when everything that was taken by [`Dmu::write_behind`] before the call is on its device (not flushed).
     ///
     /// # Errors
-    /// Something could not be written, now or earlier.
+    /// Something could not be written, now or earlier. What there was no space for waits for the next call.
     pub fn finish_behind(&self) -> Result<(), DmuError> {
         let behind = self.behind();
         if behind.is_empty() {
             return Ok(());
         }
         let mut state = behind.state.lock();
-        let to_write: Vec<Arc<Sealed>> = (0..TIER_COUNT).filter_map(|class| state.seal(class)).collect();
+        (0..TIER_COUNT).for_each(|class| state.seal(class));
         let last = state.number;
-        drop(state);
-        // Whoever waits may as well do it.
-        to_write.iter().for_each(|sealed| self.write_sealed(sealed));
-        let mut state = behind.state.lock();
         loop {
             state.check()?;
-            if state.sealed.iter().all(|sealed| sealed.number > last) {
+            if let Some(sealed) = state.take(last) {
+                drop(state);
+                // Whoever waits may as well do it.
+                let written = outcome(|| self.write(&[sealed.extent], 0, &sealed.bytes));
+                behind.complete(&sealed, &written);
+                written?;
+                state = behind.state.lock();
+            } else if state.sealed.iter().all(|sealed| sealed.number > last) {
+                self.release_given_up(&mut state);
                 return Ok(());
+            } else {
+                behind.done.wait(&mut state);
             }
-            behind.done.wait(&mut state);
         }
     }
 
@@ -285,8 +370,9 @@ impl Dmu {
     /// As [`Dmu::finish_behind`].
     pub fn settle_behind(&self) -> Result<(), DmuError> {
         self.finish_behind()?;
-        let rooms = self.behind().state.lock().take_rooms();
-        self.release(&rooms);
+        let mut state = self.behind().state.lock();
+        self.release_given_up(&mut state);
+        self.release(&state.take_rooms());
         Ok(())
     }
 
@@ -303,32 +389,8 @@ impl Dmu {
             return self.release(extents);
         }
         let mut state = behind.state.lock();
-        let (waiting, free): (Vec<Extent>, Vec<Extent>) =
-            extents.iter().copied().partition(|extent| state.find(extent).is_some());
-        state.given_up.extend(waiting);
-        drop(state);
-        self.release(&free);
-    }
-
-    fn write_sealed(&self, sealed: &Sealed) {
-        let written = outcome(|| self.write(&[sealed.extent], 0, &sealed.bytes));
-        let behind = self.behind();
-        let mut state = behind.state.lock();
-        let mut free = Vec::new();
-        match written {
-            Ok(()) => {
-                state.sealed.retain(|other| other.number != sealed.number);
-                free.extend(state.given_up.extract_if(.., |extent| contains(&sealed.extent, extent)));
-            }
-            Err(error) => {
-                log::error!("{error}; what was written there is lost");
-                state.failure.get_or_insert(error);
-            }
-        }
-        behind.publish(&state);
-        drop(state);
-        behind.done.notify_all();
-        self.release(&free);
+        state.given_up.extend(extents);
+        self.release_given_up(&mut state);
     }
 }
 
@@ -345,7 +407,7 @@ mod tests {
     const NONE: StoragePreference = StoragePreference::NONE;
 
     fn take(dmu: &Dmu, bytes: &[u8]) -> Option<Extent> {
-        dmu.write_behind(bytes, NONE, Privilege::System).unwrap()
+        dmu.write_behind(bytes, NONE).unwrap()
     }
 
     fn read(dmu: &Dmu, extent: &Extent) -> Vec<u8> {
@@ -452,7 +514,7 @@ mod tests {
         for _ in 0..2 {
             assert!(dmu.finish_behind().is_err());
             assert!(dmu.settle_behind().is_err());
-            assert!(dmu.write_behind(&[3], NONE, Privilege::System).is_err());
+            assert!(dmu.write_behind(&[3], NONE).is_err());
             assert!(dmu.has_lost_writes());
         }
         assert_eq!((read(&dmu, &first)[0], read(&dmu, &second)[0]), (1, 2));
@@ -461,6 +523,25 @@ mod tests {
         while let Ok(extents) = dmu.allocate(Stream::Delta, NONE, 1, Privilege::System) {
             assert_ne!(extents[0].block, second.block);
         }
+    }
+
+    /// A sparse file on a full host: nothing is lost, and nothing more is taken until there is space.
+    #[test]
+    fn what_the_host_has_no_space_for_waits_and_is_written_in_the_end() {
+        let (dmu, disks) = unit(VdevKind::Leaf, 1, 1 << 12);
+        let extent = take(&dmu, &[1]).unwrap();
+        disks[0].arm(Fault::OutOfSpace { nth: 1 });
+        for _ in 0..2 {
+            assert!(dmu.finish_behind().unwrap_err().is_out_of_space());
+            assert!(take(&dmu, &[2]).is_none() && !dmu.has_lost_writes());
+            assert_eq!(read(&dmu, &extent)[0], 1);
+        }
+        disks[0].clear_faults();
+        dmu.settle_behind().unwrap();
+        assert!(dmu.behind().is_empty() && take(&dmu, &[2]).is_some());
+        let mut raw = vec![0; BLOCK_BYTES];
+        dmu.pool().read(&extent, 0, &mut raw).unwrap();
+        assert_eq!(raw[0], 1);
     }
 
     #[test]

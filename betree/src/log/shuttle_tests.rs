@@ -3,6 +3,7 @@
 use super::{Log, LogError, LogHead, LogOptions, Verdict, replay};
 use crate::base::exploration::explore;
 use crate::base::ids::{Uuid, VdevId};
+use crate::base::preference::StoragePreference;
 use crate::base::sync::thread;
 use crate::dmu::Dmu;
 use crate::pool::{Pool, TopLevelVdev};
@@ -15,6 +16,16 @@ const BLOCKS: u64 = 256;
 fn unit(device: Arc<dyn BlockDevice>) -> Dmu {
     let vdev = TopLevelVdev::leaf(VdevId(1), 0, BLOCKS, device);
     Dmu::over(Arc::new(Pool::from_vdevs(vec![vdev])), 0)
+}
+
+/// A unit whose log is on one disk, and the values of the class FAST on another.
+fn unit_of_two(log: &SimDisk, values: &SimDisk, threads: usize) -> Dmu {
+    let leaf = |id, tier, disk: &SimDisk| {
+        let device = Arc::new(ScheduledDevice(Arc::new(disk.device())));
+        TopLevelVdev::leaf(VdevId(id), tier, BLOCKS, device)
+    };
+    let vdevs = vec![leaf(1, 0, log), leaf(2, 1, values)];
+    Dmu::over_with_threads(Arc::new(Pool::from_vdevs(vdevs)), 0, threads)
 }
 
 /// What a crash now would leave for certain: the records behind `head` that had been flushed.
@@ -85,4 +96,40 @@ fn group_commit(background: bool) {
 fn shuttle_group_commit_acknowledges_after_the_flush_that_covers_it() {
     explore(2000, || group_commit(false));
     explore(2000, || group_commit(true));
+}
+
+/// Values on another device than the log, written behind: when a sync returns, what its record names has been flushed.
+fn values_of_synced_records(background: bool) {
+    let clock = SimClock::new(1);
+    let disks = ["log", "values"].map(|name| SimDisk::new(name, BLOCKS * 4096, &clock));
+    let dmu = unit_of_two(&disks[0], &disks[1], usize::from(background));
+    let options = LogOptions { extent_blocks: 8, buffer_bytes: 4096, background, ..LogOptions::new(POOL) };
+    let log = Arc::new(Log::start(&dmu, options, 1).unwrap().0);
+    let writers: Vec<_> = (1..3_u8)
+        .map(|writer| {
+            let (log, dmu, disk) = (Arc::clone(&log), dmu.clone(), disks[1].clone());
+            thread::spawn(move || {
+                for number in 0..2_u8 {
+                    let value = vec![writer * 16 + number; 4096];
+                    let extent = dmu.write_behind(&value, StoragePreference::FAST).unwrap().unwrap();
+                    assert_eq!(extent.vdev, VdevId(2));
+                    log.note_device(extent.vdev);
+                    let lsn = log.append(&[&[writer; 60]]).unwrap();
+                    log.sync(lsn).unwrap();
+                    // No point of scheduling from here to the end of the look at the disk.
+                    let left = disk.crash_image_where(u64::MAX, &SimClock::new(1), |_, _| false);
+                    let mut found = vec![0; 4096];
+                    left.device().read_at(&mut found, extent.block * 4096).unwrap();
+                    assert!(found == value, "a synced record without its value");
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+}
+
+#[test]
+fn shuttle_a_sync_covers_values_that_are_written_behind() {
+    explore(2000, || values_of_synced_records(false));
+    explore(2000, || values_of_synced_records(true));
 }

@@ -439,10 +439,7 @@ impl Shared {
             state.seal();
         }
         let target = state.frames.sealed_lsn();
-        if !planted(Bug::SkipWriteBehind) {
-            MutexGuard::unlocked(state, || self.dmu.finish_behind())?;
-            state.check()?;
-        }
+        // Now, for what others append while this waits is not written by it, and its devices are theirs to flush.
         let mut noted = std::mem::take(&mut state.noted);
         // The flush of the log's own devices at the end covers the values there as well.
         noted.retain(|vdev| {
@@ -450,6 +447,10 @@ impl Shared {
                 && state.writing.is_none_or(|(_, writing)| writing != *vdev)
                 && !state.queue.iter().any(|frame| frame.extent.vdev == *vdev)
         });
+        if !planted(Bug::SkipWriteBehind) {
+            MutexGuard::unlocked(state, || self.dmu.finish_behind())?;
+            state.check()?;
+        }
         if !noted.is_empty() && !planted(Bug::SkipValueFlush) {
             MutexGuard::unlocked(state, || self.dmu.flush(&noted))?;
             state.check()?;

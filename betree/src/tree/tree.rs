@@ -705,9 +705,8 @@ fn frees_much(newer: &[Arc<Run>], base: &[Arc<Run>], options: &TreeOptions) -> b
     let large = |runs: &[Arc<Run>]| runs.iter().map(|run| run.reference().large_bytes).sum::<u64>();
     let stored: u64 = newer.iter().map(|run| run.stored_bytes()).sum();
     let named = large(newer);
-    named > 4 * options.leaf_bytes
-        && named > 4 * stored
-        && named.saturating_mul(100) >= large(base).saturating_mul(options.delta_ratio_percent)
+    let share = large(base) / 100 * options.delta_ratio_percent;
+    named > 4 * options.leaf_bytes && named > 4 * stored && named >= share.min(64 * options.leaf_bytes)
 }
 
 /// Whether patches take so much beside the large values of a run that at least one of these is folded for space.

@@ -165,7 +165,7 @@ impl Core {
         watch: &mut dyn FnMut(&EvacuationStatus) -> bool,
     ) -> Result<()> {
         self.writers.wait();
-        self.dmu.settle_behind()?;
+        self.noting_lost(self.dmu.settle_behind())?;
         self.leave_log(vdev)?;
         let mut generation = self.checkpoint(true)?;
         let (mut left_before, mut in_vain) = (u64::MAX, 0);
