@@ -197,11 +197,10 @@ impl Layout {
             buffer_size: 32 << 10,
             runs_per_buffer: 1 + rng.index(4),
             deltas_per_leaf: 1 + rng.index(4),
+            // Without a random number of its own: what follows stays what it was.
+            large_value_size: if seed.is_multiple_of(2) { 4 << 10 } else { 16 << 10 },
             ..DatasetConfiguration::default()
         };
-        // No choice of its own: what follows a seed stays what it was.
-        let large_value_size = if default_dataset.deltas_per_leaf % 2 == 0 { 4 << 10 } else { 16 << 10 };
-        let default_dataset = DatasetConfiguration { large_value_size, ..default_dataset };
         let compression = if rng.chance(1, 2) { Compression::None } else { Compression::Lz4 };
         let segment_size = 1 << (17 + rng.below(4));
         // The first chunk of a memtable fills the smaller one: then every batch is flushed by itself.
