@@ -215,13 +215,21 @@ pub(super) fn fingerprint_of(name: &[u8], entries: &Entries) -> u64 {
 /// Fingerprint of an entry.
 #[must_use]
 pub fn entry_fingerprint(key: &[u8], value: u64) -> u64 {
-    (xxh3_64(key) ^ value.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    mixed(xxh3_64(key) ^ value.rotate_left(32))
+}
+
+/// Spreads every bit over all others. Fingerprints are added up: with a factor alone, an entry would add the same in whatever
+/// dataset it is.
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ number >> 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let number = (number ^ number >> 29).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    number ^ number >> 32
 }
 
 /// Fingerprint of a dataset, from the sum over its entries.
 #[must_use]
 pub fn dataset_fingerprint(name: &[u8], entries: u64, count: u64) -> u64 {
-    (xxh3_64(name).wrapping_add(entries) ^ count.rotate_left(48)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+    mixed(xxh3_64(name).wrapping_add(mixed(entries)) ^ count.rotate_left(48))
 }
 
 impl State {
