@@ -192,6 +192,15 @@ pub mod tests {
     }
 
     #[test]
+    fn blocks_of_keys_are_written_once_beside_the_tree() {
+        let shared = Shared::new(database());
+        let file = shared.find_or_make(b"a", &making(Interface::Kv)).unwrap();
+        file.write(&[1; 40_960], 0, StoragePreference::NONE).unwrap();
+        shared.database().checkpoint().unwrap();
+        assert_eq!(shared.dataset().unwrap().stats().unwrap().large_bytes, 40_960);
+    }
+
+    #[test]
     fn files_are_found_by_name_whatever_they_are() {
         let shared = Shared::new(database());
         for interface in [Interface::Object, Interface::Kv] {

@@ -175,7 +175,6 @@ impl Core {
             self.measure_memtables();
             self.dmu.available_blocks(class, privilege)
         };
-        unless_full(self.noting_lost(self.dmu.settle_behind()))?;
         unless_full(self.free_deferred())?;
         if available() >= wanted {
             return Ok(());

@@ -171,11 +171,11 @@ impl Core {
     ) -> Result<()> {
         let generation = cut.generation;
         checkpointer.root_messages = 0;
-        let finished = self.record_datasets(checkpointer, cut, plan)?;
-        // What the trees name is on its devices when these are flushed.
+        // What the trees name is on its devices when these are flushed, and what no value took is there to be allocated.
         if !planted(Bug::CheckpointBeforeWriteBehind) {
-            self.noting_lost(self.dmu.settle_behind())?;
+            self.dmu.settle_behind()?;
         }
+        let finished = self.record_datasets(checkpointer, cut, plan)?;
         self.root_tree.freeze(generation);
         let root_of = |error| Error::of_tree(b"root tree", error);
         let captured = self.capture(&self.root_tree, generation, false).map_err(root_of)?;

@@ -1,4 +1,5 @@
-//! Values that get extents of their own, on their way into the log: written outside of any lock, all of a batch at once.
+//! Values that get extents of their own, on their way into the log. Long ones are written here, outside of any lock, all of
+//! a batch at once; short ones gather to be written behind ([`crate::dmu::Dmu::write_behind`]).
 
 use super::commit::Write;
 use super::core::Core;
@@ -160,19 +161,15 @@ impl Core {
 
     /// A short value, for which nobody waits; `None` for one that is written here.
     fn write_behind(&self, bytes: &[u8], preference: StoragePreference) -> Result<Option<LargeValue>> {
-        let taken = self.noting_lost(self.dmu.write_behind(bytes, preference))?;
-        Ok(taken.map(|extent| LargeValue::at(vec![extent], bytes)))
-    }
-
-    /// `done`; when it failed because a write was lost that had been acknowledged, nothing more is.
-    pub(super) fn noting_lost<T>(&self, done: std::result::Result<T, DmuError>) -> Result<T> {
-        done.map_err(|error| {
+        let taken = self.dmu.write_behind(bytes, preference).map_err(|error| {
             let error = Error::from(error);
+            // One that had been acknowledged: nothing more is.
             if self.dmu.has_lost_writes() {
                 self.fail(error.clone());
             }
             error
-        })
+        })?;
+        Ok(taken.map(|extent| LargeValue::at(vec![extent], bytes)))
     }
 
     fn allocate_large(&self, bytes: &[u8], preference: StoragePreference) -> Result<LargeValue> {

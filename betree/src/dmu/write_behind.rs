@@ -143,6 +143,10 @@ impl State {
         }
     }
 
+    fn seal_all(&mut self) {
+        (0..TIER_COUNT).for_each(|class| self.seal(class));
+    }
+
     /// The oldest up to `last` that nobody writes, for the caller to write.
     fn take(&mut self, last: u64) -> Option<Sealed> {
         let free = self.sealed.iter_mut().find(|sealed| !sealed.is_taken && sealed.number <= last)?;
@@ -256,12 +260,29 @@ impl Dmu {
             return Ok(None);
         }
         let taken = self.gather(bytes, preference)?;
+        self.submit_sealed();
+        Ok(taken)
+    }
+
+    /// Has everything written that was taken so far, and waits for nothing: what goes wrong is told by the next
+    /// [`Dmu::finish_behind`].
+    pub fn start_behind(&self) {
+        if self.behind().is_empty() {
+            return;
+        }
+        self.behind().state.lock().seal_all();
+        self.submit_sealed();
+    }
+
+    /// Gives what is complete to the threads of background I/O; writes it when there are none.
+    fn submit_sealed(&self) {
+        let behind = self.behind();
         loop {
             let next = {
                 let mut state = behind.state.lock();
                 if state.is_full { None } else { state.take(u64::MAX) }
             };
-            let Some(sealed) = next else { return Ok(taken) };
+            let Some(sealed) = next else { return };
             let (dmu, behind) = (self.clone(), Arc::clone(behind));
             let memory = sealed.bytes.capacity();
             let job = move || {
@@ -344,7 +365,7 @@ impl Dmu {
             return Ok(());
         }
         let mut state = behind.state.lock();
-        (0..TIER_COUNT).for_each(|class| state.seal(class));
+        state.seal_all();
         let last = state.number;
         loop {
             state.check()?;
@@ -398,13 +419,98 @@ impl Dmu {
 mod tests {
     use super::*;
     use crate::base::ids::VdevId;
+    use crate::base::units::BLOCK_BYTES_U64;
     use crate::dmu::OwnedExtents;
     use crate::dmu::testing::{KINDS, unit};
     use crate::pool::format::VdevKind;
     use crate::pool::{Pool, TopLevelVdev};
-    use crate::vdev::{BlockDevice, Fault, LoggedOperation, MemoryDevice, SimClock, SimDisk};
+    use crate::vdev::{
+        BlockDevice, Fault, LoggedOperation, MemoryDevice, Operation, SimClock, SimDisk, VdevError,
+    };
+    use std::thread;
 
     const NONE: StoragePreference = StoragePreference::NONE;
+
+    /// A device whose writes wait, and then may fail.
+    #[derive(Debug)]
+    struct Gate {
+        device: MemoryDevice,
+        state: Mutex<GateState>,
+        changed: Condvar,
+    }
+
+    #[derive(Debug, Default)]
+    struct GateState {
+        is_closed: bool,
+        is_broken: bool,
+        waiting: usize,
+    }
+
+    impl Gate {
+        fn set(&self, is_closed: bool, is_broken: bool) {
+            let mut state = self.state.lock();
+            (state.is_closed, state.is_broken) = (is_closed, is_broken);
+            self.changed.notify_all();
+        }
+
+        /// Returns when a write waits.
+        fn meet(&self) {
+            let mut state = self.state.lock();
+            while state.waiting == 0 {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+
+    impl BlockDevice for Gate {
+        fn name(&self) -> &str {
+            "gate"
+        }
+
+        fn len(&self) -> u64 {
+            self.device.len()
+        }
+
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), VdevError> {
+            self.device.read_at(buf, offset)
+        }
+
+        fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), VdevError> {
+            let mut state = self.state.lock();
+            state.waiting += 1;
+            self.changed.notify_all();
+            while state.is_closed {
+                self.changed.wait(&mut state);
+            }
+            state.waiting -= 1;
+            if state.is_broken {
+                let (device, operation) = (String::from("gate"), Operation::Write);
+                let source = std::io::Error::other("injected");
+                return Err(VdevError::Io { device, operation, offset, source });
+            }
+            drop(state);
+            self.device.write_at(buf, offset)
+        }
+
+        fn flush(&self) -> Result<(), VdevError> {
+            self.device.flush()
+        }
+    }
+
+    /// A unit with a thread that writes to the gate, which is open.
+    fn gated(blocks: u64) -> (Dmu, Arc<Gate>) {
+        let device = MemoryDevice::new(blocks * BLOCK_BYTES_U64);
+        let gate = Arc::new(Gate { device, state: Mutex::default(), changed: Condvar::new() });
+        let vdev = TopLevelVdev::leaf(VdevId(1), 0, blocks, Arc::clone(&gate) as Arc<dyn BlockDevice>);
+        (Dmu::over_with_threads(Arc::new(Pool::from_vdevs(vec![vdev])), 0, 1), gate)
+    }
+
+    /// What lies in the first block of `extent` on the device.
+    fn raw(dmu: &Dmu, extent: &Extent) -> u8 {
+        let mut raw = vec![0; BLOCK_BYTES];
+        dmu.pool().read(extent, 0, &mut raw).unwrap();
+        raw[0]
+    }
 
     fn take(dmu: &Dmu, bytes: &[u8]) -> Option<Extent> {
         dmu.write_behind(bytes, NONE).unwrap()
@@ -539,18 +645,75 @@ mod tests {
         disks[0].clear_faults();
         dmu.settle_behind().unwrap();
         assert!(dmu.behind().is_empty() && take(&dmu, &[2]).is_some());
-        let mut raw = vec![0; BLOCK_BYTES];
-        dmu.pool().read(&extent, 0, &mut raw).unwrap();
-        assert_eq!(raw[0], 1);
+        assert_eq!(raw(&dmu, &extent), 1);
     }
 
     #[test]
     fn a_full_pool_takes_nothing_and_fails_nothing() {
         let (dmu, _disks) = unit(VdevKind::Leaf, 1, 1 << 9);
-        while dmu.allocate(Stream::Delta, NONE, 1, Privilege::System).is_ok() {}
+        let mut others = Vec::new();
+        while let Ok(extents) = dmu.allocate(Stream::Delta, NONE, 1, Privilege::System) {
+            others.extend(extents);
+        }
+        assert!(take(&dmu, &[1]).is_none());
+        dmu.release(&others);
+        // Another look is worth while after the next checkpoint.
         assert!(take(&dmu, &[1]).is_none());
         dmu.settle_behind().unwrap();
+        assert!(take(&dmu, &[1]).is_some());
         assert!(!dmu.has_lost_writes());
+    }
+
+    #[test]
+    fn blocks_that_were_given_up_while_a_thread_writes_them_are_used_again_after_it() {
+        let (dmu, gate) = gated(1 << 10);
+        gate.set(true, false);
+        let extent = take(&dmu, &[1]).unwrap();
+        dmu.start_behind();
+        gate.meet();
+        drop(OwnedExtents::unborn(&dmu, vec![extent]));
+        let all = || {
+            let one = || dmu.allocate(Stream::Delta, NONE, 1, Privilege::System).ok();
+            std::iter::from_fn(one).flatten().collect::<Vec<Extent>>()
+        };
+        assert!(!all().iter().any(|other| other.block == extent.block), "{extent} is used again");
+        gate.set(false, false);
+        dmu.settle_behind().unwrap();
+        assert!(all().iter().any(|other| other.block == extent.block));
+    }
+
+    #[test]
+    fn who_waits_for_a_thread_hears_that_it_failed() {
+        let (dmu, gate) = gated(1 << 10);
+        gate.set(true, false);
+        let extent = take(&dmu, &[1]).unwrap();
+        dmu.start_behind();
+        gate.meet();
+        thread::scope(|scope| {
+            let finished = scope.spawn(|| dmu.finish_behind());
+            gate.set(false, true);
+            assert!(finished.join().unwrap().is_err());
+        });
+        assert!(dmu.has_lost_writes() && dmu.write_behind(&[2], NONE).is_err());
+        assert_eq!(read(&dmu, &extent)[0], 1);
+    }
+
+    #[test]
+    fn what_was_begun_is_written_without_being_waited_for() {
+        let (dmu, gate) = gated(1 << 10);
+        gate.set(true, false);
+        let (first, second) = (take(&dmu, &[1]).unwrap(), take(&dmu, &[2; 5000]).unwrap());
+        dmu.start_behind();
+        gate.meet();
+        let third = take(&dmu, &[3]).unwrap();
+        assert_eq!(third.block, second.end(), "the rest of the room is filled");
+        gate.set(false, false);
+        while !dmu.behind().state.lock().sealed.is_empty() {
+            thread::yield_now();
+        }
+        assert_eq!([first, second, third].map(|extent| raw(&dmu, &extent)), [1, 2, 0]);
+        dmu.finish_behind().unwrap();
+        assert_eq!(raw(&dmu, &third), 3);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::format::{FrameHeader, HEADER_BYTES};
 use super::*;
 use crate::base::extent::Extent;
 use crate::base::ids::{Uuid, VdevId};
+use crate::base::preference::StoragePreference;
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 use crate::dmu::Dmu;
 use crate::dmu::testing::late_mirror;
@@ -659,6 +660,26 @@ fn large_values_are_flushed_before_the_log() {
     let end = log.append(&[b"names none"]).unwrap();
     log.sync(end).unwrap();
     assert_eq!((logs.counts(), values.counts()), ((2, 2), (0, 1)));
+}
+
+/// Nobody syncs: a crash then takes what was not in a full frame, and the values of that.
+#[test]
+fn a_full_frame_takes_along_the_values_that_were_written_behind() {
+    for background in [false, true] {
+        let (logs, values) = (Disk::new("log", 4096), Disk::new("values", 4096));
+        let dmu = unit_on_tiers(&[(&logs, 0), (&values, 1)]);
+        let (log, _) = Log::start(&dmu, LogOptions { background, ..options(16, 1) }, 1).unwrap();
+        let extent = dmu.write_behind(&[7; 5000], StoragePreference::FAST).unwrap().unwrap();
+        let disk = if extent.vdev == VdevId(0) { &logs } else { &values };
+        for _ in 0..6 {
+            log.append(&[&[1; 1000]]).unwrap();
+        }
+        // A thread may be at it.
+        while disk.counts().0 == 0 || disk.peek(extent.block)[0] == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(disk.peek(extent.block), [7; BLOCK_BYTES], "{background}");
+    }
 }
 
 #[test]

@@ -378,6 +378,7 @@ impl Shared {
     fn hand_over(&self, state: &mut MutexGuard<'_, State>) -> Result<(), LogError> {
         state.seal();
         if !self.options.background {
+            self.dmu.start_behind();
             while let Some(frame) = state.queue.pop_front() {
                 state.queued_bytes -= frame.buffer.len() as u64;
                 if let Err(error) = self.write(&frame) {
@@ -496,6 +497,8 @@ impl Shared {
             let frames: Vec<SealedFrame> = state.queue.drain(..count).collect();
             let write = || {
                 panic_if_planted(Bug::PanicInLog);
+                // Or a crash would leave records without their values, and nothing of what is behind them.
+                self.dmu.start_behind();
                 self.write_all(&frames)
             };
             let result = MutexGuard::unlocked(&mut state, || {

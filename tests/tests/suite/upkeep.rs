@@ -152,3 +152,22 @@ fn what_a_view_holds_is_not_used_again_when_headers_left_memory() {
     drop(view);
     db.verify().unwrap();
 }
+
+/// Pointers are few bytes: what they make garbage of must be a reason to merge, or it would stay.
+#[test]
+fn large_values_that_small_messages_name_are_a_reason_to_merge() {
+    let folder = Folder::new();
+    let large =
+        DatasetConfiguration { leaf_size: 1 << 20, deltas_per_leaf: 64, ..DatasetConfiguration::default() };
+    let db = Database::build(DatabaseConfiguration { default_dataset: large, ..folder.one(256) }).unwrap();
+    let dataset = db.open_or_create_dataset("d").unwrap();
+    let mut named = Vec::new();
+    for round in 0..24_u8 {
+        dataset.insert("key", vec![round; 256 << 10]).unwrap();
+        db.checkpoint().unwrap();
+        db.settle().unwrap();
+        named.push(dataset.stats().unwrap().large_bytes);
+    }
+    let (most, end) = (*named.iter().max().unwrap(), *named.last().unwrap());
+    assert!(most == 4 << 20 && end < most, "{named:?}");
+}

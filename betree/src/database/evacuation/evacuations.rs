@@ -164,8 +164,8 @@ impl Core {
         goes_on: &dyn Fn() -> bool,
         watch: &mut dyn FnMut(&EvacuationStatus) -> bool,
     ) -> Result<()> {
+        // What they left behind is written by the checkpoint.
         self.writers.wait();
-        self.noting_lost(self.dmu.settle_behind())?;
         self.leave_log(vdev)?;
         let mut generation = self.checkpoint(true)?;
         let (mut left_before, mut in_vain) = (u64::MAX, 0);

@@ -81,9 +81,8 @@ impl Core {
         let Lacking { vdev, member, name, since } = lacking;
         let target = Target { vdev: *vdev, member: *member };
         let life = self.pool.life(*vdev, *member as u8)?;
-        // What began to be written before the member was there is named by the checkpoint, or gone.
+        // What began to be written before the member was there is named by the checkpoint, which writes what waits, or gone.
         self.writers.wait();
-        self.noting_lost(self.dmu.settle_behind())?;
         let record = self.new_scrub("resilver", name, true)?;
         // Copies of an evacuation are younger than the extents that they are of.
         let was_away = self.dmu.departed().iter().any(|departed| departed.since >= *since);
