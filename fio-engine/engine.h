@@ -126,8 +126,8 @@ void betree_fio_close(struct betree_fio_file *file);
 // Removes the file `name`.
 int betree_fio_remove(const struct betree_fio_job *job, const char *name);
 
-// Starts `threads` threads that serve what is submitted.
-int betree_fio_start(struct betree_fio_job *job, uint32_t threads);
+// Starts what serves up to `depth` requests that are submitted.
+int betree_fio_start(struct betree_fio_job *job, uint32_t depth);
 
 // Serves a request in the calling thread; `operation` is a number of betree_fio_operation. Returns how many bytes were done, or a negative errno.
 int64_t betree_fio_serve(const struct betree_fio_job *job,
@@ -137,25 +137,26 @@ int64_t betree_fio_serve(const struct betree_fio_job *job,
                          void *bytes,
                          size_t length);
 
-// Hands a request to the threads of the job; `betree_fio_fetch` gives `token` back when it was served. No thread is woken before
-// `betree_fio_announce`.
-int betree_fio_submit(const struct betree_fio_job *job,
+// Takes a request; `betree_fio_fetch` gives `token` back when it was served. It begins no sooner than `betree_fio_announce`. Returns 1 when it
+// was served at once, with what `betree_fio_serve` would return in `*result`; it is not fetched then.
+int betree_fio_submit(struct betree_fio_job *job,
                       const struct betree_fio_file *file,
                       uint32_t operation,
                       uint64_t offset,
                       void *bytes,
                       size_t length,
-                      void *token);
+                      void *token,
+                      int64_t *result);
 
-// Wakes threads for what was submitted.
-int betree_fio_announce(const struct betree_fio_job *job);
+// Lets what was submitted begin.
+int betree_fio_announce(struct betree_fio_job *job);
 
 // Waits until nothing that was submitted is under way: until then the buffers of requests are in use.
-int betree_fio_drain(const struct betree_fio_job *job);
+int betree_fio_drain(struct betree_fio_job *job);
 
 // Waits until `least` requests were served, for `timeout_ns` nanoseconds at most unless that is negative, and puts up to `most` at
 // `place`. Returns how many.
-int betree_fio_fetch(const struct betree_fio_job *job,
+int betree_fio_fetch(struct betree_fio_job *job,
                      struct betree_fio_completion *place,
                      uint32_t least,
                      uint32_t most,

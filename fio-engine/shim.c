@@ -478,6 +478,7 @@ static enum fio_q_status betree_queue(struct thread_data *td, struct io_u *io_u)
 	struct shim *shim = td->io_ops_data;
 	struct betree_fio_file *file = FILE_ENG_DATA(io_u->file);
 	const uint32_t operation = operation_of(io_u->ddir);
+	int64_t result;
 	int ret;
 
 	/*
@@ -494,12 +495,15 @@ static enum fio_q_status betree_queue(struct thread_data *td, struct io_u *io_u)
 		}
 		return FIO_Q_COMPLETED;
 	}
-	ret = betree_fio_submit(shim->job, file, operation, io_u->offset, io_u->xfer_buf, io_u->xfer_buflen, io_u);
-	if (ret < 0) {
-		io_u->error = -ret;
-		return FIO_Q_COMPLETED;
-	}
-	return FIO_Q_QUEUED;
+	ret = betree_fio_submit(shim->job, file, operation, io_u->offset, io_u->xfer_buf, io_u->xfer_buflen, io_u, &result);
+	if (!ret)
+		return FIO_Q_QUEUED;
+	if (ret < 0)
+		result = ret;
+	note_result(io_u, result);
+	io_u_mark_submit(td, 1);
+	io_u_mark_complete(td, 1);
+	return FIO_Q_COMPLETED;
 }
 
 static int betree_commit(struct thread_data *td)

@@ -14,12 +14,12 @@ pub mod vdev;
 pub use base::compression::Compression;
 pub use base::preference::StoragePreference;
 pub use database::{
-    AccessMode, BATCH_BYTES_MAX, Batch, Database, DatabaseConfiguration, DatabaseView, Dataset,
-    DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries, Error, ErrorKind,
-    EvacuationState, EvacuationStatus, KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX, Metrics, ReceiveOptions,
-    ReceiveReport, Received, ResilverStatus, Result, ResumeToken, Retention, ScrubFinding, ScrubState,
-    ScrubStatus, SendOptions, SendReport, Snapshot, SnapshotInfo, StorageInfo, StreamError, StreamInfo,
-    StreamKind, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
+    AccessMode, ArrivedRead, BATCH_BYTES_MAX, Batch, BegunRead, Database, DatabaseConfiguration,
+    DatabaseView, Dataset, DatasetConfiguration, DatasetView, Difference, Differences, Durability, Entries,
+    Error, ErrorKind, EvacuationState, EvacuationStatus, KEY_BYTES_MAX, KeepReason, MESSAGE_BYTES_MAX,
+    Metrics, ReadQueue, ReceiveOptions, ReceiveReport, Received, ResilverStatus, Result, ResumeToken,
+    Retention, ScrubFinding, ScrubState, ScrubStatus, SendOptions, SendReport, Snapshot, SnapshotInfo,
+    StorageInfo, StreamError, StreamInfo, StreamKind, StreamPart, Unfinished, VALUE_BYTES_MAX, VerifyReport,
 };
 pub use object::{
     AsyncObjectStore, CHUNK_BYTES, Chunks, Condition, ListOptions, METADATA_KEY_BYTES_MAX,

@@ -11,9 +11,9 @@ use crate::registry;
 use crate::request::{Buffer, Operation, Request};
 use crate::shared::{Interface, Making};
 use crate::target::Target;
-use crate::workers::{Completion, Workers};
+use crate::workers::{Completion, Token};
 use betree::{Error, Result, StoragePreference};
-use libc::{EINVAL, EIO, ENOENT};
+use libc::{EIO, ENOENT};
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -250,11 +250,11 @@ pub extern "C" fn betree_fio_remove(job: Option<&Job>, name: *const c_char) -> c
     })
 }
 
-/// Starts `threads` threads that serve what is submitted.
+/// Starts what serves up to `depth` requests that are submitted.
 #[unsafe(no_mangle)]
-pub extern "C" fn betree_fio_start(job: Option<&mut Job>, threads: u32) -> c_int {
+pub extern "C" fn betree_fio_start(job: Option<&mut Job>, depth: u32) -> c_int {
     done("threads", || {
-        let started = given("job", job)?.start(threads as usize);
+        let started = given("job", job)?.start(depth);
         started.map_err(|error| illegal("iodepth", format!("the operating system refuses a thread: {error}")))
     })
 }
@@ -289,68 +289,68 @@ pub extern "C" fn betree_fio_serve(
     })
 }
 
-/// Hands a request to the threads of the job; `betree_fio_fetch` gives `token` back when it was served. No thread is woken before
-/// `betree_fio_announce`.
+/// Takes a request; `betree_fio_fetch` gives `token` back when it was served. It begins no sooner than `betree_fio_announce`. Returns 1 when it
+/// was served at once, with what `betree_fio_serve` would return in `*result`; it is not fetched then.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_fio_submit(
-    job: Option<&Job>,
+    job: Option<&mut Job>,
     file: Option<&File>,
     operation: u32,
     offset: u64,
     bytes: *mut c_void,
     length: usize,
     token: *mut c_void,
+    result: Option<&mut i64>,
 ) -> c_int {
-    done("request", || {
-        let workers = given("threads", given("job", job)?.workers())?;
-        workers.submit(token, request(file, operation, offset, bytes, length)?);
-        Ok(())
-    })
+    call("request", || {
+        let (job, result) = (given("job", job)?, given("result", result)?);
+        let served = job.submit(Token(token), request(file, operation, offset, bytes, length)?)?;
+        Ok(served.map_or(0, |served| {
+            *result = served;
+            1
+        }))
+    }) as c_int
 }
 
-/// Wakes threads for what was submitted.
+/// Lets what was submitted begin.
 #[unsafe(no_mangle)]
-pub extern "C" fn betree_fio_announce(job: Option<&Job>) -> c_int {
-    done("request", || {
-        given("job", job)?.workers().into_iter().for_each(Workers::announce);
-        Ok(())
-    })
+pub extern "C" fn betree_fio_announce(job: Option<&mut Job>) -> c_int {
+    done("request", || given("job", job)?.announce())
 }
 
 /// Waits until nothing that was submitted is under way: until then the buffers of requests are in use.
 #[unsafe(no_mangle)]
-pub extern "C" fn betree_fio_drain(job: Option<&Job>) -> c_int {
-    done("request", || {
-        given("job", job)?.workers().into_iter().for_each(Workers::drain);
-        Ok(())
-    })
+pub extern "C" fn betree_fio_drain(job: Option<&mut Job>) -> c_int {
+    done("request", || given("job", job)?.drain())
 }
 
 /// Waits until `least` requests were served, for `timeout_ns` nanoseconds at most unless that is negative, and puts up to `most` at
 /// `place`. Returns how many.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_fio_fetch(
-    job: Option<&Job>,
+    job: Option<&mut Job>,
     place: *mut Completion,
     least: u32,
     most: u32,
     timeout_ns: i64,
 ) -> c_int {
-    caught(|| {
-        let Some(workers) = job.and_then(Job::workers).filter(|_| !place.is_null()) else {
-            return -i64::from(EINVAL);
-        };
+    call("requests", || {
+        let job = given("job", job)?;
+        if place.is_null() {
+            return Err(illegal("place", "it is NULL"));
+        }
         // SAFETY: not NULL; the shim has `most` completions there, of zeros or of the last time.
         let place = unsafe { std::slice::from_raw_parts_mut(place, most as usize) };
         let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        workers.fetch(place, least as usize, deadline) as i64
+        Ok(job.fetch(place, least as usize, deadline)? as i64)
     }) as c_int
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libc::EINVAL;
     use std::ptr::{null, null_mut};
 
     fn package() -> &'static Path {
@@ -435,17 +435,26 @@ mod tests {
             let file = unsafe { Box::from_raw(file) };
             assert_eq!(betree_fio_start(Some(&mut job), 3), 0);
             let mut buffers: Vec<Vec<u8>> = (0..64u8).map(|i| vec![i; 4096]).collect();
-            let run = |operation: Operation, buffers: &mut [Vec<u8>]| {
+            let run = |job: &mut Job, operation: Operation, buffers: &mut [Vec<u8>]| {
+                let mut seen = Vec::new();
                 for (index, buffer) in buffers.iter_mut().enumerate() {
                     let (at, token) = (index as u64 * 4096, std::ptr::without_provenance_mut(index + 1));
                     let start = buffer.as_mut_ptr().cast();
-                    let (job, file) = (Some(&*job), Some(&*file));
-                    assert_eq!(betree_fio_submit(job, file, operation as u32, at, start, 4096, token), 0);
+                    let (job, file, mut result) = (Some(&mut *job), Some(&*file), 0);
+                    let operation = operation as u32;
+                    match betree_fio_submit(job, file, operation, at, start, 4096, token, Some(&mut result)) {
+                        0 => {}
+                        1 => {
+                            assert_eq!(result, 4096);
+                            seen.push(index + 1);
+                        }
+                        error => panic!("{error}"),
+                    }
                 }
-                assert_eq!(betree_fio_announce(Some(&job)), 0);
-                let (mut place, mut seen) = ([Completion { token: null_mut(), result: 0 }; 10], Vec::new());
+                assert_eq!(betree_fio_announce(Some(job)), 0);
+                let mut place = [Completion { token: null_mut(), result: 0 }; 10];
                 while seen.len() < buffers.len() {
-                    let count = betree_fio_fetch(Some(&job), place.as_mut_ptr(), 1, 10, -1);
+                    let count = betree_fio_fetch(Some(job), place.as_mut_ptr(), 1, 10, -1);
                     let of = |done: &Completion| {
                         assert_eq!(done.result, 4096);
                         done.token.addr()
@@ -454,11 +463,11 @@ mod tests {
                 }
                 seen.sort_unstable();
                 assert_eq!(seen, (1..=buffers.len()).collect::<Vec<_>>());
-                assert_eq!(betree_fio_fetch(Some(&job), place.as_mut_ptr(), 1, 10, 0), 0);
+                assert_eq!(betree_fio_fetch(Some(job), place.as_mut_ptr(), 1, 10, 0), 0);
             };
-            run(Operation::Write, &mut buffers);
+            run(&mut job, Operation::Write, &mut buffers);
             let mut read = vec![vec![255; 4096]; 64];
-            run(Operation::Read, &mut read);
+            run(&mut job, Operation::Read, &mut read);
             assert_eq!(read, buffers);
             let served =
                 betree_fio_serve(Some(&job), Some(&file), 0, 1 << 20, bytes.as_mut_ptr().cast(), 4096);

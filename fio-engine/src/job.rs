@@ -1,16 +1,18 @@
 //! A job of fio: how its requests are served, by whom, and on which database.
 
 use crate::errno::{errno_of, message_of};
+use crate::reads::{Reads, Submitted};
 use crate::registry::Lease;
 use crate::request::{Operation, Request};
 use crate::shared::{Making, Shared};
 use crate::snapshots::Snapshots;
 use crate::target::Target;
-use crate::workers::Workers;
-use betree::Result;
+use crate::workers::{Completion, Token, Workers};
+use betree::{Error, Result};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 /// So many failures of a job are told in words; fio counts the others.
 const TOLD_MAX: u32 = 8;
@@ -32,18 +34,18 @@ impl Service {
     pub fn serve(&self, request: &mut Request) -> i64 {
         match self.try_serve(request) {
             Ok(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
-            Err(error) => {
-                if self.told.fetch_add(1, Ordering::Relaxed) < TOLD_MAX {
-                    let Request { operation, offset, length, .. } = request;
-                    let message = message_of(&error);
-                    eprintln!(
-                        "betree: {}: {operation:?} of {length} bytes at {offset}: {message}",
-                        self.name
-                    );
-                }
-                -i64::from(errno_of(&error))
-            }
+            Err(error) => self.tell(request, &error),
         }
+    }
+
+    /// Tells that `request` failed, unless many have. Returns the negative errno.
+    pub fn tell(&self, request: &Request, error: &Error) -> i64 {
+        if self.told.fetch_add(1, Ordering::Relaxed) < TOLD_MAX {
+            let Request { operation, offset, length, .. } = request;
+            let message = message_of(error);
+            eprintln!("betree: {}: {operation:?} of {length} bytes at {offset}: {message}", self.name);
+        }
+        -i64::from(errno_of(error))
     }
 
     fn try_serve(&self, request: &mut Request) -> Result<u64> {
@@ -81,12 +83,20 @@ pub struct Manner {
     pub snapshots_kept: usize,
 }
 
+fn started(workers: Option<&Workers>) -> Result<&Workers> {
+    workers
+        .ok_or_else(|| Error::InvalidArgument { what: "threads", reason: String::from("none was started") })
+}
+
 /// A job.
 #[derive(Debug)]
 pub struct Job {
     lease: Lease,
     service: Arc<Service>,
+    /// Serve what has to be waited for, when they were started.
     workers: Option<Workers>,
+    /// Under way without them.
+    reads: Option<Reads>,
     /// Files that were opened before: their cache is dropped once.
     opened: HashSet<Vec<u8>>,
 }
@@ -113,15 +123,16 @@ impl Job {
             }
         };
         let service = Service { name, shared, making, is_durable, snapshots, told: AtomicU32::new(0) };
-        Ok(Self { lease, service: Arc::new(service), workers: None, opened: HashSet::new() })
+        Ok(Self { lease, service: Arc::new(service), workers: None, reads: None, opened: HashSet::new() })
     }
 
-    /// Starts the threads that serve what is submitted.
+    /// Starts the threads that serve what is submitted, one for each request that may be under way.
     ///
     /// # Errors
     /// The operating system refuses one.
-    pub fn start(&mut self, threads: usize) -> std::io::Result<()> {
-        self.workers = Some(Workers::start(&self.service, threads)?);
+    pub fn start(&mut self, depth: u32) -> std::io::Result<()> {
+        self.workers = Some(Workers::start(&self.service, depth as usize)?);
+        self.reads = Reads::new(depth);
         Ok(())
     }
 
@@ -130,9 +141,76 @@ impl Job {
         &self.service
     }
 
-    /// Its threads, when they were started.
-    pub fn workers(&self) -> Option<&Workers> {
-        self.workers.as_ref()
+    /// Takes `request`, to be fetched with `token`, and returns `None`; or serves it now, and returns what came of it. Nobody begins
+    /// with what was taken before [`Job::announce`].
+    ///
+    /// # Errors
+    /// No threads were started.
+    pub fn submit(&mut self, token: Token, request: Request) -> Result<Option<i64>> {
+        let workers = started(self.workers.as_ref())?;
+        let (token, request) = match &mut self.reads {
+            Some(reads) if request.operation == Operation::Read => {
+                match reads.begin(&self.service, token, request) {
+                    Submitted::Served(result) => return Ok(Some(result)),
+                    Submitted::UnderWay => return Ok(None),
+                    Submitted::Waits(token, request) => (token, request),
+                }
+            }
+            _ => (token, request),
+        };
+        workers.submit(token, request);
+        Ok(None)
+    }
+
+    /// Lets what was submitted begin.
+    ///
+    /// # Errors
+    /// The operating system has no room for it.
+    pub fn announce(&mut self) -> Result<()> {
+        self.workers.iter().for_each(Workers::announce);
+        self.reads.as_mut().map_or(Ok(()), Reads::submit)
+    }
+
+    /// Waits until nothing that was submitted is under way. What was not fetched is still there.
+    ///
+    /// # Errors
+    /// As [`Job::announce`].
+    pub fn drain(&mut self) -> Result<()> {
+        self.workers.iter().for_each(Workers::drain);
+        match &mut self.reads {
+            Some(reads) => reads.wait(&self.service, reads.len(), None),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until `least` requests were served or until `deadline`, and puts up to as many as `place` has there. Returns how many.
+    ///
+    /// # Errors
+    /// No threads were started; as [`Job::announce`].
+    pub fn fetch(
+        &mut self,
+        place: &mut [Completion],
+        least: usize,
+        deadline: Option<Instant>,
+    ) -> Result<usize> {
+        let workers = started(self.workers.as_ref())?;
+        let Some(reads) = &mut self.reads else { return Ok(workers.fetch(place, least, deadline)) };
+        let least = least.min(place.len());
+        let (mut count, mut wanted) = (0, 0);
+        loop {
+            reads.wait(&self.service, wanted, deadline)?;
+            count += reads.take(&mut place[count..]);
+            count += workers.fetch(&mut place[count..], 0, None);
+            let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if count >= least || is_late() {
+                return Ok(count);
+            }
+            if reads.len() == 0 {
+                return Ok(count + workers.fetch(&mut place[count..], least - count, deadline));
+            }
+            // What the threads serve meanwhile is fetched behind it.
+            wanted = least - count;
+        }
     }
 
     /// Length of the file `name` in bytes; `None` when there is none.
@@ -201,8 +279,8 @@ impl Job {
     /// # Errors
     /// Snapshots that cannot be deleted; those of closing the database.
     pub fn end(self) -> Result<()> {
-        let Self { lease, service, workers, .. } = self;
-        drop(workers);
+        let Self { lease, service, workers, reads, .. } = self;
+        drop((workers, reads));
         let released = service.snapshots.as_ref().map_or(Ok(()), Snapshots::release);
         drop(service);
         let given_back = lease.give_back();

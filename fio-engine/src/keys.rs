@@ -7,7 +7,8 @@
 //!
 //! Numbers are big-endian in keys, so that the blocks of a file stand in order, and little-endian in values.
 
-use betree::{Database, Dataset, Durability, Error, Result, StoragePreference};
+use crate::target::Begun;
+use betree::{BegunRead, Database, Dataset, Durability, Error, ReadQueue, Result, StoragePreference};
 use parking_lot::Mutex;
 
 const HEADER: u8 = 0;
@@ -147,6 +148,23 @@ impl Keys {
             }
         }
         Ok(length)
+    }
+
+    /// Begins to read into `buffer` from byte `offset` on, when that is of one block.
+    pub fn begin(&self, queue: &mut ReadQueue, buffer: &mut [u8], offset: u64, tag: u64) -> Result<Begun> {
+        let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let length = buffer.len().min(left);
+        let mut parts = self.parts(offset, length as u64);
+        let (Some(part), None) = (parts.next(), parts.next()) else { return Ok(Begun::Waits) };
+        let place = &mut buffer[..length];
+        Ok(match queue.begin(&self.dataset, self.key(part.block), part.from, place, tag)? {
+            BegunRead::Read(read) => {
+                place[read.map_or(0, |read| read.filled)..].fill(0);
+                Begun::Read(length)
+            }
+            BegunRead::UnderWay => Begun::UnderWay(length),
+            BegunRead::Waits => Begun::Waits,
+        })
     }
 
     fn read_range(&self, buffer: &mut [u8], offset: u64) -> Result<()> {

@@ -37,6 +37,7 @@ mod job;
 mod keys;
 mod object;
 mod place;
+mod reads;
 mod registry;
 mod request;
 mod shared;

@@ -2,7 +2,7 @@
 
 use crate::keys::Keys;
 use crate::object::Object;
-use betree::{Result, StoragePreference};
+use betree::{ReadQueue, Result, StoragePreference};
 
 /// A file of fio. Bytes below its size that were never written read as zeros, as those of a file do.
 #[derive(Debug)]
@@ -11,6 +11,17 @@ pub enum Target {
     Object(Box<Object>),
     /// Keys of a dataset.
     Keys(Keys),
+}
+
+/// What became of a read that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It was read: so many bytes.
+    Read(usize),
+    /// It is under way, and so many bytes will arrive.
+    UnderWay(usize),
+    /// Somebody has to wait for it.
+    Waits,
 }
 
 impl Target {
@@ -35,6 +46,15 @@ impl Target {
         match self {
             Self::Object(object) => object.read(buffer, offset),
             Self::Keys(keys) => keys.read(buffer, offset),
+        }
+    }
+
+    /// Begins to read into `buffer`, as [`Target::read`], and waits for no device. What arrives in `queue` with `tag` is followed by zeros.
+    pub fn begin(&self, queue: &mut ReadQueue, buffer: &mut [u8], offset: u64, tag: u64) -> Result<Begun> {
+        match self {
+            // An object is several keys, and messages above what is large.
+            Self::Object(_) => Ok(Begun::Waits),
+            Self::Keys(keys) => keys.begin(queue, buffer, offset, tag),
         }
     }
 

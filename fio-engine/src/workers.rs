@@ -23,7 +23,14 @@ pub struct Completion {
 
 /// What the submitter gave its request, to know it again; nobody here looks behind it.
 #[derive(Debug)]
-struct Token(*mut c_void);
+pub struct Token(pub *mut c_void);
+
+impl Token {
+    /// What goes back with it.
+    pub fn completion(self, result: i64) -> Completion {
+        Completion { token: self.0, result }
+    }
+}
 
 // SAFETY: it is a number to us: it goes back to where it came from, and is not followed.
 unsafe impl Send for Token {}
@@ -82,9 +89,9 @@ impl Workers {
     }
 
     /// Adds `request`; nobody is woken for it before [`Workers::announce`].
-    pub fn submit(&self, token: *mut c_void, request: Request) {
+    pub fn submit(&self, token: Token, request: Request) {
         let mut queue = self.queues.queue.lock();
-        queue.requests.push_back((Token(token), request));
+        queue.requests.push_back((token, request));
         queue.count += 1;
         queue.unannounced += 1;
     }
@@ -129,7 +136,7 @@ impl Workers {
         done.wanted = 0;
         let count = place.len().min(done.completions.len());
         for (place, (token, result)) in place.iter_mut().zip(done.completions.drain(..count)) {
-            *place = Completion { token: token.0, result };
+            *place = token.completion(result);
         }
         count
     }

@@ -82,6 +82,7 @@ mod metrics;
 mod naming;
 mod pacing;
 mod pair;
+mod read_queue;
 mod record;
 mod recovery;
 mod relocation;
@@ -118,6 +119,7 @@ pub(crate) use limits::check_length;
 pub use limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, VALUE_BYTES_MAX};
 pub use metrics::Metrics;
 pub(crate) use pair::{Pair, PairChange, PairWrite, Side};
+pub use read_queue::{ArrivedRead, BegunRead, ReadQueue};
 pub(crate) use record::{Operation, RecordReader};
 pub(crate) use recovery::{Amends, Opening, dmu_options};
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::{StoragePreference, TIER_COUNT, TIER_NAMES};
 use crate::base::sync::{Mutex, RwLock};
 use crate::base::units::BLOCK_BYTES;
-use crate::pool::{Pool, TopLevelVdev, WrongCopy};
+use crate::pool::{Pool, SingleRead, TopLevelVdev, WrongCopy};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -591,6 +591,21 @@ impl Dmu {
         let mut buffer = AlignedBuffer::recycled(len);
         self.read_parts(&parts, &mut buffer)?;
         Ok(buffer)
+    }
+
+    /// How [`Dmu::read`] would read `len` bytes from byte `offset` of `extents`, when by one request to one file. Who makes that
+    /// verifies what came, as after [`Dmu::read_doubtful`] with [`Reading::Clean`](super::Reading::Clean).
+    #[must_use]
+    pub fn single_read(&self, extents: &[Extent], offset: u64, len: usize) -> Option<SingleRead> {
+        if self.inner.copies.is_some() || self.inner.wrong_copies.is_some() {
+            return None;
+        }
+        let parts = self.parts(extents, offset, len).ok()?;
+        let [part] = &parts[..] else { return None };
+        if self.inner.behind.has(part) {
+            return None;
+        }
+        self.inner.pool.single_read(&part.extent, part.from, len)
     }
 
     pub(super) fn copies(&self) -> Option<&Copies> {

@@ -93,6 +93,12 @@ fn contains(outer: &Extent, inner: &Extent) -> bool {
     outer.vdev == inner.vdev && outer.block <= inner.block && inner.end() <= outer.end()
 }
 
+/// The blocks that `part` reads.
+fn blocks_of(part: &Part) -> Extent {
+    let blocks = (part.range.len() / BLOCK_BYTES) as u32;
+    Extent { block: part.block(), blocks, ..part.extent }
+}
+
 impl Gathering {
     fn new(room: Extent) -> Self {
         Self { room, used: 0, bytes: AlignedBuffer::recycled(room.blocks as usize * BLOCK_BYTES) }
@@ -202,9 +208,13 @@ impl WriteBehind {
         !self.is_empty() && self.find(part, out)
     }
 
+    /// Whether [`WriteBehind::read`] would read `part`.
+    pub fn has(&self, part: &Part) -> bool {
+        !self.is_empty() && self.state.lock().find(&blocks_of(part)).is_some()
+    }
+
     fn find(&self, part: &Part, out: &mut [u8]) -> bool {
-        let blocks = (part.range.len() / BLOCK_BYTES) as u32;
-        let extent = Extent { block: part.block(), blocks, ..part.extent };
+        let extent = blocks_of(part);
         let state = self.state.lock();
         let Some((found, outer)) = state.find(&extent) else { return false };
         let start = (extent.block - outer.block) as usize * BLOCK_BYTES;

@@ -302,6 +302,18 @@ impl Group {
         readers
     }
 
+    /// The member that [`Group::read_copies`] would ask first, when it would ask no other one at the same time.
+    pub(super) fn only_reader(&self, block: u64, bytes: usize) -> Option<usize> {
+        if !self.geometry.is_plain() {
+            return None;
+        }
+        if self.members.len() == 1 {
+            return Some(0);
+        }
+        let readers = self.readers(block);
+        (bytes < 2 * PARALLEL_BYTES_MIN).then(|| readers.first().copied()).flatten()
+    }
+
     fn read_copies(&self, block: u64, buf: &mut [u8]) -> Result<bool, VdevError> {
         if let [only] = &self.members[..] {
             return only.read_alone(block, buf).map(|()| true);

@@ -209,6 +209,11 @@ impl Member {
         result
     }
 
+    /// Counts a read that somebody else made.
+    pub fn count_read(&self, bytes: usize, succeeded: bool) {
+        self.counters.reads().add(bytes, succeeded);
+    }
+
     pub fn flush(&self) -> Result<(), VdevError> {
         let Some(device) = self.device() else { return Err(self.gone(Operation::Flush, 0)) };
         let result = device.flush();

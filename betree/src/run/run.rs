@@ -223,6 +223,23 @@ impl Run {
         meta.blocks() > 0 && meta.resident(meta.find(key)).is_some()
     }
 
+    /// Whether the meta section is in memory now.
+    #[must_use]
+    pub fn has_meta(&self) -> bool {
+        self.meta.load().is_some()
+    }
+
+    /// Whether [`Run::get`] of `key` would read nothing now, unless its versions go on into the next block.
+    #[must_use]
+    pub fn reads_nothing(&self, key: &[u8], hash: u64) -> bool {
+        if self.reference.blocks == 0 {
+            return true;
+        }
+        let guard = self.meta.load();
+        let Some(meta) = &*guard else { return false };
+        !meta.may_contain(hash) || meta.resident(meta.find(key)).is_some()
+    }
+
     /// Reads the whole run and checks every checksum, every block and that what the index and the reference say of them
     /// is true.
     ///

@@ -71,6 +71,17 @@ impl Tree {
         out: &mut [u8],
     ) -> Result<Option<PartRead>, TreeError> {
         let resolver = self.collect(version, visible, key)?;
+        self.finish_part(resolver, key, offset, out)
+    }
+
+    /// What `resolver`, which has the versions of `key`, makes of the part of the value from byte `offset`.
+    pub(super) fn finish_part(
+        &self,
+        resolver: Resolver,
+        key: &[u8],
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<Option<PartRead>, TreeError> {
         let action = if resolver.needs_action() { self.action() } else { None };
         resolver.finish_part(key, &self.dmu, action.as_ref(), self.action_name(), offset, out)
     }
@@ -104,6 +115,19 @@ impl Tree {
     /// The versions of `key` that make its value.
     fn collect(&self, version: &Version, visible: u64, key: &[u8]) -> Result<Resolver, TreeError> {
         let mut resolver = Resolver::new();
+        self.collect_into(&mut resolver, version, visible, key, true)?;
+        Ok(resolver)
+    }
+
+    /// The versions of `key` that make its value. Without `waits`, only as far as they are in memory: whether they all were.
+    pub(super) fn collect_into(
+        &self,
+        resolver: &mut Resolver,
+        version: &Version,
+        visible: u64,
+        key: &[u8],
+        waits: bool,
+    ) -> Result<bool, TreeError> {
         let hash = key_hash(key);
         for table in version.tables() {
             let memtable = &table.memtable;
@@ -118,8 +142,11 @@ impl Tree {
             }
             memtable.get(key, visible, &mut |entry| resolver.push(entry));
             if resolver.is_done() {
-                return Ok(resolver);
+                return Ok(true);
             }
+        }
+        if !waits && !version.root.is_resident() {
+            return Ok(false);
         }
         let mut body = version.root.load(&self.dmu)?;
         loop {
@@ -127,6 +154,9 @@ impl Tree {
             let slot = &body.slots[index];
             if slot.range_deletes {
                 for run in slot.runs.iter().filter(|run| run.reference().range_deletes > 0) {
+                    if !waits && !run.has_meta() {
+                        return Ok(false);
+                    }
                     if let Some(sequence) = run.covering(key, visible)? {
                         resolver.delete_before(sequence);
                     }
@@ -142,6 +172,9 @@ impl Tree {
                     continue;
                 }
                 filters += 1;
+                if !waits && !run.reads_nothing(key, hash) {
+                    return Ok(false);
+                }
                 match run.get(key, hash, visible, &mut |entry| resolver.push(entry))? {
                     Search::Filtered => {}
                     Search::Continue => searches += 1,
@@ -158,10 +191,13 @@ impl Tree {
             let Some(child) = &slot.child else {
                 break;
             };
+            if !waits && !child.is_resident() {
+                return Ok(false);
+            }
             let next = child.load(&self.dmu)?;
             body = next;
         }
-        Ok(resolver)
+        Ok(true)
     }
 
     /// A range starts in `slot` of `level` at `key`.

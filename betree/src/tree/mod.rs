@@ -33,7 +33,7 @@
 //!
 //! Where to look: a read is in `get` and `range`; a flush in `flush`; a leaf merge in `merge`; splits and joins in
 //! `structure`; what messages mean together in `compact` and `resolve`, or do to a
-//! part of a value in `part`; how entries move to another tier in `relocate`; what a checkpoint writes in `store`.
+//! part of a value in `part`; a read that waits for no device in `part_request`; how entries move to another tier in `relocate`; what a checkpoint writes in `store`.
 
 mod action;
 mod claim;
@@ -58,6 +58,7 @@ mod node;
 mod options;
 mod output;
 mod part;
+mod part_request;
 mod range;
 mod relocate;
 mod resolve;
@@ -86,6 +87,7 @@ pub use job::{Held, Job, JobQueue, Taken};
 pub use memtable::Memtable;
 pub use options::{MergePolicy, TreeOptions};
 pub use part::{PartRead, ValuePart};
+pub use part_request::{Begun, PartRequest};
 pub use range::{Preferred, Range, View};
 pub use relocate::{Migrated, Relocation};
 pub use scrubbing::{Births, Found, NodeName, Place, Subject};

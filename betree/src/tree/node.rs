@@ -232,6 +232,12 @@ impl NodeCell {
         self.level
     }
 
+    /// Whether the contents are in memory now.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        self.body.load().is_some()
+    }
+
     /// The contents, read from disk when they are not in memory.
     ///
     /// # Errors

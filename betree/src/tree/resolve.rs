@@ -16,9 +16,6 @@ enum Base {
     Large(LargeValue),
 }
 
-/// A part up to this length stays in the cache for a while: what reads more at a time is served well by a device.
-const CACHED_PART_BYTES_MAX: usize = 64 << 10;
-
 fn panicked(action: &Action) -> TreeError {
     TreeError::ActionPanicked { name: action.name().to_owned() }
 }
@@ -95,6 +92,19 @@ impl Resolver {
     /// Whether the value depends on the message action.
     pub fn needs_action(&self) -> bool {
         !self.upserts.is_empty()
+    }
+
+    /// The large value below, without which there is nothing to be read.
+    pub fn large(&self) -> Option<&LargeValue> {
+        if let Base::Large(pointer) = &self.base { Some(pointer) } else { None }
+    }
+
+    /// The large value that is the value, with no messages above.
+    pub fn into_large(self) -> Option<LargeValue> {
+        match self.base {
+            Base::Large(pointer) if self.upserts.is_empty() => Some(pointer),
+            _ => None,
+        }
     }
 
     /// The value of `key`.
@@ -182,11 +192,7 @@ impl Resolver {
                 place.copy_from_slice(&value[at as usize..at as usize + place.len()]);
                 Ok(())
             }
-            Base::Large(pointer) => {
-                let caching =
-                    if place.len() <= CACHED_PART_BYTES_MAX { Caching::Keep } else { Caching::Pass };
-                pointer.read_part(dmu, at as usize, place, caching)
-            }
+            Base::Large(pointer) => pointer.read_part(dmu, at as usize, place, Caching::of_part(place.len())),
         })?;
         Ok(part.finish())
     }

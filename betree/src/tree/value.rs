@@ -112,6 +112,9 @@ fn whole_blocks(bytes: &[u8]) -> AlignedBuffer {
     buffer
 }
 
+/// A part up to this length stays in the cache for a while.
+const CACHED_PART_BYTES_MAX: usize = 64 << 10;
+
 /// A value up to this length that is read for its own sake stays in the cache for a while.
 const CACHED_VALUE_BYTES_MAX: usize = 256 << 10;
 
@@ -124,6 +127,41 @@ pub enum Caching {
     Pass,
     /// Every byte comes from the device.
     Bypass,
+}
+
+impl Caching {
+    /// How a read of a part of `bytes` bytes for its own sake uses the cache: what reads more at a time is served well by a device.
+    #[must_use]
+    pub fn of_part(bytes: usize) -> Self {
+        if bytes <= CACHED_PART_BYTES_MAX { Self::Keep } else { Self::Pass }
+    }
+}
+
+/// Pieces of a large value that one request reads, and the room in the cache that was made for them.
+#[derive(Debug)]
+pub(super) struct PieceRead {
+    pieces: Range<usize>,
+    /// Bytes of the value in them.
+    length: usize,
+    /// One for each piece, or none: then they do not stay.
+    charges: Vec<Charge>,
+}
+
+impl PieceRead {
+    /// The byte of the value where they start.
+    pub fn offset(&self) -> u64 {
+        (self.pieces.start * CHECKSUM_CHUNK_BYTES) as u64
+    }
+
+    /// Bytes of the request.
+    pub fn stored_bytes(&self) -> usize {
+        self.length.next_multiple_of(BLOCK_BYTES)
+    }
+}
+
+/// The pieces in which `length` bytes from byte `offset` lie.
+fn pieces_of(offset: usize, length: usize) -> Range<usize> {
+    offset / CHECKSUM_CHUNK_BYTES..(offset + length).div_ceil(CHECKSUM_CHUNK_BYTES)
 }
 
 /// The most blocks that a block of data takes: on parity 2, alone.
@@ -310,29 +348,74 @@ impl LargeValue {
         out: &mut [u8],
         caching: Caching,
     ) -> Result<(), TreeError> {
-        dmu.cache().record_miss();
         let start = pieces.start * CHECKSUM_CHUNK_BYTES;
         let length = (self.length as usize).min(pieces.end * CHECKSUM_CHUNK_BYTES) - start;
         let stored = length.next_multiple_of(BLOCK_BYTES);
         let in_place = out.len() == stored && (out.as_ptr() as usize).is_multiple_of(BLOCK_BYTES);
         if caching != Caching::Keep && in_place {
+            dmu.cache().record_miss();
             let reading = dmu.read_into(&self.extents, start as u64, out)?;
             return self.settle(dmu, pieces.start, length, out, reading);
         }
-        let keeps = caching == Caching::Keep;
-        // Room is made before the frames exist.
-        let charges: Vec<Charge> = pieces
-            .clone()
-            .filter(|_| keeps)
-            .map(|piece| dmu.cache().charge(footprint(self.piece_bytes(piece))))
-            .collect();
+        let read = self.piece_read(dmu, pieces, caching);
         let (mut buffer, reading) = dmu.read_doubtful(&self.extents, start as u64, stored)?;
-        self.settle(dmu, pieces.start, length, &mut buffer, reading)?;
+        self.settle(dmu, read.pieces.start, length, &mut buffer, reading)?;
+        self.keep_pieces(dmu, read, buffer, at, out);
+        Ok(())
+    }
+
+    /// Makes room in the cache for `pieces`, before the frames exist.
+    fn piece_read(&self, dmu: &Dmu, pieces: Range<usize>, caching: Caching) -> PieceRead {
+        dmu.cache().record_miss();
+        let length = (self.length as usize).min(pieces.end * CHECKSUM_CHUNK_BYTES)
+            - pieces.start * CHECKSUM_CHUNK_BYTES;
+        let charge = |piece| dmu.cache().charge(footprint(self.piece_bytes(piece)));
+        let kept = if caching == Caching::Keep { pieces.clone() } else { 0..0 };
+        PieceRead { length, charges: kept.map(charge).collect(), pieces }
+    }
+
+    /// The pieces of `length` bytes from byte `offset`, when none of them is in the cache and one request may read them all.
+    pub(super) fn missing_pieces(
+        &self,
+        dmu: &Dmu,
+        offset: usize,
+        length: usize,
+        caching: Caching,
+    ) -> Option<PieceRead> {
+        let pieces = pieces_of(offset, length);
+        let missing = self.missing(dmu, pieces.start, pieces.end, caching);
+        let is_first_missing = self.cached(dmu, pieces.start, caching).is_none();
+        (missing == pieces && is_first_missing).then(|| self.piece_read(dmu, pieces, caching))
+    }
+
+    /// Whether the pieces of `length` bytes from byte `offset` are all in the cache.
+    pub(super) fn is_cached(&self, dmu: &Dmu, offset: usize, length: usize) -> bool {
+        pieces_of(offset, length).all(|piece| self.cached(dmu, piece, Caching::of_part(length)).is_some())
+    }
+
+    /// Takes what a request for `read` gave, as [`LargeValue::read_part`] does: `out` gets the bytes from `at`.
+    ///
+    /// # Errors
+    /// As [`LargeValue::read`].
+    pub(super) fn take_pieces(
+        &self,
+        dmu: &Dmu,
+        read: PieceRead,
+        mut buffer: AlignedBuffer,
+        at: usize,
+        out: &mut [u8],
+    ) -> Result<(), TreeError> {
+        self.settle(dmu, read.pieces.start, read.length, &mut buffer, Reading::Clean)?;
+        self.keep_pieces(dmu, read, buffer, at, out);
+        Ok(())
+    }
+
+    /// Copies the bytes from `at` of what was read and is right to `out`, and puts it into the cache, if it is to stay.
+    fn keep_pieces(&self, dmu: &Dmu, read: PieceRead, mut buffer: AlignedBuffer, at: usize, out: &mut [u8]) {
+        let PieceRead { pieces, length, charges } = read;
+        let start = pieces.start * CHECKSUM_CHUNK_BYTES;
         buffer.truncate(length);
         out.copy_from_slice(&buffer[at - start..at - start + out.len()]);
-        if !keeps {
-            return Ok(());
-        }
         let end = at + out.len();
         let mut whole = Some(buffer);
         let alone = pieces.len() == 1;
@@ -353,7 +436,6 @@ impl LargeValue {
                 dmu.pieces().insert(name, piece, Admission::Probation);
             }
         }
-        Ok(())
     }
 
     fn piece_bytes(&self, piece: usize) -> usize {

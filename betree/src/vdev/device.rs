@@ -3,6 +3,7 @@
 use super::VdevError;
 use crate::base::buffer::AlignedBuffer;
 use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 
 /// A device of bytes that is read and written in whole 4 KiB blocks.
 ///
@@ -23,6 +24,11 @@ pub trait BlockDevice: Send + Sync + std::fmt::Debug {
     /// Whether the contents vanish with the process (memory).
     fn is_volatile(&self) -> bool {
         false
+    }
+
+    /// The open file behind it, when bytes are where the device has them, for who asks the operating system otherwise.
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Fills `buf` from byte `offset`. Both `offset` and the length of `buf` are multiples of 4096; `buf` is

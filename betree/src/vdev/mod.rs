@@ -25,6 +25,8 @@
 //! V6. **Nothing is formatted by accident.** Creating refuses a file that has bytes, and removes what it could not
 //!     finish.
 //!
+//! [`ReadRing`] reads files past [`BlockDevice::read_at`], many at once by one thread; V2 then is for who takes what arrived.
+//!
 //! # Locks
 //! Each device has at most one lock of its own and calls nothing above it while holding it.
 //!
@@ -37,6 +39,7 @@ mod error;
 mod file;
 mod memory;
 mod overlay;
+mod ring;
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 mod scheduled;
@@ -47,6 +50,7 @@ pub use error::{Operation, VdevError};
 pub use file::FileDevice;
 pub use memory::MemoryDevice;
 pub(crate) use overlay::OverlayDevice;
+pub(crate) use ring::{Arrived, ReadRing};
 #[cfg(feature = "shuttle")]
 #[cfg(test)]
 pub(crate) use scheduled::ScheduledDevice;
