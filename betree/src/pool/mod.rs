@@ -26,7 +26,8 @@
 //! P2. **Nothing is made over data.** Create takes a device only when both label areas were read and are zero; whatever
 //!     cannot be understood is an error, never "no pool here". Only `force` overrides this.
 //! P3. **One generation is always whole.** Front areas of all leaves, flush, back areas, flush. At every instant each
-//!     online leaf has a valid superblock of the last durable generation and of the one before it: slots take turns.
+//!     online leaf has a valid superblock of the last durable generation and of the one before it: slots take turns. One that
+//!     a crash tore is made unreadable before the next one is written over it, which may be torn in the other sectors.
 //! P4. **Depth 1.** Open offers the highest valid generation, and the one before only when nothing newer can have been
 //!     durable; blocks that the newer one freed may have been reused.
 //! P5. **Loud.** A generation that is known or suspected to be lost is in the [`OpenReport`] and in the log. No crash

@@ -2,10 +2,11 @@
 
 use super::assembly::{Assembly, Leaf};
 use super::format::{
-    AREA_BLOCKS, End, Features, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, VdevState, next_slot,
+    AREA_BLOCKS, End, Features, MemberState, PAYLOAD_BYTES_MAX, SlotError, Superblock, Topology, VdevState,
+    next_slot,
 };
 use super::group::Group;
-use super::label::{SlotContent, SlotDump, dump_device};
+use super::label::{SlotContent, SlotDump, SlotUse, dump_device};
 use super::member::Member;
 use super::{Pool, PoolError};
 use crate::base::buffer::AlignedBuffer;
@@ -50,6 +51,9 @@ struct Root<'a> {
     topology: &'a Topology,
     payload: &'a [u8],
 }
+
+/// Every byte of a slot that held something torn: in no sector the start of a superblock, or its end.
+const TORN: u8 = 0xff;
 
 /// One block to be written.
 struct Image {
@@ -158,6 +162,25 @@ impl Superblocks {
     fn is_written(&self, pool: &Pool, index: usize) -> bool {
         let leaf = &self.leaves[index];
         pool.vdevs()[leaf.position].group.members()[usize::from(leaf.leaf)].state().is_written()
+    }
+
+    /// What goes over superblocks and labels that a crash tore, where the ones behind the superblock in `slot` come: when the next one is torn as
+    /// well, its sectors could be just those that are missing, and one that was never acknowledged be whole. It
+    /// stays a slot that is damaged, which may be all that says so of a superblock that was lost.
+    fn torn(&self, slot: u8) -> Vec<Image> {
+        let next = SlotUse::Superblock(next_slot(slot));
+        let mut torn = Vec::new();
+        for (leaf, Leaf { device, .. }) in self.leaves.iter().enumerate() {
+            let comes_next = |slot: &SlotDump| slot.slot == next || matches!(slot.slot, SlotUse::Label(_));
+            for SlotDump { block, content, .. } in dump_device(&**device).into_iter().filter(comes_next) {
+                if matches!(content, SlotContent::Invalid(SlotError::Checksum { .. })) {
+                    let mut bytes = AlignedBuffer::recycled(BLOCK_BYTES);
+                    bytes.fill(TORN);
+                    torn.push(Image { leaf, block, bytes });
+                }
+            }
+        }
+        torn
     }
 
     /// Writes `images`, as far as their leaves take writes, and flushes every vdev.
@@ -327,7 +350,7 @@ impl Pool {
     /// killed may have left it in a cache.
     ///
     /// The only valid copy of a superblock is never overwritten: missing copies come first, then the front, then the
-    /// back, each flushed.
+    /// back, each flushed. What a crash tore is made unreadable before that.
     ///
     /// # Errors
     /// [`PoolError::NotACandidate`]: nothing was written. Otherwise as [`Pool::commit`].
@@ -340,6 +363,10 @@ impl Pool {
             return Err(PoolError::NotACandidate { generation });
         };
         self.flush_all()?;
+        let torn = superblocks.torn(candidate.slot);
+        if !torn.is_empty() {
+            superblocks.write_flushed(self, &torn)?;
+        }
         // Who is missing is durable before anything else is.
         (0..self.vdevs().len()).try_for_each(|position| self.record_losses(position))?;
         let root = Root {

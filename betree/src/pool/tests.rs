@@ -978,6 +978,35 @@ fn crash_states(start: &[Vec<u8>], ops: &[Op]) -> Vec<(usize, Vec<Vec<u8>>)> {
     states
 }
 
+/// Sectors of 512 bytes arrive or do not: those that a crash took of one superblock may be the ones that the next crash lets
+/// through of another.
+#[test]
+fn a_torn_superblock_is_made_whole_by_no_other() {
+    let payload = vec![7; PAYLOAD_BYTES_MAX];
+    let (slot, mut wanted) = (at(End::Front, 3), 0);
+    let next = |disk: &Disk, generation| {
+        let pool = reopen(&[on(1, disk)], 2);
+        let before = disk.bytes();
+        pool.commit(Generation(generation), &payload).unwrap();
+        (before, disk.bytes()[slot..slot + BLOCK].to_vec())
+    };
+    let (before, third) = next(&committed(2), 3);
+    for sector in (0..BLOCK).step_by(512) {
+        let disk = Disk::with_bytes(0, before.clone());
+        disk.set(slot, &third);
+        disk.set(slot + sector, &[0; 512]);
+        let (before, fourth) = next(&disk, 4);
+        // What would have been whole.
+        wanted += usize::from(third[sector..sector + 512] == fourth[sector..sector + 512]);
+        let disk = Disk::with_bytes(0, before);
+        disk.set(slot + sector, &fourth[sector..sector + 512]);
+        let (_, report) = open(&[on(1, &disk)]).unwrap();
+        assert!(report.chosen == Generation(2) && !report.rolled_back, "sector {sector}: {report:?}");
+        assert_eq!(report.bad_slots.len(), 1);
+    }
+    assert!(wanted >= 5, "{wanted} sectors of the two are the same");
+}
+
 fn record(disks: &[Disk]) -> Arc<Mutex<Vec<Op>>> {
     let ops = Arc::new(Mutex::new(Vec::new()));
     for disk in disks {

@@ -48,7 +48,13 @@ fn crashes_with_memory_over_a_durable_tier() {
 /// Workloads that found a bug which others did not.
 #[test]
 fn crashes_that_found_something_once() {
-    for (layout, seed) in [(Layout::One, 1140), (Layout::One, 1148), (Layout::TwoInTier, 2_000_004)] {
+    for (layout, seed) in [
+        (Layout::One, 19),
+        (Layout::One, 1140),
+        (Layout::One, 1148),
+        (Layout::TwoInTier, 25),
+        (Layout::TwoInTier, 2_000_004),
+    ] {
         run(layout, &Campaign { seed, states: 1, ..Campaign::new(layout, 1) });
     }
 }

@@ -1,7 +1,7 @@
 //! Members that are missing, late, foreign, replaced or gone their own way.
 
 use super::*;
-use crate::pool::format::{MemberState, MembershipLabel};
+use crate::pool::format::{MemberState, MembershipLabel, SlotError};
 use crate::pool::group::needed;
 use crate::pool::{MemberStatus, SlotContent, SlotDump, VdevHealth, VdevStatus, dump_device};
 use crate::vdev::{Fault, FlushFailure};
@@ -103,6 +103,21 @@ fn made(kind: VdevKind, disks: &[Disk], generations: u64) -> Pool {
     let pool = create(&[all(kind, disks)]);
     (1..=generations).for_each(|generation| put(&pool, generation).unwrap());
     pool
+}
+
+/// As of superblocks: see `a_torn_superblock_is_made_whole_by_no_other`.
+#[test]
+fn what_is_left_of_a_torn_label_is_made_unreadable() {
+    let disks = disks(2);
+    drop(made(VdevKind::Mirror, &disks, 3));
+    let dump = || dump_device(&*device_of(&disks[0]));
+    let is_label = |slot: &SlotDump| matches!(slot.content, SlotContent::Label(_));
+    let block = dump().into_iter().find(is_label).unwrap().block;
+    let byte = block as usize * BLOCK + 100;
+    disks[0].set(byte, &[disks[0].bytes()[byte] ^ 1]);
+    drop(settled(&[all(VdevKind::Mirror, &disks)]));
+    let content = dump().into_iter().find(|slot| slot.block == block).unwrap().content;
+    assert!(matches!(content, SlotContent::Invalid(SlotError::NotOurs)), "{content:?}");
 }
 
 #[test]
