@@ -83,9 +83,9 @@ impl ReadQueue {
     ///
     /// # Errors
     /// As [`Dataset::get_part`].
-    pub fn begin(
+    pub fn begin<M>(
         &mut self,
-        dataset: &Dataset,
+        dataset: &Dataset<M>,
         key: impl AsRef<[u8]>,
         offset: u64,
         buffer: &mut [u8],

@@ -47,7 +47,7 @@ impl View {
         if let Some(value) = resolver.large() {
             let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(value.length as usize);
             let length = out.len().min(value.length as usize - offset);
-            if !value.is_cached(tree.dmu(), offset, length) {
+            if length > 0 && !value.is_cached(tree.dmu(), offset, length) {
                 let request = resolver.into_large().and_then(|value| self.request(value, offset, length));
                 return Ok(request.map_or(Begun::Waits, |request| Begun::Request(Box::new(request))));
             }
