@@ -162,7 +162,7 @@ impl Keys {
                 place[read.map_or(0, |read| read.filled)..].fill(0);
                 Begun::Read(length)
             }
-            BegunRead::UnderWay => Begun::UnderWay(length),
+            BegunRead::UnderWay => Begun::UnderWay(Some(length)),
             BegunRead::Waits => Begun::Waits,
         })
     }

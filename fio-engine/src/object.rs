@@ -1,6 +1,6 @@
 //! A file of fio as an object.
 
-use betree::{ObjectHandle, Result, StoragePreference};
+use betree::{BegunRead, ObjectHandle, ReadQueue, Result, StoragePreference};
 
 /// An object of the store.
 #[derive(Debug)]
@@ -20,6 +20,17 @@ impl Object {
     /// Reads into `buffer` from byte `offset` on; returns how many bytes there are.
     pub fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.0.read_at(buffer, offset)
+    }
+
+    /// Begins to read into `buffer` from byte `offset` on.
+    pub fn begin(
+        &self,
+        queue: &mut ReadQueue,
+        buffer: &mut [u8],
+        offset: u64,
+        tag: u64,
+    ) -> Result<BegunRead> {
+        self.0.begin_read_at(queue, buffer, offset, tag)
     }
 
     /// Writes `bytes` at byte `offset`.

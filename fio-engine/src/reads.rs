@@ -15,8 +15,8 @@ use std::time::Instant;
 struct UnderWay {
     token: Token,
     request: Request,
-    /// How many bytes the file has for it.
-    length: usize,
+    /// How many bytes it will be; `None`: as many as arrive.
+    length: Option<usize>,
 }
 
 /// Reads under way, and those that arrived until they are fetched.
@@ -55,7 +55,7 @@ impl Reads {
     pub fn begin(&mut self, service: &Service, token: Token, request: Request) -> Submitted {
         let entry = self.under_way.vacant_entry();
         let tag = entry.key();
-        let under_way = entry.insert(UnderWay { token, request, length: 0 });
+        let under_way = entry.insert(UnderWay { token, request, length: None });
         let request = &mut under_way.request;
         let begun = {
             let (target, queue) = (&request.target, &mut self.queue);
@@ -72,7 +72,7 @@ impl Reads {
             }
             Ok(Begun::Read(length)) => {
                 self.under_way.remove(tag);
-                Submitted::Served(i64::try_from(length).unwrap_or(i64::MAX))
+                Submitted::Served(length as i64)
             }
             Err(error) => {
                 let request = self.under_way.remove(tag).request;
@@ -93,11 +93,13 @@ impl Reads {
             let Some(under_way) = self.under_way.try_remove(arrived.tag() as usize) else { continue };
             let UnderWay { token, mut request, length } = under_way;
             let result = caught(|| {
-                let place = &mut request.buffer.bytes_mut()[..length];
+                let place = request.buffer.bytes_mut();
                 match arrived.finish(place) {
                     Ok(read) => {
-                        place[read.map_or(0, |read| read.filled)..].fill(0);
-                        i64::try_from(length).unwrap_or(i64::MAX)
+                        let filled = read.map_or(0, |read| read.filled);
+                        let length = length.unwrap_or(filled);
+                        place[filled..length].fill(0);
+                        length as i64
                     }
                     Err(error) => service.tell(&request, &error),
                 }

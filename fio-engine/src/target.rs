@@ -2,7 +2,7 @@
 
 use crate::keys::Keys;
 use crate::object::Object;
-use betree::{ReadQueue, Result, StoragePreference};
+use betree::{BegunRead, ReadQueue, Result, StoragePreference};
 
 /// A file of fio. Bytes below its size that were never written read as zeros, as those of a file do.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub enum Target {
 pub enum Begun {
     /// It was read: so many bytes.
     Read(usize),
-    /// It is under way, and so many bytes will arrive.
-    UnderWay(usize),
+    /// It is under way, and will be so many bytes, zeros where less arrives; `None`: as many as arrive.
+    UnderWay(Option<usize>),
     /// Somebody has to wait for it.
     Waits,
 }
@@ -49,11 +49,14 @@ impl Target {
         }
     }
 
-    /// Begins to read into `buffer`, as [`Target::read`], and waits for no device. What arrives in `queue` with `tag` is followed by zeros.
+    /// Begins to read into `buffer`, as [`Target::read`], and waits for no device; what is under way arrives in `queue` with `tag`.
     pub fn begin(&self, queue: &mut ReadQueue, buffer: &mut [u8], offset: u64, tag: u64) -> Result<Begun> {
         match self {
-            // An object is several keys, and messages above what is large.
-            Self::Object(_) => Ok(Begun::Waits),
+            Self::Object(object) => Ok(match object.begin(queue, buffer, offset, tag)? {
+                BegunRead::Read(read) => Begun::Read(read.map_or(0, |read| read.filled)),
+                BegunRead::UnderWay => Begun::UnderWay(None),
+                BegunRead::Waits => Begun::Waits,
+            }),
             Self::Keys(keys) => keys.begin(queue, buffer, offset, tag),
         }
     }

@@ -10,7 +10,7 @@ use super::snapshots::{Change, Differences, SNAPSHOT_NAME_BYTES_MAX, Snapshot, S
 use super::view::{DatasetView, Entries};
 use crate::base::preference::StoragePreference;
 use crate::run::Kind;
-use crate::tree::{Action, Begun, DefaultMessageAction, MessageAction, Migrated, PartRead, TreeStats, Value};
+use crate::tree::{Action, DefaultMessageAction, MessageAction, Migrated, PartRead, TreeStats, Value};
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -194,17 +194,6 @@ impl<M> Dataset<M> {
             self.check()?;
         }
         Ok(read)
-    }
-
-    /// Begins a read as [`Dataset::get_part`], and waits for no device.
-    pub(super) fn begin_part(&self, key: &[u8], offset: u64, buffer: &mut [u8]) -> Result<Begun> {
-        self.check()?;
-        let begun = self.state.tree.view().begin_part(key, offset, buffer);
-        let begun = begun.map_err(|error| self.state.error(error))?;
-        if matches!(begun, Begun::Read(None)) {
-            self.check()?;
-        }
-        Ok(begun)
     }
 
     /// Whether `key` has a value.

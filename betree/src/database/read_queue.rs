@@ -3,6 +3,7 @@
 use super::catalog::DatasetState;
 use super::dataset::Dataset;
 use super::error::Result;
+use super::view::DatasetView;
 use crate::base::buffer::AlignedBuffer;
 use crate::pool::PoolError;
 use crate::tree::{Begun, PartRead, PartRequest};
@@ -30,6 +31,14 @@ struct UnderWay {
     state: Arc<DatasetState>,
     request: Box<PartRequest>,
     tag: u64,
+    told: Option<PartRead>,
+}
+
+/// What is told of a part that was read: `told`, when there is something, and what the value has not is zeros then.
+fn tell(read: Option<PartRead>, told: Option<PartRead>, buffer: &mut [u8]) -> Option<PartRead> {
+    let Some(told) = told else { return read };
+    buffer[read.map_or(0, |read| read.filled)..told.filled].fill(0);
+    Some(told)
 }
 
 /// What became of a read that was begun.
@@ -91,16 +100,35 @@ impl ReadQueue {
         buffer: &mut [u8],
         tag: u64,
     ) -> Result<BegunRead> {
-        let request = match dataset.begin_part(key.as_ref(), offset, buffer)? {
-            Begun::Read(read) => return Ok(BegunRead::Read(read)),
+        dataset.check()?;
+        let begun = self.begin_in(&dataset.view(), key.as_ref(), offset, buffer, tag, None)?;
+        if begun == BegunRead::Read(None) {
+            // It may have been destroyed in between, and its tree emptied.
+            dataset.check()?;
+        }
+        Ok(begun)
+    }
+
+    /// As [`ReadQueue::begin`], of what `view` sees. With `told`, that is what the read gives, and zeros where the value has less.
+    pub(crate) fn begin_in(
+        &mut self,
+        view: &DatasetView,
+        key: &[u8],
+        offset: u64,
+        buffer: &mut [u8],
+        tag: u64,
+        told: Option<PartRead>,
+    ) -> Result<BegunRead> {
+        let request = match view.begin_part(key, offset, buffer)? {
+            Begun::Read(read) => return Ok(BegunRead::Read(tell(read, told, buffer))),
             Begun::Waits => return Ok(BegunRead::Waits),
             Begun::Request(request) => request,
         };
         let Some(ring) = &mut self.ring else { return Ok(BegunRead::Waits) };
-        let state = Arc::clone(dataset.state());
         let (device, offset) = (Arc::clone(&request.request().device), request.request().offset);
         let buffer = AlignedBuffer::recycled(request.request().bytes);
-        match ring.push(device, offset, buffer, UnderWay { state, request, tag }) {
+        let state = Arc::clone(view.state());
+        match ring.push(device, offset, buffer, UnderWay { state, request, tag, told }) {
             Ok(()) => Ok(BegunRead::UnderWay),
             Err(_) => Ok(BegunRead::Waits),
         }
@@ -144,8 +172,8 @@ impl ArrivedRead {
     /// # Panics
     /// When `buffer` is shorter than the part.
     pub fn finish(self, buffer: &mut [u8]) -> Result<Option<PartRead>> {
-        let Arrived { payload: UnderWay { state, request, .. }, buffer: bytes, result } = self.0;
-        let read = request.finish(result.map(|()| bytes), buffer);
-        read.map(Some).map_err(|error| state.error(error))
+        let Arrived { payload: UnderWay { state, request, told, .. }, buffer: bytes, result } = self.0;
+        let read = request.finish(result.map(|()| bytes), buffer).map_err(|error| state.error(error))?;
+        Ok(tell(Some(read), told, buffer))
     }
 }

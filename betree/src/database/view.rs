@@ -8,7 +8,7 @@ use super::format::Role;
 use crate::base::ids::DatasetId;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::dmu::PendingJob;
-use crate::tree::{PartRead, Range, TreeError, Value, View};
+use crate::tree::{Begun, PartRead, Range, TreeError, Value, View};
 use std::collections::HashMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -72,6 +72,15 @@ impl DatasetView {
             false => Ok(Ok(false)),
         };
         PendingReadAhead { job: Some(dmu.read_in_background(length, read)), wanted }
+    }
+
+    /// Begins a read as [`DatasetView::get_part`], and waits for no device.
+    pub(super) fn begin_part(&self, key: &[u8], offset: u64, buffer: &mut [u8]) -> Result<Begun> {
+        self.view.clone().begin_part(key, offset, buffer).map_err(|error| self.state.error(error))
+    }
+
+    pub(super) fn state(&self) -> &Arc<DatasetState> {
+        &self.state
     }
 
     /// The newest sequence number that the view sees: two views of a dataset with one number have the same entries, as long

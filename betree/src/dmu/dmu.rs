@@ -12,7 +12,7 @@ use super::lifetime::Lifetimes;
 use super::moved::Moved;
 use super::pieces::{PieceName, Pieces};
 use super::queue::{IoQueue, PendingJob};
-use super::sequence::{Part, parts};
+use super::sequence::{Part, geometry_of};
 use super::space::{Reserve, TierSpace};
 use super::table::SeenGenerations;
 use super::write_batch::WriteBatch;
@@ -22,7 +22,7 @@ use crate::base::extent::{Extent, total_blocks};
 use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::preference::{StoragePreference, TIER_COUNT, TIER_NAMES};
 use crate::base::sync::{Mutex, RwLock};
-use crate::base::units::BLOCK_BYTES;
+use crate::base::units::BLOCK_BYTES_U64;
 use crate::pool::{Pool, SingleRead, TopLevelVdev, WrongCopy};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -682,8 +682,16 @@ impl Dmu {
     #[must_use]
     pub fn piece_name(&self, extents: &[Extent], offset: u64, birth: Generation) -> Option<PieceName> {
         // As its pointer says, wherever it is: nothing in the cache is lost when it moves.
-        let first = parts(self.pool(), extents, offset, BLOCK_BYTES).ok()?.pop()?;
-        Some(PieceName { vdev: first.extent.vdev, block: first.block(), birth })
+        let mut skip = offset / BLOCK_BYTES_U64;
+        for Extent { vdev, block, blocks } in extents {
+            let geometry = geometry_of(self.pool(), *vdev);
+            let capacity = geometry.capacity(u64::from(*blocks));
+            if skip < capacity {
+                return Some(PieceName { vdev: *vdev, block: block + geometry.place(skip), birth });
+            }
+            skip -= capacity;
+        }
+        None
     }
 
     /// Writes `bytes` (whole blocks) at byte `offset` of the concatenation of `extents`, and returns when the device

@@ -9,7 +9,7 @@
 //! A piece of a value that is gone stays until nobody asked for it for long enough, like any other frame.
 
 use super::cache::{Admission, Cache, Charge, Evictable, Heat};
-use crate::base::buffer::AlignedBuffer;
+use crate::base::buffer::{AlignedBuffer, prefetch};
 use crate::base::ids::{Generation, VdevId};
 use crate::base::sync::Mutex;
 use std::collections::HashMap;
@@ -87,10 +87,19 @@ impl Hasher for IdentityHasher {
     }
 }
 
+#[derive(Debug)]
+struct Frame {
+    /// Address of the bytes of the piece, so that they can be fetched before it is looked at.
+    start: usize,
+    piece: Arc<Piece>,
+}
+
+/// Lines of 64 bytes; the processor sees by itself that it goes on from there.
+const PREFETCHED_LINES: usize = 8;
+
 #[derive(Debug, Default)]
 struct Frames {
-    /// Each with its slot.
-    pieces: HashMap<PieceName, (u32, Arc<Piece>), BuildHasherDefault<IdentityHasher>>,
+    pieces: HashMap<PieceName, Frame, BuildHasherDefault<IdentityHasher>>,
     /// By slot.
     names: Vec<Option<PieceName>>,
     vacant: Vec<u32>,
@@ -115,7 +124,7 @@ impl Evictable for Shard {
     fn take_reference(&self, slot: u32) -> bool {
         let frames = self.frames.lock();
         let name = frames.names.get(slot as usize).and_then(Option::as_ref);
-        name.and_then(|name| frames.pieces.get(name)).is_some_and(|(_, piece)| piece.heat.take())
+        name.and_then(|name| frames.pieces.get(name)).is_some_and(|frame| frame.piece.heat.take())
     }
 }
 
@@ -135,11 +144,14 @@ impl Pieces {
         Self { cache: cache.clone(), shards: std::array::from_fn(|_| Arc::default()) }
     }
 
-    /// The piece, when it is in memory.
+    /// The piece, when it is in memory. Its bytes from `offset` on, which are read next, are on their way to the processor meanwhile.
     #[must_use]
-    pub fn get(&self, name: &PieceName) -> Option<Arc<Piece>> {
+    pub fn get(&self, name: &PieceName, offset: usize) -> Option<Arc<Piece>> {
         let frames = self.shard(name).frames.lock();
-        frames.pieces.get(name).map(|(_, piece)| Arc::clone(piece))
+        frames.pieces.get(name).map(|frame| {
+            prefetch(frame.start + offset, PREFETCHED_LINES);
+            Arc::clone(&frame.piece)
+        })
     }
 
     /// Puts `piece` into the cache, unless another thread was faster.
@@ -155,7 +167,8 @@ impl Pieces {
                 frames.names.push(None);
                 frames.names.len() as u32 - 1
             });
-            frames.pieces.insert(name, (slot, piece));
+            let start = piece.bytes.as_ptr().addr();
+            frames.pieces.insert(name, Frame { start, piece });
             frames.names[slot as usize] = Some(name);
             slot
         };
@@ -196,12 +209,12 @@ mod tests {
     /// Reads `block` like a stream of 4 KiB reads, and whether its piece was there.
     fn stream(pieces: &Pieces, block: u64) -> bool {
         let mut out = [0; 4096];
-        let found = pieces.get(&name(block, 1));
+        let found = pieces.get(&name(block, 1), 0);
         if found.is_none() {
             insert(pieces, name(block, 1), 4096);
         }
         for offset in [4096, 8192, 12_288] {
-            if let Some(piece) = pieces.get(&name(block, 1)) {
+            if let Some(piece) = pieces.get(&name(block, 1), 0) {
                 piece.copy_to(offset, &mut out);
             }
         }
@@ -216,17 +229,17 @@ mod tests {
         for block in 0..40 {
             insert(&pieces, name(block, 1), 4096);
             for _ in 0..2 {
-                pieces.get(&name(block, 1)).unwrap().copy_to(8192, &mut out);
+                pieces.get(&name(block, 1), 0).unwrap().copy_to(8192, &mut out);
             }
         }
         for block in 1000..3000 {
             assert!(!stream(&pieces, block));
             assert!(cache.bytes() <= 100 * BYTES);
         }
-        assert!((0..40).all(|block| pieces.get(&name(block, 1)).is_some()));
+        assert!((0..40).all(|block| pieces.get(&name(block, 1), 0).is_some()));
         cache.clear();
         assert_eq!(cache.bytes(), 0);
-        assert!(pieces.get(&name(0, 1)).is_none());
+        assert!(pieces.get(&name(0, 1), 0).is_none());
     }
 
     #[test]
@@ -235,10 +248,10 @@ mod tests {
         let pieces = Pieces::new(&cache);
         let mut out = [0; 4];
         insert(&pieces, name(5, 1), 0);
-        assert!(pieces.get(&name(5, 2)).is_none());
+        assert!(pieces.get(&name(5, 2), 0).is_none());
         insert(&pieces, name(5, 2), 0);
         for birth in [1, 2] {
-            pieces.get(&name(5, birth)).unwrap().copy_to(100, &mut out);
+            pieces.get(&name(5, birth), 0).unwrap().copy_to(100, &mut out);
             assert_eq!(out, [birth as u8; 4]);
         }
     }

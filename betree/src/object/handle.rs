@@ -17,7 +17,7 @@ use super::store::{
 };
 use crate::base::planted::{Bug, planted};
 use crate::base::preference::StoragePreference;
-use crate::database::{Durability, PairWrite, Result, Side, check_length};
+use crate::database::{BegunRead, Durability, PairWrite, ReadQueue, Result, Side, check_length};
 use crate::tree::{DefaultMessageAction, Value};
 use std::ops::Range;
 use std::sync::Arc;
@@ -119,6 +119,24 @@ impl ObjectHandle {
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let (reader, record) = self.look()?;
         reader.read_in_stream(&record, buffer, offset, &self.ahead)
+    }
+
+    /// Begins in `queue` to read from `offset` (bytes) on into `buffer`, as [`ReadQueue::begin`] does with `tag`: says, now or when it
+    /// arrives, how many bytes the object has there (`filled`) and its size (`value_length`). Reads that go on where the last one ended are
+    /// given back, because [`ObjectHandle::read_at`] reads ahead of them, and so are those of several chunks of
+    /// [`CHUNK_BYTES`](crate::CHUNK_BYTES) bytes, and of what has patches.
+    ///
+    /// # Errors
+    /// As [`ObjectHandle::read_at`].
+    pub fn begin_read_at(
+        &self,
+        queue: &mut ReadQueue,
+        buffer: &mut [u8],
+        offset: u64,
+        tag: u64,
+    ) -> Result<BegunRead> {
+        let (reader, record) = self.look()?;
+        reader.begin(&record, queue, buffer, offset, tag, &self.ahead)
     }
 
     /// All bytes.

@@ -95,12 +95,10 @@ impl ReadAhead {
     pub fn follow(&self, reader: &Reader, record: &ObjectRecord, range: Range<u64>) {
         // Two threads that read through one handle are no stream.
         let Some(mut stream) = self.stream.try_lock() else { return };
-        let length = range.end.saturating_sub(range.start);
-        if range.start != stream.end || length == 0 || length > CHUNK_BYTES {
-            stream.coming.leave();
-            (stream.end, stream.length, stream.asked) = (range.end, length, 0);
-            return;
+        if !stream.goes_on(&range) {
+            return stream.begin(&range);
         }
+        let length = range.end - range.start;
         stream.end = range.end;
         stream.length = stream.length.saturating_add(length);
         if stream.length >= STREAM_BYTES_MIN
@@ -110,9 +108,30 @@ impl ReadAhead {
         }
         stream.coming.wait(range.end);
     }
+
+    /// Notes a read that nobody waits for, unless it goes on where the last one ended: whether it does not. If it does,
+    /// [`ReadAhead::follow`] is for it.
+    pub fn passes(&self, range: Range<u64>) -> bool {
+        let Some(mut stream) = self.stream.try_lock() else { return true };
+        let goes_on = stream.goes_on(&range);
+        if !goes_on {
+            stream.begin(&range);
+        }
+        !goes_on
+    }
 }
 
 impl Stream {
+    /// Whether a read of `range` goes on where the last one ended.
+    fn goes_on(&self, range: &Range<u64>) -> bool {
+        range.start == self.end && range.end > range.start && range.end - range.start <= CHUNK_BYTES
+    }
+
+    fn begin(&mut self, range: &Range<u64>) {
+        self.coming.leave();
+        (self.end, self.length, self.asked) = (range.end, range.end.saturating_sub(range.start), 0);
+    }
+
     /// Asks for as much as was read in order, up to `most` bytes, when half of that is used up.
     fn ask(&mut self, reader: &Reader, record: &ObjectRecord, most: u64) {
         let window = most.min(self.length);

@@ -6,8 +6,8 @@ use super::format::{CHUNK_BYTES, ObjectRecord, chunk_key, custom_key, name_key};
 use super::metadata::MetadataEntries;
 use super::read_ahead::ReadAhead;
 use super::state::decode_record;
-use crate::database::{DatasetView, PendingReadAhead, Result};
-use crate::tree::Value;
+use crate::database::{BegunRead, DatasetView, PendingReadAhead, ReadQueue, Result};
+use crate::tree::{PartRead, Value};
 use std::collections::VecDeque;
 
 /// Chunks that are asked for ahead of the one that is waited for.
@@ -72,6 +72,27 @@ impl Reader {
             }
         }
         Ok(length)
+    }
+
+    /// Begins to read from `offset` on into `buffer`, when that is in one chunk and goes on with no stream.
+    pub fn begin(
+        &self,
+        record: &ObjectRecord,
+        queue: &mut ReadQueue,
+        buffer: &mut [u8],
+        offset: u64,
+        tag: u64,
+        ahead: &ReadAhead,
+    ) -> Result<BegunRead> {
+        let length = length_at(record, buffer, offset);
+        let mut pieces = pieces(offset, length);
+        let (Some(piece), None) = (pieces.next(), pieces.next()) else { return Ok(BegunRead::Waits) };
+        if !ahead.passes(offset..offset + length as u64) {
+            return Ok(BegunRead::Waits);
+        }
+        let told = PartRead { filled: length, value_length: record.size };
+        let (key, at) = (chunk_key(record.id, piece.chunk), piece.offset as u64);
+        queue.begin_in(&self.chunks, &key, at, &mut buffer[..length], tag, Some(told))
     }
 
     /// Starts to bring `length` bytes of object `id` from byte `offset` on, all in one chunk, into the cache.

@@ -282,7 +282,7 @@ impl LargeValue {
         let mut at = offset;
         while at < end {
             let piece = at / CHECKSUM_CHUNK_BYTES;
-            if let Some(found) = self.cached(dmu, piece, caching) {
+            if let Some(found) = self.cached(dmu, at, caching) {
                 let to = end.min((piece + 1) * CHECKSUM_CHUNK_BYTES);
                 found.copy_to(at % CHECKSUM_CHUNK_BYTES, &mut out[at - offset..to - offset]);
                 dmu.cache().record_hit();
@@ -308,7 +308,7 @@ impl LargeValue {
         let last = end.div_ceil(CHECKSUM_CHUNK_BYTES);
         let (mut piece, mut was_read) = (offset / CHECKSUM_CHUNK_BYTES, false);
         while piece < last {
-            if self.cached(dmu, piece, Caching::Keep).is_some() {
+            if self.is_piece_cached(dmu, piece, Caching::Keep) {
                 piece += 1;
                 continue;
             }
@@ -324,18 +324,23 @@ impl LargeValue {
     /// The pieces from `piece`, which is not in the cache, to before `last` that one request may read.
     fn missing(&self, dmu: &Dmu, piece: usize, last: usize, caching: Caching) -> Range<usize> {
         let last = last.min(piece + READ_BYTES_MAX / CHECKSUM_CHUNK_BYTES);
-        let found = (piece + 1..last).find(|next| self.cached(dmu, *next, caching).is_some());
+        let found = (piece + 1..last).find(|next| self.is_piece_cached(dmu, *next, caching));
         piece..found.unwrap_or(last)
     }
 
-    /// The piece, when it is in the cache and may be used.
-    fn cached(&self, dmu: &Dmu, piece: usize, caching: Caching) -> Option<Arc<Piece>> {
+    /// The piece that has the byte `at`, when it is in the cache and may be used.
+    fn cached(&self, dmu: &Dmu, at: usize, caching: Caching) -> Option<Arc<Piece>> {
         if caching == Caching::Bypass {
             return None;
         }
-        let name = dmu.piece_name(&self.extents, (piece * CHECKSUM_CHUNK_BYTES) as u64, self.birth)?;
-        let found = dmu.pieces().get(&name)?;
+        let (piece, offset) = (at / CHECKSUM_CHUNK_BYTES, at % CHECKSUM_CHUNK_BYTES);
+        let name = dmu.piece_name(&self.extents, (at - offset) as u64, self.birth)?;
+        let found = dmu.pieces().get(&name, offset)?;
         (self.checksums.get(piece) == Some(&found.checksum())).then_some(found)
+    }
+
+    fn is_piece_cached(&self, dmu: &Dmu, piece: usize, caching: Caching) -> bool {
+        self.cached(dmu, piece * CHECKSUM_CHUNK_BYTES, caching).is_some()
     }
 
     /// Reads `pieces` from the device in one go; `out` gets the bytes from `at`, which are all in them. Read ahead, they are for
@@ -384,13 +389,13 @@ impl LargeValue {
     ) -> Option<PieceRead> {
         let pieces = pieces_of(offset, length);
         let missing = self.missing(dmu, pieces.start, pieces.end, caching);
-        let is_first_missing = self.cached(dmu, pieces.start, caching).is_none();
+        let is_first_missing = !self.is_piece_cached(dmu, pieces.start, caching);
         (missing == pieces && is_first_missing).then(|| self.piece_read(dmu, pieces, caching))
     }
 
     /// Whether the pieces of `length` bytes from byte `offset` are all in the cache.
     pub(super) fn is_cached(&self, dmu: &Dmu, offset: usize, length: usize) -> bool {
-        pieces_of(offset, length).all(|piece| self.cached(dmu, piece, Caching::of_part(length)).is_some())
+        pieces_of(offset, length).all(|piece| self.is_piece_cached(dmu, piece, Caching::of_part(length)))
     }
 
     /// Takes what a request for `read` gave, as [`LargeValue::read_part`] does: `out` gets the bytes from `at`.

@@ -129,6 +129,76 @@ fn what_arrives_is_what_was_there_when_the_read_began() {
     database.close().unwrap();
 }
 
+/// Holes, patches, ends of objects and streams included.
+#[test]
+fn parts_of_objects_arrive_as_they_are_read() {
+    let folder = Folder::new();
+    let database = Database::build(folder.one(256)).unwrap();
+    let Some(mut queue) = queue(16) else { return };
+    let object = database.create_object_store("s").unwrap().create_object("o").unwrap();
+    let mut rng = SimRng::new(2);
+    let mut model = vec![0; 3 << 20];
+    // The third MiB is a hole, but for its end.
+    for (at, length) in [(0, 2 << 20), ((3 << 20) - 70_000, 70_000)] {
+        let bytes = value(&mut rng, length);
+        object.write_at(&bytes, at as u64).unwrap();
+        model[at..at + length].copy_from_slice(&bytes);
+    }
+    database.checkpoint().unwrap();
+    settle(&database);
+    let (mut at_once, mut under_way, mut waits) = (0, 0, 0);
+    for round in 0..60_u64 {
+        if round % 3 == 0 {
+            database.drop_cache();
+        }
+        if round % 10 == 9 {
+            let (bytes, at) = (value(&mut rng, 5000), rng.below(1 << 20) as usize);
+            object.write_at(&bytes, at as u64).unwrap();
+            model[at..at + 5000].copy_from_slice(&bytes);
+        }
+        let mut waiting = HashMap::new();
+        for step in 0..16 {
+            let offset = match step % 4 {
+                0 => model.len() - rng.below(6000) as usize,
+                _ => rng.below(model.len() as u64 + 100) as usize,
+            };
+            let mut buffer = vec![0xee; rng.below(9000) as usize];
+            let left = model.get(offset..).unwrap_or_default();
+            let wanted = left[..left.len().min(buffer.len())].to_vec();
+            match object.begin_read_at(&mut queue, &mut buffer, offset as u64, step).unwrap() {
+                BegunRead::Read(read) => {
+                    at_once += 1;
+                    let told = PartRead { filled: wanted.len(), value_length: model.len() as u64 };
+                    assert!(read == Some(told) && buffer.starts_with(&wanted), "round {round}");
+                }
+                BegunRead::UnderWay => {
+                    under_way += 1;
+                    waiting.insert(step, (buffer, wanted));
+                }
+                BegunRead::Waits => {
+                    waits += 1;
+                    assert_eq!(object.read_at(&mut buffer, offset as u64).unwrap(), wanted.len());
+                    assert!(buffer.starts_with(&wanted), "round {round}");
+                }
+            }
+        }
+        queue.wait(16, None).unwrap();
+        while let Some(arrived) = queue.next_arrived() {
+            let (mut buffer, wanted) = waiting.remove(&arrived.tag()).unwrap();
+            let read = arrived.finish(&mut buffer).unwrap();
+            let told = PartRead { filled: wanted.len(), value_length: model.len() as u64 };
+            assert!(read == Some(told) && buffer.starts_with(&wanted), "round {round}");
+        }
+        assert!(waiting.is_empty());
+    }
+    assert!(at_once > 50 && under_way > 50 && waits > 50, "{at_once} {under_way} {waits}");
+    // What goes on where the last one ended is a stream, for which there is reading ahead.
+    let mut buffer = [0; 8192];
+    object.read_at(&mut buffer, 0).unwrap();
+    database.drop_cache();
+    assert_eq!(object.begin_read_at(&mut queue, &mut buffer, 8192, 1).unwrap(), BegunRead::Waits);
+}
+
 fn file(path: &Path) -> LeafVdev {
     LeafVdev::File(FileLeaf { direct: false, size: Some(64 << 20), sparse: true, ..FileLeaf::new(path) })
 }
