@@ -161,7 +161,7 @@ static struct fio_option options[] = {
 		.name = "workers",
 		.lname = "threads of a job",
 		.type = FIO_OPT_INT,
-		.help = "Threads that serve a job with iodepth > 1; 0: as many as its iodepth",
+		.help = "Threads for what a job with iodepth > 1 has to wait for; 0: as many as its iodepth, at most 64",
 		.def = "0",
 		.maxval = 1024,
 		OPTION(workers),
@@ -395,7 +395,8 @@ static int betree_init(struct thread_data *td)
 		td_verror(td, ENOMEM, "betree: iodepth");
 		return 1;
 	}
-	ret = betree_fio_start(shim->job, o->workers ?: min(td->o.iodepth, (unsigned int) WORKERS_MAX));
+	ret = betree_fio_start(shim->job, td->o.iodepth,
+			       o->workers ?: min(td->o.iodepth, (unsigned int) WORKERS_MAX));
 	if (ret < 0) {
 		td_verror(td, -ret, "betree: threads");
 		return 1;

@@ -250,11 +250,11 @@ pub extern "C" fn betree_fio_remove(job: Option<&Job>, name: *const c_char) -> c
     })
 }
 
-/// Starts what serves up to `depth` requests that are submitted.
+/// Starts what serves up to `depth` requests that are submitted: `threads` threads, and what needs none.
 #[unsafe(no_mangle)]
-pub extern "C" fn betree_fio_start(job: Option<&mut Job>, depth: u32) -> c_int {
+pub extern "C" fn betree_fio_start(job: Option<&mut Job>, depth: u32, threads: u32) -> c_int {
     done("threads", || {
-        let started = given("job", job)?.start(depth);
+        let started = given("job", job)?.start(depth, threads as usize);
         started.map_err(|error| illegal("iodepth", format!("the operating system refuses a thread: {error}")))
     })
 }
@@ -289,8 +289,8 @@ pub extern "C" fn betree_fio_serve(
     })
 }
 
-/// Takes a request; `betree_fio_fetch` gives `token` back when it was served. It begins no sooner than `betree_fio_announce`. Returns 1 when it
-/// was served at once, with what `betree_fio_serve` would return in `*result`; it is not fetched then.
+/// Takes a request, which `betree_fio_announce` lets begin; `betree_fio_fetch` gives `token` back when it was served. Or returns 1 when it was served
+/// at once, with what `betree_fio_serve` would return in `*result`; it is not fetched then.
 #[unsafe(no_mangle)]
 pub extern "C" fn betree_fio_submit(
     job: Option<&mut Job>,
@@ -433,7 +433,7 @@ mod tests {
             assert_eq!(betree_fio_open(Some(&mut job), name, true, Some(&mut file)), 0);
             // SAFETY: made by the call above.
             let file = unsafe { Box::from_raw(file) };
-            assert_eq!(betree_fio_start(Some(&mut job), 3), 0);
+            assert_eq!(betree_fio_start(Some(&mut job), 64, 3), 0);
             let mut buffers: Vec<Vec<u8>> = (0..64u8).map(|i| vec![i; 4096]).collect();
             let run = |job: &mut Job, operation: Operation, buffers: &mut [Vec<u8>]| {
                 let mut seen = Vec::new();

@@ -126,12 +126,12 @@ impl Job {
         Ok(Self { lease, service: Arc::new(service), workers: None, reads: None, opened: HashSet::new() })
     }
 
-    /// Starts the threads that serve what is submitted, one for each request that may be under way.
+    /// Starts what serves up to `depth` requests that are submitted: `threads` threads, and what needs none.
     ///
     /// # Errors
-    /// The operating system refuses one.
-    pub fn start(&mut self, depth: u32) -> std::io::Result<()> {
-        self.workers = Some(Workers::start(&self.service, depth as usize)?);
+    /// The operating system refuses a thread.
+    pub fn start(&mut self, depth: u32, threads: usize) -> std::io::Result<()> {
+        self.workers = Some(Workers::start(&self.service, threads)?);
         self.reads = Reads::new(depth);
         Ok(())
     }
@@ -141,8 +141,8 @@ impl Job {
         &self.service
     }
 
-    /// Takes `request`, to be fetched with `token`, and returns `None`; or serves it now, and returns what came of it. Nobody begins
-    /// with what was taken before [`Job::announce`].
+    /// Takes `request`, to be fetched with `token`, and returns `None`: [`Job::announce`] lets it begin. Or serves it now, and returns what
+    /// came of it.
     ///
     /// # Errors
     /// No threads were started.
@@ -198,7 +198,11 @@ impl Job {
         let least = least.min(place.len());
         let (mut count, mut wanted) = (0, 0);
         loop {
-            reads.wait(&self.service, wanted, deadline)?;
+            match reads.wait(&self.service, wanted, deadline) {
+                // It is met again when what is here was taken.
+                Err(_) if count > 0 => return Ok(count),
+                waited => waited?,
+            }
             count += reads.take(&mut place[count..]);
             count += workers.fetch(&mut place[count..], 0, None);
             let is_late = || deadline.is_some_and(|deadline| deadline <= Instant::now());

@@ -48,7 +48,7 @@ impl Reads {
 
     /// How many are under way.
     pub fn len(&self) -> usize {
-        self.under_way.len()
+        self.queue.len()
     }
 
     /// Begins the read that `request` is.
@@ -57,26 +57,33 @@ impl Reads {
         let tag = entry.key();
         let under_way = entry.insert(UnderWay { token, request, length: None });
         let request = &mut under_way.request;
-        let begun = {
-            let (target, queue) = (&request.target, &mut self.queue);
-            target.begin(queue, request.buffer.bytes_mut(), request.offset, tag as u64)
-        };
+        let mut begun = None;
+        let result = caught(|| {
+            let (target, place) = (&request.target, request.buffer.bytes_mut());
+            match target.begin(&mut self.queue, place, request.offset, tag as u64) {
+                Ok(known) => {
+                    begun = Some(known);
+                    0
+                }
+                Err(error) => service.tell(request, &error),
+            }
+        });
         match begun {
-            Ok(Begun::UnderWay(length)) => {
+            Some(Begun::UnderWay(length)) => {
                 under_way.length = length;
                 Submitted::UnderWay
             }
-            Ok(Begun::Waits) => {
+            Some(Begun::Waits) => {
                 let UnderWay { token, request, .. } = self.under_way.remove(tag);
                 Submitted::Waits(token, request)
             }
-            Ok(Begun::Read(length)) => {
+            Some(Begun::Read(length)) => {
                 self.under_way.remove(tag);
                 Submitted::Served(length as i64)
             }
-            Err(error) => {
-                let request = self.under_way.remove(tag).request;
-                Submitted::Served(service.tell(&request, &error))
+            None => {
+                self.under_way.remove(tag);
+                Submitted::Served(result)
             }
         }
     }

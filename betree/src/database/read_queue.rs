@@ -119,7 +119,8 @@ impl ReadQueue {
         tag: u64,
         told: Option<PartRead>,
     ) -> Result<BegunRead> {
-        let request = match view.begin_part(key, offset, buffer)? {
+        let has_room = self.ring.as_ref().is_some_and(|ring| !ring.is_full());
+        let request = match view.begin_part(key, offset, buffer, has_room)? {
             Begun::Read(read) => return Ok(BegunRead::Read(tell(read, told, buffer))),
             Begun::Waits => return Ok(BegunRead::Waits),
             Begun::Request(request) => request,

@@ -74,9 +74,17 @@ impl DatasetView {
         PendingReadAhead { job: Some(dmu.read_in_background(length, read)), wanted }
     }
 
-    /// Begins a read as [`DatasetView::get_part`], and waits for no device.
-    pub(super) fn begin_part(&self, key: &[u8], offset: u64, buffer: &mut [u8]) -> Result<Begun> {
-        self.view.clone().begin_part(key, offset, buffer).map_err(|error| self.state.error(error))
+    /// Begins a read as [`DatasetView::get_part`], and waits for no device. Without `requests`, what is not in memory is for somebody
+    /// who waits.
+    pub(super) fn begin_part(
+        &self,
+        key: &[u8],
+        offset: u64,
+        buffer: &mut [u8],
+        requests: bool,
+    ) -> Result<Begun> {
+        let begun = self.view.clone().begin_part(key, offset, buffer, requests);
+        begun.map_err(|error| self.state.error(error))
     }
 
     pub(super) fn state(&self) -> &Arc<DatasetState> {

@@ -7,7 +7,7 @@ use super::format::{
 };
 use super::geometry::Geometry;
 use super::group::{Group, Labels, needed};
-use super::label::{self, SlotDump};
+use super::label::{self, LeafScan, SlotDump, SlotUse};
 use super::member::{Member, Standing, now};
 use super::pool::{OpenOptions, TopLevelVdev};
 use super::roll::{Found, MemberDevice, Roll, Verdict};
@@ -143,6 +143,8 @@ pub(super) struct Assembly {
     pub candidates: Vec<Superblock>,
     /// Leaf, block and generation of every valid superblock.
     pub found: Vec<(usize, u64, Generation)>,
+    /// Leaf, block and use of every slot that is torn, or rotten.
+    pub torn: Vec<(usize, u64, SlotUse)>,
 }
 
 impl Assembly {
@@ -160,6 +162,7 @@ impl Assembly {
             highest_used: Generation(0),
             candidates: Vec::new(),
             found: Vec::new(),
+            torn: Vec::new(),
         }
     }
 }
@@ -303,6 +306,7 @@ pub(super) fn compose(
         highest_used: Generation(0),
         candidates: Vec::new(),
         found: Vec::new(),
+        torn: Vec::new(),
     })
 }
 
@@ -515,13 +519,14 @@ pub(super) fn assemble(
     };
     let leaf_of =
         |device: &MemberDevice<'_>| leaves.iter().position(|leaf| leaf.uuid == device.newest.device);
-    let found = devices
-        .iter()
-        .filter_map(|device| leaf_of(device).map(|leaf| (leaf, device)))
-        .flat_map(|(leaf, device)| {
-            device.found.scan.superblocks().map(move |(slot, found)| (leaf, slot.block, found.generation))
-        })
-        .collect();
+    let of_leaves: Vec<(usize, &LeafScan)> =
+        devices.iter().filter_map(|device| leaf_of(device).map(|leaf| (leaf, &device.found.scan))).collect();
+    let found = of_leaves.iter().flat_map(|(leaf, scan)| {
+        scan.superblocks().map(|(slot, found)| (*leaf, slot.block, found.generation))
+    });
+    let torn =
+        of_leaves.iter().flat_map(|(leaf, scan)| scan.torn().map(|slot| (*leaf, slot.block, slot.slot)));
+    let (found, torn) = (found.collect(), torn.collect());
     let assembly = Assembly {
         uuid: chosen.pool,
         features: chosen.features,
@@ -534,6 +539,7 @@ pub(super) fn assemble(
         highest_used,
         candidates,
         found,
+        torn,
     };
     Ok((assembly, report))
 }

@@ -446,6 +446,9 @@ struct Head {
     device: Uuid,
 }
 
+/// Bytes of the magic with which a superblock or label begins.
+pub(super) const MAGIC_BYTES: usize = 8;
+
 fn encode_head(out: &mut Encoder, magic: &[u8; 8], head: &Head) {
     out.raw(magic);
     out.u32(VERSION);

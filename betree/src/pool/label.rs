@@ -322,6 +322,13 @@ impl LeafScan {
             .filter(|slot| matches!(slot.content, SlotContent::Invalid(_) | SlotContent::Unreadable(_)))
     }
 
+    /// Slots that begin as what belongs there, and have another checksum.
+    pub fn torn(&self) -> impl Iterator<Item = &SlotDump> {
+        let is_torn =
+            |slot: &&SlotDump| matches!(slot.content, SlotContent::Invalid(SlotError::Checksum { .. }));
+        self.slots.iter().filter(is_torn)
+    }
+
     /// Whether ring slot `index` is damaged at both ends.
     pub fn lost_both(&self, index: u8) -> bool {
         let damaged = |slot: &&SlotDump| slot.slot == SlotUse::Superblock(index) && slot.content.is_damaged();

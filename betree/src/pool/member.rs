@@ -209,9 +209,19 @@ impl Member {
         result
     }
 
+    /// Somebody else reads `bytes` bytes from `block` on, until [`Member::end_read`].
+    pub fn begin_read(&self, block: u64, bytes: usize) {
+        self.reading.fetch_add(1, Ordering::Relaxed);
+        self.read_end.store(block + (bytes / BLOCK_BYTES) as u64, Ordering::Relaxed);
+    }
+
+    pub fn end_read(&self) {
+        self.reading.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Counts a read that somebody else made.
-    pub fn count_read(&self, bytes: usize, succeeded: bool) {
-        self.counters.reads().add(bytes, succeeded);
+    pub fn count_read(&self, bytes: usize) {
+        self.counters.reads().add(bytes, true);
     }
 
     pub fn flush(&self) -> Result<(), VdevError> {

@@ -1,18 +1,16 @@
 //! Reads that are one request to one file: whoever has a better way to make it than to wait for it may do so.
 
-use super::group::Group;
+use super::member::Member;
 use super::pool::Pool;
 use crate::base::extent::Extent;
-use crate::base::ids::VdevId;
 use crate::base::units::BLOCK_BYTES_U64;
 use crate::vdev::BlockDevice;
 use std::sync::Arc;
 
-/// A read that is one request to one file.
+/// A read that is one request to one file; as long as it lives, its member has it to do.
 #[derive(Debug)]
 pub struct SingleRead {
-    vdev: VdevId,
-    member: usize,
+    member: Arc<Member>,
     /// The device to be asked, which has a file.
     pub device: Arc<dyn BlockDevice>,
     /// From which byte on.
@@ -21,13 +19,16 @@ pub struct SingleRead {
     pub bytes: usize,
 }
 
-impl Group {
-    /// The member that would be asked for `bytes` bytes from block `block` on, and its device, when that alone does.
-    fn single_reader(&self, block: u64, bytes: usize) -> Option<(usize, Arc<dyn BlockDevice>)> {
-        let index = self.only_reader(block, bytes)?;
-        let device = self.members()[index].device()?;
-        let end = block.checked_mul(BLOCK_BYTES_U64)?.checked_add(bytes as u64)?;
-        (device.file().is_some() && end <= device.len()).then_some((index, device))
+impl SingleRead {
+    /// It was made, and everything came.
+    pub fn succeeded(&self) {
+        self.member.count_read(self.bytes);
+    }
+}
+
+impl Drop for SingleRead {
+    fn drop(&mut self) {
+        self.member.end_read();
     }
 }
 
@@ -38,14 +39,14 @@ impl Pool {
     pub fn single_read(&self, extent: &Extent, from: u64, bytes: usize) -> Option<SingleRead> {
         let block = extent.block.checked_add(from)?;
         let group = &self.vdevs()[self.position(extent.vdev).ok()?].group;
-        let (member, device) = group.single_reader(block, bytes)?;
-        Some(SingleRead { vdev: extent.vdev, member, device, offset: block * BLOCK_BYTES_U64, bytes })
-    }
-
-    /// Counts `read` as made.
-    pub fn count_read(&self, read: &SingleRead, succeeded: bool) {
-        if let Ok(position) = self.position(read.vdev) {
-            self.vdevs()[position].group.members()[read.member].count_read(read.bytes, succeeded);
+        let member = &group.members()[group.only_reader(block, bytes)?];
+        let device = member.device()?;
+        let offset = block.checked_mul(BLOCK_BYTES_U64)?;
+        let end = offset.checked_add(bytes as u64)?;
+        if device.file().is_none() || end > device.len() {
+            return None;
         }
+        member.begin_read(block, bytes);
+        Some(SingleRead { member: Arc::clone(member), device, offset, bytes })
     }
 }

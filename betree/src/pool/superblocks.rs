@@ -2,7 +2,7 @@
 
 use super::assembly::{Assembly, Leaf};
 use super::format::{
-    AREA_BLOCKS, End, Features, MemberState, PAYLOAD_BYTES_MAX, SlotError, Superblock, Topology, VdevState,
+    AREA_BLOCKS, End, Features, MAGIC_BYTES, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, VdevState,
     next_slot,
 };
 use super::group::Group;
@@ -38,6 +38,8 @@ pub(super) struct Superblocks {
     candidates: Vec<Superblock>,
     /// Leaf, block and generation of every valid superblock that open found.
     found: Vec<(usize, u64, Generation)>,
+    /// Leaf, block and use of every slot that it found to be torn, or rotten.
+    torn: Vec<(usize, u64, SlotUse)>,
     /// Leaves of vdevs that left since then.
     former: Vec<Leaf>,
 }
@@ -52,8 +54,8 @@ struct Root<'a> {
     payload: &'a [u8],
 }
 
-/// Every byte of a slot that held something torn: in no sector the start of a superblock, or its end.
-const TORN: u8 = 0xff;
+/// Every byte behind the magic of a slot that held something torn.
+const UNMADE: u8 = 0xff;
 
 /// One block to be written.
 struct Image {
@@ -80,6 +82,7 @@ impl Superblocks {
             settled: assembly.candidates.is_empty(),
             candidates: assembly.candidates,
             found: assembly.found,
+            torn: assembly.torn,
             former: Vec::new(),
         }
     }
@@ -166,21 +169,21 @@ impl Superblocks {
 
     /// What goes over superblocks and labels that a crash tore, where the ones behind the superblock in `slot` come: when the next one is torn as
     /// well, its sectors could be just those that are missing, and one that was never acknowledged be whole. It
-    /// stays a slot that is damaged, which may be all that says so of a superblock that was lost.
-    fn torn(&self, slot: u8) -> Vec<Image> {
+    /// stays a slot of ours that is damaged, which may be all that says so of a superblock that was lost.
+    fn unmade(&self, slot: u8) -> Vec<Image> {
         let next = SlotUse::Superblock(next_slot(slot));
-        let mut torn = Vec::new();
-        for (leaf, Leaf { device, .. }) in self.leaves.iter().enumerate() {
-            let comes_next = |slot: &SlotDump| slot.slot == next || matches!(slot.slot, SlotUse::Label(_));
-            for SlotDump { block, content, .. } in dump_device(&**device).into_iter().filter(comes_next) {
-                if matches!(content, SlotContent::Invalid(SlotError::Checksum { .. })) {
-                    let mut bytes = AlignedBuffer::recycled(BLOCK_BYTES);
-                    bytes.fill(TORN);
-                    torn.push(Image { leaf, block, bytes });
-                }
+        let comes_next = |slot: SlotUse| slot == next || matches!(slot, SlotUse::Label(_));
+        let mut images = Vec::new();
+        for (leaf, block, _) in self.torn.iter().filter(|(_, _, slot)| comes_next(*slot)) {
+            let mut present = AlignedBuffer::zeroed(BLOCK_BYTES);
+            let read = self.leaves[*leaf].device.read_at(&mut present, block * BLOCK_BYTES_U64);
+            let mut bytes = AlignedBuffer::copy_of(&present);
+            bytes[MAGIC_BYTES..].fill(UNMADE);
+            if read.is_ok() && present[..] != bytes[..] {
+                images.push(Image { leaf: *leaf, block: *block, bytes });
             }
         }
-        torn
+        images
     }
 
     /// Writes `images`, as far as their leaves take writes, and flushes every vdev.
@@ -363,11 +366,11 @@ impl Pool {
             return Err(PoolError::NotACandidate { generation });
         };
         self.flush_all()?;
-        let torn = superblocks.torn(candidate.slot);
-        if !torn.is_empty() {
-            superblocks.write_flushed(self, &torn)?;
+        let unmade = superblocks.unmade(candidate.slot);
+        if !unmade.is_empty() {
+            superblocks.write_flushed(self, &unmade)?;
         }
-        // Who is missing is durable before anything else is.
+        // Who is missing is durable before anything else that counts.
         (0..self.vdevs().len()).try_for_each(|position| self.record_losses(position))?;
         let root = Root {
             generation,
@@ -415,6 +418,7 @@ impl Pool {
         superblocks.settled = true;
         superblocks.candidates = Vec::new();
         superblocks.found = Vec::new();
+        superblocks.torn = Vec::new();
         self.set_committed(generation, superblocks.highest_seen);
         self.vdevs().iter().for_each(|vdev| vdev.group.set_repairs(true));
         Ok(())

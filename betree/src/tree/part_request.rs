@@ -35,20 +35,32 @@ pub struct PartRequest {
 }
 
 impl View {
-    /// Begins a read as [`View::get_part`], and waits for no device, unless something is evicted from the cache at this moment.
+    /// Begins a read as [`View::get_part`], and waits for no device, unless something is evicted from the cache at this moment, or a key has
+    /// more versions than a block. Without `requests`, what is not in memory is for somebody who waits.
     ///
     /// # Errors
     /// As [`View::get_part`].
-    pub fn begin_part(self, key: &[u8], offset: u64, out: &mut [u8]) -> Result<Begun, TreeError> {
+    pub fn begin_part(
+        self,
+        key: &[u8],
+        offset: u64,
+        out: &mut [u8],
+        requests: bool,
+    ) -> Result<Begun, TreeError> {
         let (tree, mut resolver) = (&self.tree, Resolver::new());
         if !tree.collect_into(&mut resolver, &self.version, self.visible, key, false)? {
             return Ok(Begun::Waits);
         }
         if let Some(value) = resolver.large() {
+            // An action may want the whole value.
+            if resolver.needs_action() {
+                return Ok(Begun::Waits);
+            }
             let offset = usize::try_from(offset).unwrap_or(usize::MAX).min(value.length as usize);
             let length = out.len().min(value.length as usize - offset);
             if length > 0 && !value.is_cached(tree.dmu(), offset, length) {
-                let request = resolver.into_large().and_then(|value| self.request(value, offset, length));
+                let value = resolver.into_large().filter(|_| requests);
+                let request = value.and_then(|value| self.request(value, offset, length));
                 return Ok(request.map_or(Begun::Waits, |request| Begun::Request(Box::new(request))));
             }
         }
@@ -58,9 +70,11 @@ impl View {
 
     /// The read of `length` bytes from byte `offset` of `value`, which has them; `None` when they are not what one request gives.
     fn request(self, value: LargeValue, offset: usize, length: usize) -> Option<PartRequest> {
-        let dmu = self.tree.dmu();
-        let pieces = value.missing_pieces(dmu, offset, length, Caching::of_part(length))?;
-        let request = dmu.single_read(&value.extents, pieces.offset(), pieces.stored_bytes())?;
+        let (dmu, caching) = (self.tree.dmu(), Caching::of_part(length));
+        let missing = value.missing_pieces(dmu, offset, length, caching)?;
+        let (at, bytes) = value.stored_range(&missing);
+        let request = dmu.single_read(&value.extents, at, bytes)?;
+        let pieces = value.piece_read(dmu, missing, caching);
         Some(PartRequest { view: self, value, offset, length, pieces, request })
     }
 }
@@ -84,12 +98,15 @@ impl PartRequest {
     ) -> Result<PartRead, TreeError> {
         let Self { view, value, offset, length, pieces, request } = self;
         let (dmu, out) = (view.tree.dmu(), &mut out[..length]);
-        dmu.pool().count_read(&request, arrived.is_ok());
         match arrived {
-            Ok(buffer) => value.take_pieces(dmu, pieces, buffer, offset, out)?,
+            Ok(buffer) => {
+                request.succeeded();
+                value.take_pieces(dmu, pieces, buffer, offset, out)?;
+            }
+            // It may be no more than an interruption: what is wrong with the device is for the next read to find.
             Err(error) => {
                 log::warn!("{error}; it is read again");
-                drop(pieces);
+                drop((pieces, request));
                 value.read_part(dmu, offset, out, Caching::of_part(length))?;
             }
         }

@@ -99,12 +99,9 @@ impl Resolver {
         if let Base::Large(pointer) = &self.base { Some(pointer) } else { None }
     }
 
-    /// The large value that is the value, with no messages above.
+    /// The same, when nothing else is wanted.
     pub fn into_large(self) -> Option<LargeValue> {
-        match self.base {
-            Base::Large(pointer) if self.upserts.is_empty() => Some(pointer),
-            _ => None,
-        }
+        if let Base::Large(pointer) = self.base { Some(pointer) } else { None }
     }
 
     /// The value of `key`.

@@ -147,18 +147,6 @@ pub(super) struct PieceRead {
     charges: Vec<Charge>,
 }
 
-impl PieceRead {
-    /// The byte of the value where they start.
-    pub fn offset(&self) -> u64 {
-        (self.pieces.start * CHECKSUM_CHUNK_BYTES) as u64
-    }
-
-    /// Bytes of the request.
-    pub fn stored_bytes(&self) -> usize {
-        self.length.next_multiple_of(BLOCK_BYTES)
-    }
-}
-
 /// The pieces in which `length` bytes from byte `offset` lie.
 fn pieces_of(offset: usize, length: usize) -> Range<usize> {
     offset / CHECKSUM_CHUNK_BYTES..(offset + length).div_ceil(CHECKSUM_CHUNK_BYTES)
@@ -353,8 +341,7 @@ impl LargeValue {
         out: &mut [u8],
         caching: Caching,
     ) -> Result<(), TreeError> {
-        let start = pieces.start * CHECKSUM_CHUNK_BYTES;
-        let length = (self.length as usize).min(pieces.end * CHECKSUM_CHUNK_BYTES) - start;
+        let (start, length) = self.bytes_of(&pieces);
         let stored = length.next_multiple_of(BLOCK_BYTES);
         let in_place = out.len() == stored && (out.as_ptr() as usize).is_multiple_of(BLOCK_BYTES);
         if caching != Caching::Keep && in_place {
@@ -369,11 +356,22 @@ impl LargeValue {
         Ok(())
     }
 
+    /// The byte where `pieces` start, and how many of the value are in them.
+    fn bytes_of(&self, pieces: &Range<usize>) -> (usize, usize) {
+        let start = pieces.start * CHECKSUM_CHUNK_BYTES;
+        (start, (self.length as usize).min(pieces.end * CHECKSUM_CHUNK_BYTES) - start)
+    }
+
+    /// From which byte a request reads `pieces`, and how many.
+    pub(super) fn stored_range(&self, pieces: &Range<usize>) -> (u64, usize) {
+        let (start, length) = self.bytes_of(pieces);
+        (start as u64, length.next_multiple_of(BLOCK_BYTES))
+    }
+
     /// Makes room in the cache for `pieces`, before the frames exist.
-    fn piece_read(&self, dmu: &Dmu, pieces: Range<usize>, caching: Caching) -> PieceRead {
+    pub(super) fn piece_read(&self, dmu: &Dmu, pieces: Range<usize>, caching: Caching) -> PieceRead {
         dmu.cache().record_miss();
-        let length = (self.length as usize).min(pieces.end * CHECKSUM_CHUNK_BYTES)
-            - pieces.start * CHECKSUM_CHUNK_BYTES;
+        let (_, length) = self.bytes_of(&pieces);
         let charge = |piece| dmu.cache().charge(footprint(self.piece_bytes(piece)));
         let kept = if caching == Caching::Keep { pieces.clone() } else { 0..0 };
         PieceRead { length, charges: kept.map(charge).collect(), pieces }
@@ -386,11 +384,11 @@ impl LargeValue {
         offset: usize,
         length: usize,
         caching: Caching,
-    ) -> Option<PieceRead> {
+    ) -> Option<Range<usize>> {
         let pieces = pieces_of(offset, length);
         let missing = self.missing(dmu, pieces.start, pieces.end, caching);
         let is_first_missing = !self.is_piece_cached(dmu, pieces.start, caching);
-        (missing == pieces && is_first_missing).then(|| self.piece_read(dmu, pieces, caching))
+        (missing == pieces && is_first_missing).then_some(pieces)
     }
 
     /// Whether the pieces of `length` bytes from byte `offset` are all in the cache.

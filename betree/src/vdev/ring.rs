@@ -10,19 +10,24 @@ use io_uring::{IoUring, opcode};
 use rustix::io::Errno;
 use slab::Slab;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Most reads that may be under way.
 pub const DEPTH_MAX: u32 = 4096;
+
+/// How often the kernel is asked again, when the ring is dropped, to wait for what is under way.
+const WAITS_MAX: u32 = 500;
 
 /// Reads under way, each with what belongs to it.
 ///
 /// Dropping it waits for them: their buffers are the kernel's until then.
 pub struct ReadRing<T> {
     ring: IoUring,
-    reads: Slab<Read<T>>,
+    /// Dropped when it is empty alone: buffers that the kernel may write to are never anybody else's.
+    reads: ManuallyDrop<Slab<Read<T>>>,
     depth: usize,
 }
 
@@ -58,13 +63,13 @@ impl<T> ReadRing<T> {
     /// The operating system has no `io_uring` (Linux before 5.11), or does not let this process have one.
     pub fn new(depth: u32) -> io::Result<Self> {
         let depth = depth.clamp(1, DEPTH_MAX);
-        // Completions are noted when this thread is in the kernel anyway, where Linux knows how (5.19).
-        let cooperative = IoUring::builder().setup_coop_taskrun().build(depth);
+        // Completions are noted when this thread is in the kernel anyway, where Linux knows how (5.19); a flag says that there are some.
+        let cooperative = IoUring::builder().setup_coop_taskrun().setup_taskrun_flag().build(depth);
         let ring = cooperative.or_else(|_| IoUring::builder().build(depth))?;
         if !ring.params().is_feature_ext_arg() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(Self { ring, reads: Slab::new(), depth: depth as usize })
+        Ok(Self { ring, reads: ManuallyDrop::new(Slab::new()), depth: depth as usize })
     }
 
     /// How many reads are under way.
@@ -124,7 +129,10 @@ impl<T> ReadRing<T> {
         let least = least.min(self.reads.len());
         loop {
             let wanted = least.saturating_sub(self.ring.completion().len());
-            if wanted == 0 && self.ring.submission().is_empty() {
+            let submission = self.ring.submission();
+            let is_idle = submission.is_empty() && !submission.taskrun();
+            drop(submission);
+            if wanted == 0 && is_idle {
                 return Ok(());
             }
             match deadline {
@@ -178,14 +186,23 @@ fn entered(result: io::Result<usize>) -> Result<(), VdevError> {
 
 impl<T> Drop for ReadRing<T> {
     fn drop(&mut self) {
+        let mut tries = 0;
         while !self.reads.is_empty() {
-            if let Err(error) = self.wait(1, None) {
-                log::error!("{error}; the memory of {} reads is not given back", self.reads.len());
-                std::mem::forget(std::mem::take(&mut self.reads));
-                return;
+            match self.wait(1, None) {
+                Ok(()) => while self.pop().is_some() {},
+                // The kernel has no memory for it now.
+                Err(_) if tries < WAITS_MAX => {
+                    tries += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => {
+                    log::error!("{error}; the memory of {} reads is not given back", self.reads.len());
+                    return;
+                }
             }
-            while self.pop().is_some() {}
         }
+        // SAFETY: `self` is being dropped, and nobody uses it after this.
+        unsafe { ManuallyDrop::drop(&mut self.reads) }
     }
 }
 
@@ -194,7 +211,6 @@ mod tests {
     use super::*;
     use crate::base::units::BLOCK_BYTES;
     use crate::vdev::{FileDevice, MemoryDevice};
-    use std::time::Duration;
 
     /// A ring, or `None` after saying that the system has none; with `BETREE_CHECK` set that is a failure.
     fn ring(depth: u32) -> Option<ReadRing<u64>> {

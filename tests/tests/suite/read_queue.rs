@@ -82,10 +82,14 @@ fn what_arrives_is_what_was_there_when_the_read_began() {
                 }
             }
         }
-        settle(&database);
-        // Twice: then what died is given out again.
-        database.checkpoint().unwrap();
-        database.checkpoint().unwrap();
+        if round % 4 != 3 {
+            settle(&database);
+            // Twice: then what died is given out again.
+            database.checkpoint().unwrap();
+            database.checkpoint().unwrap();
+        }
+        // Those that nobody sent on their way before are read now.
+        queue.wait(usize::MAX, None).unwrap();
         while let Some(arrived) = queue.next_arrived() {
             let (length, wanted) = waiting.remove(&arrived.tag()).unwrap();
             let mut buffer = vec![0xee; length];
@@ -117,9 +121,10 @@ fn what_arrives_is_what_was_there_when_the_read_began() {
             }
         }
         assert_eq!(queue.len(), waiting.len());
-        match round % 2 {
+        match round % 3 {
             0 => queue.submit().unwrap(),
-            _ => queue.wait(usize::MAX, None).unwrap(),
+            1 => queue.wait(usize::MAX, None).unwrap(),
+            _ => {}
         }
     }
     assert!(at_once > 100 && under_way > 100 && waits > 50, "{at_once} {under_way} {waits}");

@@ -116,8 +116,17 @@ fn what_is_left_of_a_torn_label_is_made_unreadable() {
     let byte = block as usize * BLOCK + 100;
     disks[0].set(byte, &[disks[0].bytes()[byte] ^ 1]);
     drop(settled(&[all(VdevKind::Mirror, &disks)]));
+    let unmade = || {
+        let label = &disks[0].bytes()[block as usize * BLOCK..][..BLOCK];
+        label[0] != 0xff && label[8..].iter().all(|byte| *byte == 0xff)
+    };
+    assert!(unmade());
+    // It is damage as before, and not written again.
     let content = dump().into_iter().find(|slot| slot.block == block).unwrap().content;
-    assert!(matches!(content, SlotContent::Invalid(SlotError::NotOurs)), "{content:?}");
+    assert!(matches!(content, SlotContent::Invalid(SlotError::Checksum { .. })), "{content:?}");
+    let ops = record(&disks);
+    drop(settled(&[all(VdevKind::Mirror, &disks)]));
+    assert!(unmade() && !ops.lock().iter().any(|op| matches!(op, Op::Write { .. })));
 }
 
 #[test]
