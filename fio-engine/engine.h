@@ -126,8 +126,8 @@ void betree_fio_close(struct betree_fio_file *file);
 // Removes the file `name`.
 int betree_fio_remove(const struct betree_fio_job *job, const char *name);
 
-// Starts what serves up to `depth` requests that are submitted.
-int betree_fio_start(struct betree_fio_job *job, uint32_t depth);
+// Starts what serves up to `depth` requests that are submitted: `threads` threads, and what needs none.
+int betree_fio_start(struct betree_fio_job *job, uint32_t depth, uint32_t threads);
 
 // Serves a request in the calling thread; `operation` is a number of betree_fio_operation. Returns how many bytes were done, or a negative errno.
 int64_t betree_fio_serve(const struct betree_fio_job *job,
@@ -137,8 +137,8 @@ int64_t betree_fio_serve(const struct betree_fio_job *job,
                          void *bytes,
                          size_t length);
 
-// Takes a request; `betree_fio_fetch` gives `token` back when it was served. It begins no sooner than `betree_fio_announce`. Returns 1 when it
-// was served at once, with what `betree_fio_serve` would return in `*result`; it is not fetched then.
+// Takes a request, which `betree_fio_announce` lets begin; `betree_fio_fetch` gives `token` back when it was served. Or returns 1 when it was served
+// at once, with what `betree_fio_serve` would return in `*result`; it is not fetched then.
 int betree_fio_submit(struct betree_fio_job *job,
                       const struct betree_fio_file *file,
                       uint32_t operation,

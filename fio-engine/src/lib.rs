@@ -6,7 +6,7 @@
 //!                                 ▼
 //!                                job        a job of fio: how it writes, its threads, its snapshots
 //!                             │   │   │
-//!                     workers ◀───┘   └───▶ target    a file of fio: an object, or keys of a dataset
+//!              workers, reads ◀───┘   └───▶ target    a file of fio: an object, or keys of a dataset
 //!                                 │            │
 //!                                 ▼            ▼
 //!                              registry ─ the databases that this process has open, each with its jobs

@@ -18,8 +18,12 @@ use std::time::Instant;
 /// as busy for a fraction of the processor's time.
 ///
 /// Under way can be what one request to one file gives: a part of a value with an extent of its own
-/// ([`large_value_size`](crate::DatasetConfiguration::large_value_size)), on a leaf or a mirror, whose place in the tree is in the cache. Other
+/// ([`large_value_size`](crate::DatasetConfiguration::large_value_size)) and without patches, on a leaf or a mirror, whose place in the tree is in the cache. Other
 /// reads are given back as [`BegunRead::Waits`].
+///
+/// What is under way holds the state that it reads, and its devices: a database that is closed is not let go of before it arrived, and was taken
+/// or dropped with the queue. Buffers of parts of more than 64 KiB are beside the cache's budget. All calls are for one thread at a time, and
+/// best for the same one.
 #[derive(Debug)]
 pub struct ReadQueue {
     /// `None`: the operating system has none.
@@ -165,7 +169,7 @@ impl ArrivedRead {
     }
 
     /// Verifies what came, and puts it into `buffer`, of at least the length that the read was begun with; says what
-    /// [`Dataset::get_part`] would have. What is damaged, or did not come, is read again, and repaired where there is another copy.
+    /// [`Dataset::get_part`] would have said when it began, whatever became of key, dataset and database meanwhile. What is damaged, or did not come, is read again, and repaired where there is another copy.
     ///
     /// # Errors
     /// As [`Dataset::get_part`].

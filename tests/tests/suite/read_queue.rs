@@ -198,10 +198,41 @@ fn parts_of_objects_arrive_as_they_are_read() {
     }
     assert!(at_once > 50 && under_way > 50 && waits > 50, "{at_once} {under_way} {waits}");
     // What goes on where the last one ended is a stream, for which there is reading ahead.
-    let mut buffer = [0; 8192];
-    object.read_at(&mut buffer, 0).unwrap();
+    let (mut buffer, at) = ([0; 16 << 10], 12 * (128 << 10));
     database.drop_cache();
-    assert_eq!(object.begin_read_at(&mut queue, &mut buffer, 8192, 1).unwrap(), BegunRead::Waits);
+    object.read_at(&mut buffer, at).unwrap();
+    let mut begin = |offset| object.begin_read_at(&mut queue, &mut buffer, at + offset, 1).unwrap();
+    assert_eq!([begin(16 << 10), begin(64 << 10)], [BegunRead::Waits, BegunRead::UnderWay]);
+}
+
+/// A small pool is written several times over while a read is under way.
+#[test]
+fn blocks_that_are_being_read_are_not_used_again() {
+    let folder = Folder::new();
+    let database = Database::build(folder.one(16)).unwrap();
+    let Some(mut queue) = queue(1) else { return };
+    let dataset = blocks(&database, 4096);
+    let mut rng = SimRng::new(3);
+    let whole = value(&mut rng, 4096);
+    dataset.insert("wanted", &whole).unwrap();
+    settle(&database);
+    database.checkpoint().unwrap();
+    database.drop_cache();
+    let mut buffer = vec![0; 4096];
+    dataset.get_part("wanted", 0, &mut []).unwrap();
+    assert_eq!(queue.begin(&dataset, "wanted", 0, &mut buffer, 1).unwrap(), BegunRead::UnderWay);
+    dataset.delete("wanted").unwrap();
+    for round in 0..64 {
+        for number in 0..16 {
+            dataset.insert(key(number), vec![round; 64 << 10]).unwrap();
+        }
+        settle(&database);
+        database.checkpoint().unwrap();
+    }
+    assert_eq!(dataset.get("wanted").unwrap(), None);
+    queue.wait(1, None).unwrap();
+    queue.next_arrived().unwrap().finish(&mut buffer).unwrap();
+    assert!(buffer == whole);
 }
 
 fn file(path: &Path) -> LeafVdev {
