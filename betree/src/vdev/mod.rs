@@ -25,7 +25,7 @@
 //! V6. **Nothing is formatted by accident.** Creating refuses a file that has bytes, and removes what it could not
 //!     finish.
 //!
-//! [`ReadRing`] reads files past [`BlockDevice::read_at`], many at once by one thread; V2 then is for who takes what arrived.
+//! `ReadRing` reads files past [`BlockDevice::read_at`], many at once by one thread; V2 then is for who takes what arrived.
 //!
 //! # Locks
 //! Each device has at most one lock of its own and calls nothing above it while holding it.
