@@ -54,6 +54,7 @@ mod memtable_deletes;
 mod memtable_filter;
 mod memtable_index;
 mod merge;
+mod neighbours;
 mod node;
 mod options;
 mod output;

@@ -1,6 +1,7 @@
 //! Range reads: one consistent state, forward and backward.
 
 use super::memtable::MemtableCursor;
+use super::neighbours::Neighbours;
 use super::node::NodeBody;
 use super::part::PartRead;
 use super::resolve::Resolver;
@@ -9,7 +10,7 @@ use super::value::{Caching, Value};
 use super::version::Version;
 use super::{Tree, TreeError};
 use crate::base::preference::StoragePreference;
-use crate::dmu::PendingJob;
+use crate::dmu::{Dmu, DmuError, PendingJob};
 use crate::run::{EntryCursor, EntryRef, Kind, MergeCursor, ReadMode, Run, RunCursor};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -51,7 +52,14 @@ struct Ahead {
 
 enum Coming {
     Known(Result<Value, TreeError>),
+    /// Nobody reads it yet. Whoever reads what a run names holds the run's node.
+    Open(Resolver, Vec<Arc<NodeBody>>),
     Reading(PendingJob<Result<Option<Value>, TreeError>>),
+    /// With it come those behind it.
+    First(PendingJob<Vec<Result<Value, TreeError>>>),
+    /// It comes with one before it.
+    Behind,
+    Read(Result<Value, TreeError>),
 }
 
 /// An entry, and where its value was asked to go.
@@ -64,8 +72,9 @@ enum Found {
     Open(Resolver),
 }
 
-/// Large values that a range reads at one time, in bytes: enough to keep a device busy.
-const WINDOW_BYTES_MAX: usize = 1 << 20;
+/// Large values that a range reads at one time, in bytes: twice what keeps a device busy, because more is asked for when half of it
+/// was returned, so that there is something to be read with one request.
+const WINDOW_BYTES_MAX: usize = 2 << 20;
 /// What an entry counts for beside its value.
 const ENTRY_BYTES: usize = 256;
 
@@ -281,26 +290,10 @@ impl Range {
     /// The next entry from the front, in which the values behind it are being read when values are large.
     fn next_front(&mut self) -> Result<Option<Preferred>, TreeError> {
         loop {
-            while self.ahead.is_empty() || self.ahead_bytes < self.window {
-                let next = match self.next_found() {
-                    Ok(Some((key, Found::Value(value), preference))) if self.window == 0 => {
-                        return Ok(Some((key, value, preference)));
-                    }
-                    Ok(Some((key, found, preference))) => self.start_reading(key, found, preference),
-                    Ok(None) => break,
-                    Err(error) if self.ahead.is_empty() => return Err(error),
-                    // What was found before it comes first.
-                    Err(error) => {
-                        let (key, preference) = (Value::from(&[][..]), StoragePreference::NONE);
-                        Ahead { key, value: Coming::Known(Err(error)), preference, bytes: 0 }
-                    }
-                };
-                let failed = matches!(next.value, Coming::Known(Err(_)));
-                self.ahead_bytes += next.bytes;
-                self.ahead.push_back(next);
-                if failed {
-                    break;
-                }
+            if self.ahead_bytes <= self.window / 2
+                && let Some(entry) = self.look_ahead()?
+            {
+                return Ok(Some(entry));
             }
             let Some(Ahead { key, value, preference, bytes }) = self.ahead.pop_front() else {
                 return Ok(None);
@@ -312,11 +305,23 @@ impl Range {
                     self.window = self.window.saturating_sub(bytes);
                     Some(value?)
                 }
+                Coming::Open(resolver, _bodies) => {
+                    self.widen(bytes);
+                    finish(&self.view, resolver, &key)?
+                }
                 Coming::Reading(job) => {
-                    // A range that goes on reads further ahead each time.
-                    self.window = (self.window + bytes).min(WINDOW_BYTES_MAX);
+                    self.widen(bytes);
                     job.wait().map_err(TreeError::from)??
                 }
+                Coming::First(job) => {
+                    self.widen(bytes);
+                    Some(self.take_neighbours(job.wait())?)
+                }
+                Coming::Read(value) => {
+                    self.widen(bytes);
+                    Some(value?)
+                }
+                Coming::Behind => unreachable!("the one that it comes with was before it"),
             };
             if let Some(value) = value {
                 return Ok(Some((key, value, preference)));
@@ -324,29 +329,130 @@ impl Range {
         }
     }
 
-    fn start_reading(&self, key: Value, found: Found, preference: StoragePreference) -> Ahead {
-        let resolver = match found {
+    /// A range that goes on reads further ahead each time.
+    fn widen(&mut self, bytes: usize) {
+        self.window = (self.window + bytes).min(WINDOW_BYTES_MAX);
+    }
+
+    /// Finds entries and has their values read, until there are enough of them; or the next one, when values are small.
+    fn look_ahead(&mut self) -> Result<Option<Preferred>, TreeError> {
+        let from = self.ahead.len();
+        while self.ahead.is_empty() || self.ahead_bytes < self.window {
+            let next = match self.next_found() {
+                Ok(Some((key, Found::Value(value), preference))) if self.window == 0 => {
+                    return Ok(Some((key, value, preference)));
+                }
+                Ok(Some((key, found, preference))) => self.found_ahead(key, found, preference),
+                Ok(None) => break,
+                Err(error) if self.ahead.is_empty() => return Err(error),
+                // What was found before it comes first.
+                Err(error) => {
+                    let (key, preference) = (Value::from(&[][..]), StoragePreference::NONE);
+                    Ahead { key, value: Coming::Known(Err(error)), preference, bytes: 0 }
+                }
+            };
+            let failed = matches!(next.value, Coming::Known(Err(_)));
+            self.ahead_bytes += next.bytes;
+            self.ahead.push_back(next);
+            if failed {
+                break;
+            }
+        }
+        // The first one is not worth another thread.
+        if self.window > 0 {
+            self.start_reading(from);
+        }
+        Ok(None)
+    }
+
+    fn found_ahead(&self, key: Value, found: Found, preference: StoragePreference) -> Ahead {
+        match found {
             Found::Value(value) => {
                 let bytes = ENTRY_BYTES + value.len();
-                return Ahead { key, value: Coming::Known(Ok(value)), preference, bytes };
+                Ahead { key, value: Coming::Known(Ok(value)), preference, bytes }
             }
-            Found::Open(resolver) => resolver,
+            Found::Open(resolver) => {
+                let bytes = ENTRY_BYTES + resolver.large_bytes();
+                let bodies = self.front.as_ref().map(|side| side.bodies.clone());
+                Ahead { key, value: Coming::Open(resolver, bodies.unwrap_or_default()), preference, bytes }
+            }
+        }
+    }
+
+    /// Starts to read the values of the entries from `at` on: neighbours among them with one request.
+    fn start_reading(&mut self, mut at: usize) {
+        let dmu = self.view.tree.dmu.clone();
+        while at < self.ahead.len() {
+            let mut neighbours = Neighbours::default();
+            let joins = |entry: &&Ahead| match &entry.value {
+                Coming::Open(resolver, _) if !resolver.needs_action() => {
+                    resolver.large().is_some_and(|value| neighbours.add(&dmu, value))
+                }
+                _ => false,
+            };
+            let count = self.ahead.range(at..).take_while(joins).count();
+            if count > 1 {
+                self.start_neighbours(&dmu, at, neighbours);
+            } else {
+                self.start_one(&dmu, at);
+            }
+            at += count.max(1);
+        }
+    }
+
+    /// Starts to read the value of the entry `at`, if nobody does.
+    fn start_one(&mut self, dmu: &Dmu, at: usize) {
+        let Ahead { key, value, bytes, .. } = &mut self.ahead[at];
+        *value = match std::mem::replace(value, Coming::Behind) {
+            Coming::Open(resolver, bodies) => {
+                let (view, key) = (self.view.clone(), key.clone());
+                let read = move || {
+                    let value = finish(&view, resolver, &key);
+                    drop(bodies);
+                    Ok(value)
+                };
+                Coming::Reading(dmu.read_in_background(*bytes, read))
+            }
+            value => value,
         };
-        let bytes = ENTRY_BYTES + resolver.large_bytes();
-        let (view, of) = (self.view.clone(), key.clone());
-        // Whoever reads what a run names holds the run's node.
-        let bodies = self.front.as_ref().map(|side| side.bodies.clone());
+    }
+
+    /// Starts to read `neighbours`, which are the values of the entries from `at` on.
+    fn start_neighbours(&mut self, dmu: &Dmu, at: usize, neighbours: Neighbours) {
+        let (mut bytes, mut held) = (0, Vec::new());
+        for entry in self.ahead.range_mut(at..at + neighbours.len()) {
+            bytes += entry.bytes;
+            if let Coming::Open(_, bodies) = std::mem::replace(&mut entry.value, Coming::Behind) {
+                held.push(bodies);
+            }
+        }
+        let (view, of) = (self.view.clone(), dmu.clone());
         let read = move || {
-            let value = finish(&view, resolver, &of);
-            drop(bodies);
-            value
+            let values = neighbours.read(&of);
+            drop((held, view));
+            Ok(values)
         };
-        // The first one is not worth another thread.
-        let job = match self.window {
-            0 => PendingJob::ready(Ok(read())),
-            _ => self.view.tree.dmu.read_in_background(bytes, move || Ok(read())),
+        self.ahead[at].value = Coming::First(dmu.read_in_background(bytes, read));
+    }
+
+    /// The first of the values that were `read` with one request; those behind it are with their entries then.
+    fn take_neighbours(
+        &mut self,
+        read: Result<Vec<Result<Value, TreeError>>, DmuError>,
+    ) -> Result<Value, TreeError> {
+        let mut values = match read {
+            Ok(values) => values.into_iter(),
+            Err(error) => {
+                let behind = self.ahead.iter_mut().take_while(|entry| matches!(entry.value, Coming::Behind));
+                behind.for_each(|entry| entry.value = Coming::Read(Err(error.clone().into())));
+                return Err(error.into());
+            }
         };
-        Ahead { key, value: Coming::Reading(job), preference, bytes }
+        let first = values.next();
+        for (entry, value) in self.ahead.iter_mut().zip(values) {
+            entry.value = Coming::Read(value);
+        }
+        first.unwrap_or_else(|| unreachable!("each of them has a value or an error"))
     }
 
     /// Takes back what was found ahead and not returned: the other end may come to it first.
@@ -366,8 +472,10 @@ impl Range {
     /// Waits for what is being read: it holds the devices, which a caller may want to open again at once.
     fn end_reading(&mut self) {
         for Ahead { value, .. } in std::mem::take(&mut self.ahead) {
-            if let Coming::Reading(job) = value {
-                drop(job.wait());
+            match value {
+                Coming::Reading(job) => drop(job.wait()),
+                Coming::First(job) => drop(job.wait()),
+                Coming::Known(_) | Coming::Open(..) | Coming::Behind | Coming::Read(_) => {}
             }
         }
         (self.ahead_bytes, self.window) = (0, 0);

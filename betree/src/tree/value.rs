@@ -441,6 +441,14 @@ impl LargeValue {
         }
     }
 
+    /// Whether `bytes` are the value, by its checksums.
+    pub(super) fn is_right(&self, bytes: &[u8]) -> bool {
+        let pieces = bytes.chunks(CHECKSUM_CHUNK_BYTES);
+        bytes.len() == self.length as usize
+            && pieces.len() == self.checksums.len()
+            && pieces.zip(&self.checksums).all(|(piece, checksum)| crc(piece) == *checksum)
+    }
+
     fn piece_bytes(&self, piece: usize) -> usize {
         (self.length as usize - piece * CHECKSUM_CHUNK_BYTES).min(CHECKSUM_CHUNK_BYTES)
     }

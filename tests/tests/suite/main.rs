@@ -37,6 +37,8 @@ mod patches;
 #[cfg(test)]
 mod pools;
 #[cfg(test)]
+mod ranges;
+#[cfg(test)]
 mod read_queue;
 #[cfg(test)]
 mod real_input;
