@@ -1,7 +1,9 @@
 //! Compression of blocks. The caller keeps the raw length beside the bytes.
 
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::io;
+use zstd::bulk::{Compressor, Decompressor};
 
 /// How blocks are compressed. In JSON: `"None"`, `"Lz4"` or `{"Zstd":{"level":3}}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,9 +61,7 @@ impl Compression {
         let (codec, out) = match self {
             Self::None => return None,
             Self::Lz4 => (Codec::Lz4, lz4_flex::block::compress(raw)),
-            Self::Zstd { level } => {
-                (Codec::Zstd, zstd::bulk::compress(raw, i32::from(level.clamp(1, 22))).ok()?)
-            }
+            Self::Zstd { level } => (Codec::Zstd, zstd_compress(raw, level.clamp(1, 22)).ok()?),
         };
         (out.len() < raw.len()).then_some((codec, out))
     }
@@ -82,10 +82,36 @@ impl Codec {
                 raw.len()
             }
             Self::Lz4 => lz4_flex::block::decompress_into(stored, raw).map_err(invalid)?,
-            Self::Zstd => zstd::bulk::decompress_to_buffer(stored, raw).map_err(invalid)?,
+            Self::Zstd => zstd_decompress(stored, raw).map_err(invalid)?,
         };
         if written == raw.len() { Ok(()) } else { Err(invalid("raw length differs from the recorded one")) }
     }
+}
+
+thread_local! {
+    /// The level that it was made for, and its tables: making those anew takes longer than to compress a short block.
+    static COMPRESSOR: RefCell<Option<(u8, Compressor<'static>)>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn zstd_compress(raw: &[u8], level: u8) -> io::Result<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|kept| {
+        let (_, compressor) = match kept.take_if(|(of, _)| *of == level) {
+            Some(same) => kept.insert(same),
+            None => kept.insert((level, Compressor::new(i32::from(level))?)),
+        };
+        compressor.compress(raw)
+    })
+}
+
+fn zstd_decompress(stored: &[u8], raw: &mut [u8]) -> io::Result<usize> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(decompressor) => decompressor,
+            None => kept.insert(Decompressor::new()?),
+        };
+        decompressor.decompress_to_buffer(stored, raw)
+    })
 }
 
 fn invalid(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -110,5 +136,21 @@ mod tests {
             assert!(codec.decompress(&stored, &mut vec![0; raw.len() + 1]).is_err());
         }
         assert!(Compression::None.compress(&raw).is_none());
+    }
+
+    /// What is kept from block to block leaves no trace in them.
+    #[test]
+    fn blocks_do_not_depend_on_those_before() {
+        let blocks: Vec<Vec<u8>> =
+            (1..40_usize).map(|n| (0..n * 300).map(|i| (i / n) as u8).collect()).collect();
+        for (turn, raw) in (0..).zip(blocks.iter().chain(blocks.iter().rev())) {
+            let level = [1, 3, 3, 19][turn % 4];
+            let (codec, stored) = Compression::Zstd { level }.compress(raw).unwrap();
+            assert!(stored == zstd::bulk::compress(raw, i32::from(level)).unwrap());
+            let mut out = vec![0; raw.len()];
+            assert!(codec.decompress(&stored[..stored.len() - 1], &mut out).is_err());
+            codec.decompress(&stored, &mut out).unwrap();
+            assert!(out == *raw);
+        }
     }
 }
