@@ -2,9 +2,9 @@
 //! [FOLDER]]`
 //!
 //! Without a folder there is memory under them and one thread, so that what is measured is arithmetic and copying; and how fast
-//! checksums are made is measured beside it. With one they are files of one disk, after a file alone, and four callers take
-//! turns, as many as serve a database's queue: what a layout allows on it is the rate of that one, for writes the part of it that
-//! is no redundancy.
+//! checksums are made is measured beside it. With one they are files of one disk, and four callers take turns, as many as serve
+//! a database's queue, with requests of 1 MiB and of 4. What a layout allows there is what as many files give that have nothing to
+//! do with each other, asked in turn; for writes the part of it that is no redundancy.
 
 use betree::base::buffer::AlignedBuffer;
 use betree::base::checksum::crc;
@@ -18,12 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-const CHUNK: usize = 1 << 20;
+const MIB: usize = 1 << 20;
 const BLOCK: usize = 4096;
 /// Callers at once, where there are disks.
 const CALLERS: usize = 4;
+/// How long, where there are disks: some give more at first than they can keep up.
+const MEASURED: Duration = Duration::from_secs(2);
 
 /// Memory that passes for a disk.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl BlockDevice for Ram {
     }
 }
 
-type Group = fn(Vec<LeafVdev>) -> Vdev;
+type Layout = fn(Vec<LeafVdev>) -> Vec<Vdev>;
 
 /// What stands for the disks of a group.
 enum Disks {
@@ -114,29 +116,33 @@ struct Rates {
 
 fn measure(
     name: &str,
-    (leaves, spare, group): (usize, usize, Group),
-    chunks: usize,
+    (leaves, spare, layout): (usize, usize, Layout),
+    (chunk, total): (usize, usize),
     folder: Option<&Path>,
 ) -> Result<Rates, PoolError> {
-    let bytes = ((chunks * CHUNK * 2).div_ceil(leaves - spare) + 16 * CHUNK).next_multiple_of(CHUNK);
+    let chunks = total / chunk;
+    let bytes = ((total * 2).div_ceil(leaves - spare) + 16 * MIB).next_multiple_of(MIB);
     let disks = Disks::new(folder, leaves, bytes);
     let storage = |missing: usize| {
-        let tiers = vec![TierConfiguration::new(vec![group(disks.leaves(missing, bytes))])];
+        let tiers = vec![TierConfiguration::new(layout(disks.leaves(missing, bytes)))];
         let thread_pool_size = if folder.is_none() { Some(0) } else { None };
         StoragePoolConfiguration { tiers, thread_pool_size, degraded: true, ..Default::default() }
     };
     let pool = Pool::create(&storage(0), &CreateOptions { force: true, ..Default::default() })?;
     let geometry = pool.vdevs()[0].geometry();
-    let taken = geometry.taken((CHUNK / BLOCK) as u64);
-    let first = 16 * u64::from(geometry.columns());
-    let extents: Vec<Extent> = (0..chunks as u64)
-        .map(|at| Extent { vdev: VdevId(0), block: first + at * taken, blocks: taken as u32 })
-        .collect();
+    let taken = geometry.taken((chunk / BLOCK) as u64);
+    let (first, vdevs) = (16 * u64::from(geometry.columns()), pool.vdevs().len() as u64);
+    let extent = |at| Extent {
+        vdev: VdevId((at % vdevs) as u32),
+        block: first + at / vdevs * taken,
+        blocks: taken as u32,
+    };
+    let extents: Vec<Extent> = (0..chunks as u64).map(extent).collect();
     let callers = if folder.is_some() { CALLERS } else { 1 };
     let all = |work: &Work<'_>| {
         let next = AtomicUsize::new(0);
         let call = || {
-            let mut buf = AlignedBuffer::zeroed(CHUNK);
+            let mut buf = AlignedBuffer::zeroed(chunk);
             buf.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at / 7) as u8);
             let taken = || extents.get(next.fetch_add(1, Ordering::Relaxed));
             std::iter::from_fn(taken).try_for_each(|extent| work(extent, &mut buf))
@@ -151,10 +157,13 @@ fn measure(
     let rate = |work: &Work<'_>, end: &dyn Fn() -> Result<(), PoolError>| {
         all(work)?;
         end()?;
-        let started = Instant::now();
-        all(work)?;
-        end()?;
-        Ok::<f64, PoolError>((chunks * CHUNK) as f64 / started.elapsed().as_secs_f64() / 1e9)
+        let (started, mut rounds) = (Instant::now(), 0);
+        while rounds == 0 || (folder.is_some() && started.elapsed() < MEASURED) {
+            all(work)?;
+            end()?;
+            rounds += 1;
+        }
+        Ok::<f64, PoolError>((rounds * chunks * chunk) as f64 / started.elapsed().as_secs_f64() / 1e9)
     };
     let write = rate(&|extent, buf| pool.write(extent, 0, buf), &|| pool.flush_all())?;
     print!("{name}: write {write:.2} GB/s");
@@ -173,39 +182,51 @@ fn measure(
     Ok(Rates { write, read: whole })
 }
 
-fn alone(mut leaves: Vec<LeafVdev>) -> Vdev {
-    Vdev::from(leaves.remove(0))
+fn alone(leaves: Vec<LeafVdev>) -> Vec<Vdev> {
+    leaves.into_iter().map(Vdev::from).collect()
+}
+
+const LAYOUTS: [(&str, (usize, usize, Layout)); 4] = [
+    ("mirror of 2", (2, 1, |leaves| vec![Vdev::Mirror(leaves)])),
+    ("parity1 of 3", (3, 1, |leaves| vec![Vdev::Parity1(leaves)])),
+    ("parity1 of 5", (5, 1, |leaves| vec![Vdev::Parity1(leaves)])),
+    ("parity2 of 6", (6, 2, |leaves| vec![Vdev::Parity2(leaves)])),
+];
+
+fn in_memory(total: usize) -> Result<(), PoolError> {
+    measure("one alone", (1, 0, alone), (MIB, total), None)?;
+    for (name, layout) in LAYOUTS {
+        measure(name, layout, (MIB, total), None)?;
+    }
+    let bytes: Vec<u8> = (0..MIB).map(|at| (at / 7) as u8).collect();
+    let started = Instant::now();
+    let sum = (0..total / MIB).fold(0, |sum, _| sum ^ std::hint::black_box(crc(&bytes)));
+    let rate = total as f64 / started.elapsed().as_secs_f64() / 1e9;
+    println!("checksums (crc32c): {rate:.2} GB/s ({sum:x})");
+    Ok(())
+}
+
+fn on_disk(total: usize, folder: &Path) -> Result<(), PoolError> {
+    for chunk in [MIB, 4 * MIB] {
+        println!("requests of {} MiB", chunk / MIB);
+        for (name, layout) in LAYOUTS {
+            let (leaves, spare, _) = layout;
+            let amount = (chunk, total);
+            let files = measure(&format!("{leaves} files"), (leaves, 0, alone), amount, Some(folder))?;
+            let rates = measure(name, layout, amount, Some(folder))?;
+            let data = (leaves - spare) as f64 / leaves as f64;
+            let (write, read) = (rates.write / (files.write * data), rates.read / files.read);
+            println!("  of what it allows: write {write:.2}, read {read:.2}");
+        }
+    }
+    Ok(())
 }
 
 fn main() -> Result<(), PoolError> {
     let mut arguments = std::env::args().skip(1);
-    let chunks = arguments.next().and_then(|mib| mib.parse().ok()).unwrap_or(8);
-    let folder = arguments.next().map(PathBuf::from);
-    let one = measure("one alone", (1, 0, alone), chunks, folder.as_deref())?;
-    let layouts: [(&str, (usize, usize, Group)); 4] = [
-        ("mirror of 2", (2, 1, Vdev::Mirror)),
-        ("parity1 of 3", (3, 1, Vdev::Parity1)),
-        ("parity1 of 5", (5, 1, Vdev::Parity1)),
-        ("parity2 of 6", (6, 2, Vdev::Parity2)),
-    ];
-    for (name, layout) in layouts {
-        let rates = measure(name, layout, chunks, folder.as_deref())?;
-        if folder.is_some() {
-            let data = if name.starts_with("mirror") { 1 } else { layout.0 - layout.1 };
-            let allowed = one.write * data as f64 / layout.0 as f64;
-            println!(
-                "  of what it allows: write {:.2}, read {:.2}",
-                rates.write / allowed,
-                rates.read / one.read
-            );
-        }
+    let total = MIB * arguments.next().and_then(|mib| mib.parse().ok()).unwrap_or(8);
+    match arguments.next().map(PathBuf::from) {
+        None => in_memory(total),
+        Some(folder) => on_disk(total, &folder),
     }
-    if folder.is_none() {
-        let bytes: Vec<u8> = (0..CHUNK).map(|at| (at / 7) as u8).collect();
-        let started = Instant::now();
-        let sum = (0..chunks).fold(0, |sum, _| sum ^ std::hint::black_box(crc(&bytes)));
-        let rate = (chunks * CHUNK) as f64 / started.elapsed().as_secs_f64() / 1e9;
-        println!("checksums (crc32c): {rate:.2} GB/s ({:x})", sum & 1);
-    }
-    Ok(())
 }

