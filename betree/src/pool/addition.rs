@@ -5,14 +5,12 @@
 //! who names all of them.
 
 use super::assembly::{self, Assembly, NewVdev};
-use super::format::{AREA_BLOCKS, End, TOPOLOGY_MAX, VDEV_IDS_MAX};
+use super::format::{TOPOLOGY_MAX, VDEV_IDS_MAX};
 use super::pool::OpenOptions;
 use super::spares;
 use super::topology::{self, VdevDevices};
 use super::{Access, OpenReport, Pool, PoolError, StoragePoolConfiguration, TierConfiguration};
-use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::VdevId;
-use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
 
 impl StoragePoolConfiguration {
     /// This configuration with the vdevs of `added` as well, the first of which are for the fastest tier; what else `added` says
@@ -33,7 +31,8 @@ impl StoragePoolConfiguration {
 impl Pool {
     /// [`Pool::open`] for writing, with the vdevs of `added` as well, the first of which are for the fastest tier; files that do
     /// not exist are created. They belong to the pool when the first commit is durable; from then on it opens with all devices
-    /// only.
+    /// only. Until [`Pool::rewrite_chosen`] no byte of them changes, and until the commit begins files that were created are
+    /// removed again when the pool is dropped.
     ///
     /// # Errors
     /// As [`Pool::open`] and, for the new devices, as [`Pool::create`]: [`PoolError::NotEmpty`] unless `force`,
@@ -51,9 +50,11 @@ impl Pool {
         let (assembly, report) = assembly::assemble(&members, options)?;
         // A refusal must not leave new files behind.
         check(&assembly, &members, &new, force)?;
-        topology::create_missing(&added, &mut new)?;
+        let made = topology::create_missing(&added, &mut new)?;
         assembly::check_empty(&new, force)?;
-        Self::adding_on(assembly, report, &new, options.threads)
+        let (pool, report) = Self::adding_on(assembly, report, &new, options.threads)?;
+        pool.superblocks().lock().hold(made);
+        Ok((pool, report))
     }
 
     /// As [`Pool::open_adding`], on devices that are open.
@@ -76,20 +77,11 @@ impl Pool {
         threads: usize,
     ) -> Result<(Self, OpenReport), PoolError> {
         report.log();
-        // What was on them, of another pool or of this one before a crash, must not be met beside the first commit.
-        let zeros = AlignedBuffer::zeroed(AREA_BLOCKS as usize * BLOCK_BYTES);
-        let all = new.iter().flat_map(|vdev| &vdev.leaves).filter_map(|leaf| leaf.device.as_ref());
-        for device in all.filter(|device| !device.is_volatile()) {
-            for end in End::BOTH {
-                let area = end.area(device.len() / BLOCK_BYTES_U64);
-                device.write_at(&zeros, area.start * BLOCK_BYTES_U64)?;
-            }
-            device.flush()?;
-        }
         for member in new {
             let id = VdevId(assembly.topology.next_vdev);
             let NewVdev { entry, vdev, reserved, leaves } =
                 assembly::new_vdev(assembly.vdevs.len(), id, member, threads)?;
+            assembly.added.insert(id);
             assembly.topology.entries.push(entry);
             assembly.topology.next_vdev += 1;
             assembly.vdevs.push(vdev);

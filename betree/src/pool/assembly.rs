@@ -145,6 +145,8 @@ pub(super) struct Assembly {
     pub found: Vec<(usize, u64, Generation)>,
     /// Leaf, block and use of every slot that is torn, or rotten.
     pub torn: Vec<(usize, u64, SlotUse)>,
+    /// Vdevs that are added to a pool: their label areas hold whatever was there before.
+    pub added: BTreeSet<VdevId>,
 }
 
 impl Assembly {
@@ -163,6 +165,7 @@ impl Assembly {
             candidates: Vec::new(),
             found: Vec::new(),
             torn: Vec::new(),
+            added: BTreeSet::new(),
         }
     }
 }
@@ -295,6 +298,7 @@ pub(super) fn compose(
     }
     let next_vdev = entries.len() as u32;
     Ok(Assembly {
+        added: entries.iter().map(|entry| entry.id).collect(),
         uuid: random_uuid()?,
         features: Features::default(),
         segment_blocks: options.segment_blocks,
@@ -540,6 +544,7 @@ pub(super) fn assemble(
         candidates,
         found,
         torn,
+        added: BTreeSet::new(),
     };
     Ok((assembly, report))
 }

@@ -247,7 +247,8 @@ impl Pool {
     }
 
     /// Makes a pool: locks all devices, creates files that do not exist, and clears the label areas. The pool has no
-    /// root, so that open does not find it, until the first commit (generation 1).
+    /// root, so that open does not find it, until the first commit (generation 1); files that were created are removed again when
+    /// it is dropped before.
     ///
     /// # Errors
     /// [`PoolError::NotEmpty`] for a device that is not provably empty, unless forced, [`PoolError::TooSmall`],
@@ -304,8 +305,10 @@ impl Pool {
     ) -> Result<Self, PoolError> {
         // A refusal must not leave new files behind.
         assembly::check_creatable(members, options)?;
-        topology::create_missing(configuration, members)?;
-        Self::create_on(members, options, configuration.threads())
+        let made = topology::create_missing(configuration, members)?;
+        let pool = Self::create_on(members, options, configuration.threads())?;
+        pool.superblocks().lock().hold(made);
+        Ok(pool)
     }
 
     pub(super) fn create_on(

@@ -56,20 +56,19 @@ pub(super) struct Roll<'a> {
 /// More labels than anybody writes whom nobody hears of any more, and an even number: slots take turns.
 const UNSEEN_LABELS: u64 = 1 << 32;
 
-/// Makes `label` say no more than `other`, which has the same number: neither knows of the other. Whether they differ.
+/// Makes `label` say no more than `other`, which has the same number: neither knows of the other. Whether they differ in who is
+/// what.
 fn agree(label: &mut MembershipLabel, other: &MembershipLabel) -> bool {
     let mut differ = false;
     for (member, other) in label.members.iter_mut().zip(&other.members) {
         if member.device != other.device {
             continue;
         }
-        if member.state == other.state {
-            member.missed_from = member.missed_from.min(other.missed_from);
-            continue;
-        }
-        differ = true;
-        if member.state == MemberState::Online {
-            *member = *other;
+        differ |= member.state != other.state;
+        match (member.state, other.state) {
+            (_, MemberState::Online) => {}
+            (MemberState::Online, _) => *member = *other,
+            _ => member.missed_from = member.missed_from.min(other.missed_from),
         }
     }
     differ
@@ -293,5 +292,67 @@ impl<'a> Roll<'a> {
         standing.missed_from = missed_from;
         standing.reason = reason;
         Verdict { state, standing, is_volatile: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::format::{End, ErrorCounts, Features};
+
+    fn label(members: &[(u8, MemberState, u64)]) -> MembershipLabel {
+        let member = |(device, state, missed_from): &(u8, MemberState, u64)| LabelMember {
+            device: Uuid([*device; 16]),
+            missed_from: Generation(*missed_from),
+            since: 0,
+            blocks: 100,
+            errors: ErrorCounts::default(),
+            state: *state,
+        };
+        MembershipLabel {
+            features: Features::default(),
+            pool: Uuid([9; 16]),
+            device: Uuid([1; 16]),
+            number: 4,
+            generation: Generation(20),
+            vdev: VdevId(0),
+            leaf: 0,
+            end: End::Front,
+            configuration_hash: 7,
+            leaf_blocks: 100,
+            lengths: Vec::new(),
+            members: members.iter().map(member).collect(),
+        }
+    }
+
+    #[test]
+    fn of_two_labels_with_one_number_the_worse_holds_for_each_member() {
+        use MemberState::{Faulted, Offline, Online, Resilvering};
+        let told = |one, other, both, differ: bool| {
+            let (one, other, both) = (
+                label(&[(1, Online, 0), one]),
+                label(&[(1, Online, 0), other]),
+                label(&[(1, Online, 0), both]),
+            );
+            for (one, other) in [(&one, &other), (&other, &one)] {
+                let mut found = one.clone();
+                assert_eq!(agree(&mut found, other), differ, "{one:?} {other:?}");
+                // Of two that are no good, which they are is all one.
+                found.members[1].state = match found.members[1].state {
+                    Online => Online,
+                    _ => both.members[1].state,
+                };
+                assert_eq!(found, both);
+            }
+        };
+        told((2, Online, 0), (2, Online, 0), (2, Online, 0), false);
+        told((2, Online, 0), (2, Faulted, 8), (2, Faulted, 8), true);
+        told((2, Resilvering, 5), (2, Resilvering, 8), (2, Resilvering, 5), false);
+        told((2, Offline, 12), (2, Faulted, 8), (2, Offline, 8), true);
+
+        // What the other one says is of another device.
+        let mut found = label(&[(2, Online, 0)]);
+        assert!(!agree(&mut found, &label(&[(3, Faulted, 8)])));
+        assert_eq!(found, label(&[(2, Online, 0)]));
     }
 }

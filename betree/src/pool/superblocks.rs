@@ -5,7 +5,6 @@ use super::format::{
     AREA_BLOCKS, End, Features, MAGIC_BYTES, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, VdevState,
     next_slot,
 };
-use super::group::Group;
 use super::label::{SlotContent, SlotDump, SlotUse, dump_device};
 use super::member::Member;
 use super::{Pool, PoolError};
@@ -13,7 +12,7 @@ use crate::base::buffer::AlignedBuffer;
 use crate::base::ids::{Generation, Uuid, VdevId};
 use crate::base::planted::{Bug, planted};
 use crate::base::units::{BLOCK_BYTES, BLOCK_BYTES_U64};
-use crate::vdev::BlockDevice;
+use crate::vdev::{BlockDevice, NewFile};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -40,6 +39,10 @@ pub(super) struct Superblocks {
     found: Vec<(usize, u64, Generation)>,
     /// Leaf, block and use of every slot that it found to be torn, or rotten.
     torn: Vec<(usize, u64, SlotUse)>,
+    /// Vdevs whose label areas hold whatever was there before.
+    added: BTreeSet<VdevId>,
+    /// Files that were made for these, of which nobody has heard.
+    made: Vec<NewFile>,
     /// Leaves of vdevs that left since then.
     former: Vec<Leaf>,
 }
@@ -83,8 +86,15 @@ impl Superblocks {
             candidates: assembly.candidates,
             found: assembly.found,
             torn: assembly.torn,
+            added: assembly.added,
+            made: Vec::new(),
             former: Vec::new(),
         }
+    }
+
+    /// Keeps `made` from the next commit on; without one they are removed again.
+    pub fn hold(&mut self, made: Vec<NewFile>) {
+        self.made = made;
     }
 
     /// The vdev at `position` is not in the list of vdevs any more, nor its leaves among those that get superblocks. The
@@ -218,20 +228,30 @@ fn zeros(leaf: usize, block: u64, blocks: u64) -> Image {
 }
 
 impl Pool {
-    /// Makes both label areas of every leaf zero and durable: the end of whatever was there.
+    /// Makes both label areas of every leaf of an added vdev zero and durable: the end of whatever was there.
     ///
     /// Also done on blank devices, so that a sparse file has its label areas allocated.
     pub(super) fn clear_labels(&self) -> Result<(), PoolError> {
-        let superblocks = self.superblocks().lock();
+        self.clear_added(&mut self.superblocks().lock())
+    }
+
+    fn clear_added(&self, superblocks: &mut Superblocks) -> Result<(), PoolError> {
         let both = |(index, leaf): (usize, &Leaf)| {
             End::BOTH.map(|end| zeros(index, end.area(leaf.blocks).start, AREA_BLOCKS))
         };
-        let images: Vec<Image> = superblocks.leaves.iter().enumerate().flat_map(both).collect();
-        superblocks.write_flushed(self, &images)?;
+        let is_added = |(_, leaf): &(usize, &Leaf)| superblocks.added.contains(&leaf.vdev);
+        let leaves = superblocks.leaves.iter().enumerate();
+        let images: Vec<Image> = leaves.filter(is_added).flat_map(both).collect();
+        if !images.is_empty() {
+            superblocks.write_flushed(self, &images)?;
+        }
         // What was recorded meanwhile may have been cleared.
-        let lost =
-            |group: &&Arc<Group>| group.members().iter().any(|member| member.state() != MemberState::Online);
-        self.vdevs().iter().map(|vdev| &vdev.group).filter(lost).for_each(|group| group.change());
+        for vdev in self.vdevs().iter().filter(|vdev| superblocks.added.contains(&vdev.id)) {
+            if vdev.group.members().iter().any(|member| member.state() != MemberState::Online) {
+                vdev.group.change();
+            }
+        }
+        superblocks.added.clear();
         Ok(())
     }
 
@@ -287,6 +307,8 @@ impl Pool {
         }
 
         self.record_counts()?;
+        // Others may name them from now on.
+        superblocks.made.drain(..).for_each(NewFile::keep);
         let lengths: Vec<(u64, Vec<u64>)> =
             (0..superblocks.leaves.len()).map(|leaf| superblocks.next_lengths(leaf)).collect();
         let grown = |(index, leaf): (usize, &Leaf)| {
@@ -370,6 +392,7 @@ impl Pool {
         if !unmade.is_empty() {
             superblocks.write_flushed(self, &unmade)?;
         }
+        self.clear_added(&mut superblocks)?;
         // Who is missing is durable before anything else that counts.
         (0..self.vdevs().len()).try_for_each(|position| self.record_losses(position))?;
         let root = Root {

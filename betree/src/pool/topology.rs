@@ -3,7 +3,7 @@
 use super::format::{DEVICE_BLOCKS_MIN, VdevKind};
 use super::{Access, FileLeaf, LeafVdev, PoolError, StoragePoolConfiguration, TierConfiguration, Vdev};
 use crate::base::units::BLOCK_BYTES_U64;
-use crate::vdev::{BlockDevice, FileDevice, MemoryDevice, VdevError};
+use crate::vdev::{BlockDevice, FileDevice, MemoryDevice, NewFile, VdevError};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -53,15 +53,14 @@ pub(super) fn open_devices(
     Ok(members)
 }
 
-/// Creates and locks the files that `members` lacks, each with its configured size.
+/// Creates and locks the files that `members` lacks, each with its configured size; they stay when they are kept.
 ///
 /// # Errors
-/// [`PoolError::NoSize`], [`PoolError::TooSmall`]: no file was made. [`PoolError::Vdev`]: files created before the one that
-/// failed stay.
+/// [`PoolError::NoSize`], [`PoolError::TooSmall`], [`PoolError::Vdev`]; no file was made, or none is left.
 pub(super) fn create_missing(
     configuration: &StoragePoolConfiguration,
     members: &mut [VdevDevices],
-) -> Result<(), PoolError> {
+) -> Result<Vec<NewFile>, PoolError> {
     for ((_, vdev), member) in vdevs(configuration).zip(&*members) {
         for (leaf, device) in vdev.leaves().iter().zip(&member.leaves) {
             let LeafVdev::File(file) = leaf else { continue };
@@ -76,16 +75,19 @@ pub(super) fn create_missing(
             }
         }
     }
+    let mut made = Vec::new();
     for ((_, vdev), member) in vdevs(configuration).zip(members) {
         for (leaf, device) in vdev.leaves().iter().zip(&mut member.leaves) {
             let LeafVdev::File(FileLeaf { path, direct, sparse, size: Some(bytes) }) = leaf else { continue };
             if device.device.is_some() {
                 continue;
             }
-            device.device = Some(Arc::new(FileDevice::create(path, *bytes, *direct, *sparse)?));
+            let file = NewFile::make(path, *bytes, *direct, *sparse)?;
+            device.device = Some(file.device());
+            made.push(file);
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Opens and locks the device of `leaf`; a file that does not exist, or is empty, is created with the size that is configured,

@@ -11,7 +11,8 @@ use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes copied at once when the caller's memory is not aligned for direct I/O: bounds the extra memory.
@@ -99,6 +100,11 @@ impl FileDevice {
     /// [`VdevError::NoDirectIo`], [`VdevError::Io`] (see [`VdevError::is_out_of_space`]). A file that was created here
     /// is removed again, one that was empty before is empty.
     pub fn create(path: &Path, bytes: u64, direct: bool, sparse: bool) -> Result<Self, VdevError> {
+        Self::make(path, bytes, direct, sparse).map(|(device, _)| device)
+    }
+
+    /// As [`FileDevice::create`]; whether there was no file before.
+    fn make(path: &Path, bytes: u64, direct: bool, sparse: bool) -> Result<(Self, bool), VdevError> {
         let name = path.display().to_string();
         let len = whole_blocks(bytes);
         if len == 0 {
@@ -114,13 +120,9 @@ impl FileDevice {
             .and_then(|()| Self::with_locked(file, name.clone(), len, direct, false));
         if device.is_err() {
             // Still locked through `undo`, so that nobody takes the half-made file for an empty one.
-            let emptied = undo.set_len(0);
-            let removed = if created { fs::remove_file(path) } else { Ok(()) };
-            if let Err(error) = emptied.and(removed) {
-                log::warn!("{name} could not be removed after it could not be created: {error}");
-            }
+            unmake(&undo, path, created);
         }
-        device
+        device.map(|device| (device, created))
     }
 
     /// Finishes opening: `file` is locked and has `bytes` bytes.
@@ -162,6 +164,44 @@ impl FileDevice {
 
     fn failed_at(&self, operation: Operation, offset: u64, source: io::Error) -> VdevError {
         VdevError::Io { device: self.name.clone(), operation, offset, source }
+    }
+}
+
+/// A file that was made for something that may still not come about: dropped, it is removed, or empty as it was before.
+#[derive(Debug)]
+pub struct NewFile {
+    device: Arc<FileDevice>,
+    path: PathBuf,
+    created: bool,
+    is_kept: bool,
+}
+
+impl NewFile {
+    /// As [`FileDevice::create`].
+    ///
+    /// # Errors
+    /// As [`FileDevice::create`].
+    pub fn make(path: &Path, bytes: u64, direct: bool, sparse: bool) -> Result<Self, VdevError> {
+        let (device, created) = FileDevice::make(path, bytes, direct, sparse)?;
+        Ok(Self { device: Arc::new(device), path: path.to_owned(), created, is_kept: false })
+    }
+
+    /// The device.
+    pub fn device(&self) -> Arc<FileDevice> {
+        Arc::clone(&self.device)
+    }
+
+    /// It stays.
+    pub fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            unmake(&self.device.file, &self.path, self.created);
+        }
     }
 }
 
@@ -315,6 +355,21 @@ fn transfer(
     Ok(())
 }
 
+/// Empties `file`, which is at `path`, locked, and was just made; removes it when it was `created`.
+fn unmake(file: &File, path: &Path, created: bool) {
+    let is_named = || -> io::Result<bool> {
+        let (held, named) = (file.metadata()?, fs::metadata(path)?);
+        Ok((held.dev(), held.ino()) == (named.dev(), named.ino()))
+    };
+    let removed = file.set_len(0).and_then(|()| match created && is_named()? {
+        true => fs::remove_file(path),
+        false => Ok(()),
+    });
+    if let Err(error) = removed {
+        log::warn!("{} could not be removed after it was made in vain: {error}", path.display());
+    }
+}
+
 /// The file at `path`, and whether it was created now.
 fn create_or_open_empty(path: &Path, name: &str) -> Result<(File, bool), VdevError> {
     let mut options = OpenOptions::new();
@@ -447,6 +502,33 @@ mod tests {
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    #[test]
+    fn what_was_made_in_vain_is_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, empty) = (folder.path().join("new"), folder.path().join("empty"));
+        fs::write(&empty, b"").unwrap();
+        let make = |path: &Path| {
+            let made = NewFile::make(path, 8192, false, false).unwrap();
+            made.device().write_at(&[7; BLOCK_BYTES], 0).unwrap();
+            made
+        };
+        for path in [&new, &empty] {
+            drop(make(path));
+        }
+        assert!(!new.exists());
+        assert_eq!(fs::metadata(&empty).unwrap().len(), 0);
+
+        // Another one that is there by now is nobody's business.
+        let made = make(&new);
+        fs::rename(&new, folder.path().join("moved")).unwrap();
+        fs::write(&new, b"another").unwrap();
+        drop(made);
+        assert_eq!(fs::read(&new).unwrap(), b"another");
+
+        make(&empty).keep();
+        assert_eq!(fs::metadata(&empty).unwrap().len(), 8192);
     }
 
     #[test]

@@ -48,6 +48,7 @@ mod sim;
 pub use device::BlockDevice;
 pub use error::{Operation, VdevError};
 pub use file::FileDevice;
+pub(crate) use file::NewFile;
 pub use memory::MemoryDevice;
 pub(crate) use overlay::OverlayDevice;
 pub(crate) use ring::{Arrived, ReadRing};

@@ -459,6 +459,42 @@ fn a_full_pool_grows() {
     }
 }
 
+/// What was on a device, and that there was no file, is known until the pool is known to open.
+#[test]
+fn a_database_that_does_not_open_takes_no_device() {
+    let folder = Folder::new();
+    let leaf = |name: &str| Vdev::from(file(&folder.path(name)));
+    let make = |name: &str| {
+        let database = Database::build(small([vec![leaf(name)]])).unwrap();
+        database.create_dataset("data").unwrap().insert(b"key", name.as_bytes()).unwrap();
+        database.close().unwrap();
+    };
+    make("pool");
+    make("other");
+    let read = |name: &str| fs::read(folder.path(name)).unwrap();
+    let (pool, other) = (read("pool"), read("other"));
+    // Everything but the labels is gone.
+    let mut damaged = pool.clone();
+    let middle = 1 << 20..damaged.len() - (1 << 20);
+    damaged[middle].fill(0x5a);
+    fs::write(folder.path("pool"), &damaged).unwrap();
+    let added = [TierConfiguration::new(vec![leaf("other"), leaf("new")])];
+    let add = || Database::open_adding(small([vec![leaf("pool")]]), &added, true);
+    let refused = add().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    assert!(read("pool") == damaged && read("other") == other);
+    assert!(!folder.path("new").exists());
+
+    fs::write(folder.path("pool"), &pool).unwrap();
+    let database = add().unwrap();
+    assert_eq!(database.vdevs().len(), 3);
+    assert_eq!(contents(&database.open_dataset("data").unwrap()).unwrap().len(), 1);
+    database.close().unwrap();
+    let alone = Database::build(small([vec![leaf("other")]])).unwrap_err();
+    assert_eq!(alone.kind(), ErrorKind::Degraded, "{alone}");
+    assert!(folder.path("new").exists());
+}
+
 /// A pool with spares: a file is lost, a spare takes its place, and then the others are lost.
 #[test]
 fn spares_take_the_places_of_lost_files() {
