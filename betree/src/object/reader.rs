@@ -49,7 +49,7 @@ impl Reader {
     pub fn read(&self, record: &ObjectRecord, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let length = length_at(record, buffer, offset);
         let mut rest = &mut buffer[..length];
-        let mut coming = VecDeque::with_capacity(CHUNKS_AHEAD);
+        let mut coming = VecDeque::new();
         let mut ahead = pieces(offset, length).skip(1);
         for piece in pieces(offset, length) {
             let (part, behind) = std::mem::take(&mut rest).split_at_mut(piece.range.len());

@@ -558,14 +558,18 @@ impl LargeValue {
         }
         let length = input.u32("length")?;
         let count = input.count(POINTER_EXTENTS_MAX, "extent count")?;
-        let extents = (0..count).map(|_| Extent::decode(&mut input)).collect::<Result<Vec<_>, _>>()?;
+        let mut extents = Vec::with_capacity(count);
+        for _ in 0..count {
+            extents.push(Extent::decode(&mut input)?);
+        }
         // With parity they take more. How much exactly depends on the vdev: [`LargeValue::fits`].
         let (taken, blocks) = (total_blocks(&extents), blocks_for(u64::from(length)));
         if taken < blocks || taken > blocks * GRANULE_MAX {
             return Err(input.invalid("length"));
         }
         let chunks = (length as usize).div_ceil(CHECKSUM_CHUNK_BYTES);
-        let checksums = (0..chunks).map(|_| input.u32("checksum")).collect::<Result<Vec<_>, _>>()?;
+        let checksums = input.raw(chunks * size_of::<u32>(), "checksum")?;
+        let checksums = checksums.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         input.finish("large-value pointer")?;
         Ok(Self { birth, length, extents, checksums })
     }
