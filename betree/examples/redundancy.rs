@@ -4,7 +4,8 @@
 //! Without a folder there is memory under them and one thread, so that what is measured is arithmetic and copying; and how fast
 //! checksums are made is measured beside it. With one they are files of one disk, and four callers take turns, as many as serve
 //! a database's queue, with requests of 1 MiB and of 4. What a layout allows there is what as many files give that have nothing to
-//! do with each other, asked in turn; for writes the part of it that is no redundancy.
+//! do with each other, asked in turn; for writes the part of it that is no redundancy. A mirror may be above that: it makes two
+//! of each request.
 
 use betree::base::buffer::AlignedBuffer;
 use betree::base::checksum::crc;
@@ -165,7 +166,16 @@ fn measure(
         }
         Ok::<f64, PoolError>((rounds * chunks * chunk) as f64 / started.elapsed().as_secs_f64() / 1e9)
     };
-    let write = rate(&|extent, buf| pool.write(extent, 0, buf), &|| pool.flush_all())?;
+    let flush = || {
+        thread::scope(|scope| {
+            let flushes: Vec<_> =
+                pool.vdevs().iter().map(|vdev| scope.spawn(|| pool.flush(vdev.id))).collect();
+            flushes
+                .into_iter()
+                .try_for_each(|flush| flush.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    };
+    let write = rate(&|extent, buf| pool.write(extent, 0, buf), &flush)?;
     print!("{name}: write {write:.2} GB/s");
     pool.commit(Generation(1), b"measured")?;
     drop(pool);
@@ -227,6 +237,7 @@ fn main() -> Result<(), PoolError> {
     let total = MIB * arguments.next().and_then(|mib| mib.parse().ok()).unwrap_or(8);
     match arguments.next().map(PathBuf::from) {
         None => in_memory(total),
-        Some(folder) => on_disk(total, &folder),
+        // As many requests as callers, at the least.
+        Some(folder) => on_disk(total.max(64 * MIB), &folder),
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! Frames come from 2 MiB slabs, one list of free frames per power-of-two size class, and go back to their list:
 //! the allocator of the C library turned a 256 MiB cache of 16 KiB frames into 612 MiB, and huge pages save most TLB
-//! misses of cached reads. Larger buffers are on their own. A device is given each run of memory that is one to the machine, so
+//! misses of cached reads. Larger buffers are mapped on their own. A device is given each run of memory that is one to the machine, so
 //! that huge pages make large requests fewer for it, too: three times as fast on one virtual disk.
 
 use super::units::BLOCK_BYTES;
 use parking_lot::Mutex;
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -110,30 +110,64 @@ pub fn prefetch(address: usize, lines: usize) {
     let _ = (address, lines);
 }
 
-/// How `capacity` bytes lie that are no frame of a slab: from the start of a huge page on when they fill one.
-fn layout(capacity: usize) -> Layout {
-    let align = if capacity < SLAB_BYTES { BLOCK_BYTES } else { SLAB_BYTES };
+fn layout(capacity: usize, align: usize) -> Layout {
     match Layout::from_size_align(capacity, align) {
         Ok(layout) => layout,
         Err(_) => unreachable!("capacities are bounded by isize and alignments are powers of two"),
     }
 }
 
-/// New memory, zeroed.
+/// New memory, zeroed: from [`SLAB_BYTES`] on in huge pages, from the start of one on.
 fn allocate(capacity: usize) -> NonNull<u8> {
-    let layout = layout(capacity);
-    // SAFETY: the layout has a non-zero size.
-    let start = unsafe { alloc(layout) };
-    let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-    // Before the first touch: pages that are there already stay small. To Miri all pages are alike.
     #[cfg(all(target_os = "linux", not(miri)))]
     if capacity >= SLAB_BYTES {
-        // SAFETY: this was just allocated with this size; the advice changes no contents.
-        let _advice_only = unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
+        return map(capacity);
     }
-    // SAFETY: this was just allocated with this size, and nobody else knows it yet.
-    unsafe { start.as_ptr().write_bytes(0, capacity) };
-    start
+    let layout = layout(capacity, BLOCK_BYTES);
+    // SAFETY: the layout has a non-zero size.
+    let start = unsafe { alloc_zeroed(layout) };
+    NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// Gives back what [`allocate`] gave for `capacity` bytes.
+///
+/// # Safety
+/// `start` is from there, and nobody uses it any more.
+unsafe fn free(start: NonNull<u8>, capacity: usize) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    if capacity >= SLAB_BYTES {
+        // SAFETY: a whole mapping of this length, says the caller.
+        let _never_fails = unsafe { libc::munmap(start.as_ptr().cast(), capacity) };
+        return;
+    }
+    // SAFETY: allocated with the same layout, says the caller.
+    unsafe { dealloc(start.as_ptr(), layout(capacity, BLOCK_BYTES)) }
+}
+
+/// A mapping of its own, since the allocator of the C library would keep its books in a page before it, and reuse huge pages
+/// for small things.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn map(capacity: usize) -> NonNull<u8> {
+    let layout = layout(capacity, SLAB_BYTES);
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let reach = capacity + SLAB_BYTES;
+    // SAFETY: a new mapping where there is none; of it what is before and behind the aligned part is given back.
+    let start = unsafe {
+        let mapped = libc::mmap(std::ptr::null_mut(), reach, protection, flags, -1, 0);
+        if mapped == libc::MAP_FAILED {
+            handle_alloc_error(layout);
+        }
+        let before = mapped.align_offset(SLAB_BYTES);
+        let start = mapped.byte_add(before);
+        if before > 0 {
+            libc::munmap(mapped, before);
+        }
+        libc::munmap(start.byte_add(capacity), reach - before - capacity);
+        // Advice only.
+        libc::madvise(start, capacity, libc::MADV_HUGEPAGE);
+        start
+    };
+    NonNull::new(start.cast()).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
 fn take_frame(class: usize) -> NonNull<u8> {
@@ -155,8 +189,8 @@ impl Drop for AlignedBuffer {
         if class < CLASS_COUNT {
             FREE[class].lock().push(self.start.as_ptr() as usize);
         } else {
-            // SAFETY: allocated in `recycled` with the same capacity.
-            unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) }
+            // SAFETY: allocated in `recycled` with the same capacity, and owned by this buffer alone.
+            unsafe { free(self.start, self.capacity) }
         }
     }
 }
@@ -192,7 +226,8 @@ mod tests {
         for len in [0, 1, 4096, 4097, 16_384, 100_000, 1 << 20, (1 << 20) + 1, 2 << 20, 5 << 20] {
             let mut a = AlignedBuffer::zeroed(len);
             let mut b = AlignedBuffer::zeroed(len);
-            let page = if a.capacity() < SLAB_BYTES { BLOCK_BYTES } else { SLAB_BYTES };
+            let is_huge = a.capacity() >= SLAB_BYTES && cfg!(all(target_os = "linux", not(miri)));
+            let page = if is_huge { SLAB_BYTES } else { BLOCK_BYTES };
             assert_eq!(a.as_ptr() as usize % page, 0);
             assert_eq!((a.len(), a.capacity()), (len, footprint(len)));
             a.fill(1);

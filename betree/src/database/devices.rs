@@ -216,13 +216,18 @@ mod tests {
 
     /// Two disks with forty entries, half of them in the log alone, and as many empty ones as are asked for.
     fn disks(empty: usize) -> Vec<SimDisk> {
+        disks_with(40, empty)
+    }
+
+    /// Two disks with `count` entries, all but twenty of them in the log alone, and `empty` ones.
+    fn disks_with(count: u32, empty: usize) -> Vec<SimDisk> {
         let clock = SimClock::new(1);
         let all: Vec<SimDisk> =
             (0..2 + empty).map(|number| SimDisk::new(&format!("disk{number}"), BYTES, &clock)).collect();
         let database = Database::create_with(configuration(vec![mirror(&all[..2])]), false).unwrap();
         put(&database, 0..20).unwrap();
         database.checkpoint().unwrap();
-        put(&database, 20..40).unwrap();
+        put(&database, 20..count).unwrap();
         crashed(&all, &mut SimRng::new(3))
     }
 
@@ -255,46 +260,89 @@ mod tests {
         }
     }
 
+    fn adding(disks: &[SimDisk], force: bool) -> Result<Database> {
+        let added = [TierConfiguration::default(), mirror(&disks[2..])];
+        Database::open_adding(configuration(vec![mirror(&disks[..2])]), &added, force)
+    }
+
+    /// How many vdevs and entries the old disks have when they open, else how many all have.
+    fn old_or_new(disks: &[SimDisk]) -> (Result<(usize, u32)>, Option<Result<(usize, u32)>>) {
+        let open = |tiers| {
+            let opened = Database::open_with(configuration(tiers));
+            opened.map(|database| (database.vdevs().len(), count(&database)))
+        };
+        // Neither is met in the state that the other one left.
+        match open(vec![mirror(&disks[..2])]) {
+            Ok(as_old) => (Ok(as_old), None),
+            Err(error) => (Err(error), Some(open(vec![mirror(&disks[..2]), mirror(&disks[2..])]))),
+        }
+    }
+
+    /// With a log so long that parts of it are flushed while it is replayed, too.
     #[test]
     fn a_crash_while_a_vdev_is_added_leaves_the_old_or_the_new_pool() {
-        let start = disks(2);
-        let (mut old_only, mut new_only, mut both) = (0, 0, 0);
-        let work = |disks: &[SimDisk]| {
-            let before = configuration(vec![mirror(&disks[..2])]);
-            let added = [TierConfiguration::default(), mirror(&disks[2..])];
-            let database = Database::open_adding(before, &added, false)?;
-            put(&database, 40..60)
-        };
-        let requests = at_every_request(&start, 3, work, |disks, done| {
-            let open = |tiers| {
-                let opened = Database::open_with(configuration(tiers));
-                opened.map(|database| (database.vdevs().len(), count(&database)))
-            };
-            let as_old = open(vec![mirror(&disks[..2])]);
-            let mut random = SimRng::new(1);
-            // Neither is met in the state that the other one left.
-            let as_new = match &as_old {
-                Ok(_) => Err(ErrorKind::NotFound),
-                Err(_) => {
-                    let opened = open(vec![mirror(&disks[..2]), mirror(&disks[2..])]);
-                    opened.map_err(|error| error.kind())
+        for (before, step) in [(40, 3), (100, 7)] {
+            let start = disks_with(before, 2);
+            let (mut old_only, mut new_only, mut both, mut again) = (0, 0, 0, 0);
+            let work = |disks: &[SimDisk]| put(&adding(disks, false)?, before..before + 20);
+            let all = before + 20;
+            let requests = at_every_request(&start, step, work, |disks, done| {
+                let mut random = SimRng::new(1);
+                // Once more, by force, over whatever the first time left; and a crash in the middle of that.
+                let others = crashed(disks, &mut random);
+                match old_or_new(disks) {
+                    (Ok((1, count)), _) if done.is_none() && count == before => old_only += 1,
+                    (Err(_), Some(Ok((2, count)))) if (before..=all).contains(&count) => {
+                        new_only += 1;
+                        assert!(done.is_none() || count == all, "{count}");
+                        return;
+                    }
+                    other => panic!("{other:?}"),
                 }
-            };
-            match (&as_old, &as_new) {
-                (Ok((1, 40)), _) if done.is_none() => old_only += 1,
-                (Err(_), Ok((2, count))) if (40..=60).contains(count) => new_only += 1,
-                other => panic!("{other:?}"),
-            }
-            assert!(done.is_none() || matches!(as_new, Ok((2, 60))), "{as_new:?}");
-            // With all of them named, before anybody went on without: the old pool is refused, or the new one opens.
-            if as_old.is_ok() {
-                let again = crashed(disks, &mut random);
-                let whole = configuration(vec![mirror(&again[..2]), mirror(&again[2..])]);
+                // With all of them named, before anybody went on without: the old pool is refused, or the new one opens.
+                let named = crashed(disks, &mut random);
+                let whole = configuration(vec![mirror(&named[..2]), mirror(&named[2..])]);
                 both += u64::from(Database::open_with(whole).is_ok());
+                others[0].clock().set_stop_after(random.below(60));
+                let forced = adding(&others, true).and_then(|database| put(&database, before..all));
+                again += u64::from(forced.is_err());
+                let others = crashed(&others, &mut random);
+                let whole = crashed(&others, &mut random);
+                let whole = configuration(vec![mirror(&whole[..2]), mirror(&whole[2..])]);
+                if let Ok(database) = Database::open_with(whole) {
+                    assert!((before..=all).contains(&count(&database)));
+                }
+                match old_or_new(&others) {
+                    (Ok((1, count)), _) if count == before => {}
+                    (Err(_), Some(Ok((2, count)))) if (before..=all).contains(&count) => {}
+                    other => panic!("{other:?}"),
+                }
+            });
+            assert!(requests > 30 && old_only > 3 && new_only > 3, "{requests}: {old_only} {new_only}");
+            assert_eq!(both, 0, "who went on without the new vdev meets it again");
+            assert!(again > 3, "{again}");
+        }
+    }
+
+    /// Of another pool on the devices that are added there is everything, or nothing.
+    #[test]
+    fn a_crash_while_a_vdev_is_added_by_force_leaves_its_former_pool_or_none() {
+        let start = [disks_with(100, 0), disks_with(40, 0)].concat();
+        let (mut whole, mut gone) = (0, 0);
+        let work = |disks: &[SimDisk]| {
+            let added = [mirror(&disks[2..])];
+            Database::open_adding(configuration(vec![mirror(&disks[..2])]), &added, true).map(drop)
+        };
+        at_every_request(&start, 1, work, |disks, _| {
+            match Database::open_with(configuration(vec![mirror(&disks[2..])])) {
+                Ok(former) => {
+                    assert_eq!(count(&former), 40);
+                    whole += 1;
+                }
+                Err(_) => gone += 1,
             }
         });
-        assert!(requests > 30 && old_only > 3 && new_only > 3, "{requests}: {old_only} {new_only}");
-        assert_eq!(both, 0, "who went on without the new vdev meets it again");
+        assert!(whole > 1 && gone > 3, "{whole} {gone}");
     }
 
     /// A spare took a place and has everything since; then the last one beside it is gone, and it cannot be opened for a moment. Whoever

@@ -241,6 +241,10 @@ impl Core {
             self.keep_log_of(before, record, &mut kept)?;
         }
         doubtful.clear();
+        // All that could refuse has been read. What is replayed may be flushed, to any vdev.
+        if !self.read_only {
+            self.pool.take_added()?;
+        }
         self.replay_pass(&record.log_head, &mut extents, &mut doubtful, |sequence, operation| {
             if sequence > cut { self.apply(sequence, operation) } else { Ok(()) }
         })?;

@@ -31,7 +31,7 @@ impl StoragePoolConfiguration {
 impl Pool {
     /// [`Pool::open`] for writing, with the vdevs of `added` as well, the first of which are for the fastest tier; files that do
     /// not exist are created. They belong to the pool when the first commit is durable; from then on it opens with all devices
-    /// only. Until [`Pool::rewrite_chosen`] no byte of them changes, and until the commit begins files that were created are
+    /// only. Until [`Pool::take_added`] no byte of them changes, and until the commit begins files that were created are
     /// removed again when the pool is dropped.
     ///
     /// # Errors

@@ -298,7 +298,6 @@ pub(super) fn compose(
     }
     let next_vdev = entries.len() as u32;
     Ok(Assembly {
-        added: entries.iter().map(|entry| entry.id).collect(),
         uuid: random_uuid()?,
         features: Features::default(),
         segment_blocks: options.segment_blocks,
@@ -311,6 +310,7 @@ pub(super) fn compose(
         candidates: Vec::new(),
         found: Vec::new(),
         torn: Vec::new(),
+        added: BTreeSet::new(),
     })
 }
 

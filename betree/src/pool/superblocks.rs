@@ -5,6 +5,7 @@ use super::format::{
     AREA_BLOCKS, End, Features, MAGIC_BYTES, MemberState, PAYLOAD_BYTES_MAX, Superblock, Topology, VdevState,
     next_slot,
 };
+use super::group::Group;
 use super::label::{SlotContent, SlotDump, SlotUse, dump_device};
 use super::member::Member;
 use super::{Pool, PoolError};
@@ -95,6 +96,19 @@ impl Superblocks {
     /// Keeps `made` from the next commit on; without one they are removed again.
     pub fn hold(&mut self, made: Vec<NewFile>) {
         self.made = made;
+    }
+
+    /// As [`Pool::take_added`]. A member that fails is an error: it could not be told from one of another pool.
+    fn clear_added(&mut self) -> Result<(), PoolError> {
+        let zeros = AlignedBuffer::zeroed(AREA_BLOCKS as usize * BLOCK_BYTES);
+        for leaf in self.leaves.iter().filter(|leaf| self.added.contains(&leaf.vdev)) {
+            for end in End::BOTH {
+                leaf.device.write_at(&zeros, end.area(leaf.blocks).start * BLOCK_BYTES_U64)?;
+            }
+            leaf.device.flush()?;
+        }
+        self.added.clear();
+        Ok(())
     }
 
     /// The vdev at `position` is not in the list of vdevs any more, nor its leaves among those that get superblocks. The
@@ -228,31 +242,30 @@ fn zeros(leaf: usize, block: u64, blocks: u64) -> Image {
 }
 
 impl Pool {
-    /// Makes both label areas of every leaf of an added vdev zero and durable: the end of whatever was there.
+    /// Makes both label areas of every leaf zero and durable: the end of whatever was there.
     ///
     /// Also done on blank devices, so that a sparse file has its label areas allocated.
     pub(super) fn clear_labels(&self) -> Result<(), PoolError> {
-        self.clear_added(&mut self.superblocks().lock())
-    }
-
-    fn clear_added(&self, superblocks: &mut Superblocks) -> Result<(), PoolError> {
+        let superblocks = self.superblocks().lock();
         let both = |(index, leaf): (usize, &Leaf)| {
             End::BOTH.map(|end| zeros(index, end.area(leaf.blocks).start, AREA_BLOCKS))
         };
-        let is_added = |(_, leaf): &(usize, &Leaf)| superblocks.added.contains(&leaf.vdev);
-        let leaves = superblocks.leaves.iter().enumerate();
-        let images: Vec<Image> = leaves.filter(is_added).flat_map(both).collect();
-        if !images.is_empty() {
-            superblocks.write_flushed(self, &images)?;
-        }
+        let images: Vec<Image> = superblocks.leaves.iter().enumerate().flat_map(both).collect();
+        superblocks.write_flushed(self, &images)?;
         // What was recorded meanwhile may have been cleared.
-        for vdev in self.vdevs().iter().filter(|vdev| superblocks.added.contains(&vdev.id)) {
-            if vdev.group.members().iter().any(|member| member.state() != MemberState::Online) {
-                vdev.group.change();
-            }
-        }
-        superblocks.added.clear();
+        let lost =
+            |group: &&Arc<Group>| group.members().iter().any(|member| member.state() != MemberState::Online);
+        self.vdevs().iter().map(|vdev| &vdev.group).filter(lost).for_each(|group| group.change());
         Ok(())
+    }
+
+    /// Takes the vdevs that are added: what was on them, of another pool or of this one before a crash, must not be met beside the
+    /// first commit, nor beside anything that is written before it. From here on it is gone.
+    ///
+    /// # Errors
+    /// [`PoolError::Vdev`] of a new device; the pool has not changed.
+    pub fn take_added(&self) -> Result<(), PoolError> {
+        self.superblocks().lock().clear_added()
     }
 
     /// The last durable generation; 0 before the first commit.
@@ -387,12 +400,12 @@ impl Pool {
         let Some(candidate) = candidate else {
             return Err(PoolError::NotACandidate { generation });
         };
+        superblocks.clear_added()?;
         self.flush_all()?;
         let unmade = superblocks.unmade(candidate.slot);
         if !unmade.is_empty() {
             superblocks.write_flushed(self, &unmade)?;
         }
-        self.clear_added(&mut superblocks)?;
         // Who is missing is durable before anything else that counts.
         (0..self.vdevs().len()).try_for_each(|position| self.record_losses(position))?;
         let root = Root {

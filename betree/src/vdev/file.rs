@@ -361,11 +361,12 @@ fn unmake(file: &File, path: &Path, created: bool) {
         let (held, named) = (file.metadata()?, fs::metadata(path)?);
         Ok((held.dev(), held.ino()) == (named.dev(), named.ino()))
     };
-    let removed = file.set_len(0).and_then(|()| match created && is_named()? {
+    let emptied = file.set_len(0);
+    let removed = is_named().and_then(|is_named| match created && is_named {
         true => fs::remove_file(path),
         false => Ok(()),
     });
-    if let Err(error) = removed {
+    if let Err(error) = emptied.and(removed) {
         log::warn!("{} could not be removed after it was made in vain: {error}", path.display());
     }
 }
