@@ -265,8 +265,11 @@ mod tests {
         Database::open_adding(configuration(vec![mirror(&disks[..2])]), &added, force)
     }
 
-    /// How many vdevs and entries the old disks have when they open, else how many all have.
-    fn old_or_new(disks: &[SimDisk]) -> (Result<(usize, u32)>, Option<Result<(usize, u32)>>) {
+    /// How many vdevs and entries a pool has, when it opens.
+    type Opened = Result<(usize, u32)>;
+
+    /// The pool of the old disks, else that of all.
+    fn old_or_new(disks: &[SimDisk]) -> (Opened, Option<Opened>) {
         let open = |tiers| {
             let opened = Database::open_with(configuration(tiers));
             opened.map(|database| (database.vdevs().len(), count(&database)))
