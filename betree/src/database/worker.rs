@@ -249,10 +249,50 @@ fn sync(core: &Core, stop: &(Mutex<bool>, Condvar), interval: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use crate::database::{Database, DatabaseConfiguration, ErrorKind};
+    use crate::database::{Database, DatabaseConfiguration, DatasetConfiguration, ErrorKind};
     use crate::pool::{LeafVdev, StoragePoolConfiguration, TierConfiguration};
     use crate::vdev::{Fault, SimClock, SimDisk};
     use std::sync::Arc;
+
+    /// A range delete that covers a slot puts an empty node in the place of all that is below it, and asks nobody there: a join
+    /// that waits for two nodes must not find that they have become one, which it holds already.
+    #[test]
+    fn what_is_joined_may_be_dropped_from_above() {
+        let disk = SimDisk::new("a", 32 << 20, &SimClock::new(1));
+        let vdev = LeafVdev::from(Arc::new(disk.device()) as Arc<_>).into();
+        let configuration = DatabaseConfiguration {
+            storage: StoragePoolConfiguration {
+                tiers: vec![TierConfiguration::new(vec![vdev])],
+                ..StoragePoolConfiguration::default()
+            },
+            segment_size: 1 << 19,
+            memtable_size: 64 << 10,
+            background_threads: Some(0),
+            sync_interval_ms: None,
+            default_dataset: DatasetConfiguration {
+                fanout: 4,
+                leaf_size: 8 << 10,
+                ..DatasetConfiguration::default()
+            },
+            ..DatabaseConfiguration::default()
+        };
+        let database = Database::create_with(configuration, false).unwrap();
+        let dataset = database.create_dataset("data").unwrap();
+        for number in 0..4000_u32 {
+            dataset.insert(number.to_be_bytes(), vec![number as u8; 500]).unwrap();
+        }
+        database.checkpoint().unwrap();
+        let (core, tree) = (database.core(), &dataset.state().tree);
+        dataset.range_delete::<&[u8]>(..).unwrap();
+        let ended = tree.beside_a_join(2, || {
+            tree.freeze(core.open_generation());
+            assert!(tree.flush_table(true).unwrap());
+        });
+        assert!(ended, "it waits for itself");
+        database.verify().unwrap();
+        assert_eq!(dataset.range::<&[u8]>(..).count(), 0);
+        database.close().unwrap();
+    }
 
     /// The root tree's flush finds no room, nor does a checkpoint, which leaves the root tree more to flush. What a worker
     /// does then must come to an end, or it never does anything else and nobody who waits for it goes on.

@@ -57,6 +57,12 @@ impl Claims {
         self.hold(place, |holders| (holders == 0).then_some(-1))
     }
 
+    /// Whether the slot at `place` is claimed.
+    #[cfg(test)]
+    pub fn is_claimed(&self, place: &Place) -> bool {
+        self.state.lock().claimed.contains(place)
+    }
+
     fn hold(&self, place: Place, enter: impl Fn(i32) -> Option<i32>) -> Gate<'_> {
         let mut state = self.state.lock();
         loop {

@@ -36,6 +36,17 @@ impl Tree {
         }
     }
 
+    /// Holds the pivots of the node of `level` that begins at `low` alone; `None` when there is none. So it is when a slot above
+    /// was dropped, which asks nobody below: there is one empty node then, for whoever is looked for.
+    fn exclude_node_at(&self, level: u8, low: &[u8]) -> Result<Option<Gate<'_>>, TreeError> {
+        let is_there = || Ok::<_, TreeError>(self.node_low(level, low)?.as_deref() == Some(low));
+        if !is_there()? {
+            return Ok(None);
+        }
+        let gate = self.claims.exclude((level, low.to_vec()));
+        Ok(if is_there()? { Some(gate) } else { None })
+    }
+
     fn node_low(&self, level: u8, key: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
         let version = self.version.load_full();
         Ok(self.locate(&version.root, level, key)?.map(|path| path.node_low().to_vec()))
@@ -205,11 +216,13 @@ impl Tree {
         };
         let (left_low, right_low) = (place(left).1, place(left + 1).1);
         // A merge in a child may be waiting to change the child's pivots: its gate must not lose its meaning.
-        let _children = if level > 1 {
-            Some((self.exclude_node(level - 1, &left_low)?, self.exclude_node(level - 1, &right_low)?))
-        } else {
-            None
-        };
+        let mut gates = Vec::new();
+        for low in [&left_low, &right_low].into_iter().filter(|_| level > 1) {
+            let Some(gate) = self.exclude_node_at(level - 1, low)? else {
+                return Ok(Joined::Nothing);
+            };
+            gates.push(gate);
+        }
         let edit = self.edit.lock();
         let version = self.version.load_full();
         let Some(path) =
@@ -319,4 +332,24 @@ fn halves(body: &NodeBody, middle: usize) -> (NodeBody, NodeBody) {
 
 fn same_runs(a: &Slot, b: &Slot) -> bool {
     a.runs.len() == b.runs.len() && a.runs.iter().zip(&b.runs).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+#[cfg(test)]
+impl Tree {
+    /// Does `work` while a join of the first slots of `level` waits for the first of the nodes below them; whether the join came to
+    /// an end afterwards.
+    pub fn beside_a_join(self: &Arc<Self>, level: u8, work: impl FnOnce()) -> bool {
+        assert!(level > 1 && self.version.load().root.level() >= level);
+        let gate = self.exclude_node_at(level - 1, &[]).unwrap().unwrap();
+        let tree = Arc::clone(self);
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(tree.join_slots(level, &[])));
+        while !self.claims.is_claimed(&(level, Vec::new())) {
+            std::thread::yield_now();
+        }
+        work();
+        drop(gate);
+        // So that it fails rather than hangs.
+        ended.recv_timeout(std::time::Duration::from_secs(60)).is_ok_and(|joined| joined.is_ok())
+    }
 }
